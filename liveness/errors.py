@@ -1,0 +1,36 @@
+"""Every error that liveness raises, by who is to blame and who can mend it.
+
+Expected outcomes (an epoch that was already over, a row that finished meanwhile) are values, not errors.
+"""
+
+
+class LivenessError(Exception):
+    """The base of all errors of this package; its text is one line that says what to do."""
+
+
+class SettingsError(LivenessError):
+    """The operator's side: a setting is unusable. The text names the setting, the value and the fix."""
+
+
+class MessageError(LivenessError):
+    """The sender's side: bytes that do not say what a message of their subject has to say."""
+
+
+class CannotStartError(LivenessError):
+    """The surroundings' side: something the service needs is wrong and will not mend itself by waiting."""
+
+
+class DatabaseAwayError(LivenessError):
+    """Postgres cannot be reached, or cannot answer just now; the same call may succeed later."""
+
+
+class DatabaseRefusedError(LivenessError):
+    """Postgres understood the statement and refused it; the same call will be refused again."""
+
+
+class NoServiceError(LivenessError):
+    """Nobody answered on the service's API subjects."""
+
+
+class EmbeddedError(LivenessError):
+    """An embedded server could not be found or did not start."""
