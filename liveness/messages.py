@@ -1,0 +1,210 @@
+"""The words on the wire, in and out. Pure.
+
+What comes in is read with tolerance: unknown fields are ignored, and a heartbeat that does not decode is still
+a heartbeat of its subject's worker. What goes out is exact. `schemas/messages/*.json` is generated from these
+types, and their docstrings and descriptions are the schemas' prose.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from liveness.errors import MessageError
+
+MAX_INCARNATION = 64
+# Postgres `text` refuses U+0000, and one such value would fail the whole batch it travels in. The look-ahead
+# instead of `$`: Python's `$` also matches before a final newline.
+_TEXT = r"^[^\u0000]*(?![\s\S])"
+
+Incarnation = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_INCARNATION,
+        pattern=_TEXT,
+        description="Opaque text made by the worker at its start; a new one means that the former process is over.",
+    ),
+]
+Seconds = Annotated[float, Meta(ge=0, description="A duration in seconds.")]
+
+
+class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """What a worker says on `<prefix>.heartbeat.<worker>`. Every field may be left out; so may the payload."""
+
+    incarnation: Incarnation | None = None
+    # Bounded by what Postgres' bigint holds: a JSON integer has no bound of its own.
+    seq: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Grows with every beat.")] | None = None
+    ttl: Annotated[float, Meta(description="Seconds this beat is good for; the service clamps it.")] | None = None
+    interval: Annotated[float, Meta(ge=0, description="Seconds until the next beat is due.")] | None = None
+    uptime: Annotated[float, Meta(ge=0, description="Seconds since this incarnation began.")] | None = None
+    probe: Annotated[bool, Meta(description="Whether this worker answers probes.")] = False
+    via: Annotated[str, Meta(max_length=128, description="Id of the NATS server it is connected to.")] | None = None
+    running: Annotated[list[str], Meta(description="Ids of the work it believes it holds.")] | None = None
+    progress: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Grows while it gets anything done.")] | None = None
+
+
+class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What ends a life on `<prefix>.goodbye.<worker>`: the worker's release, or a certificate of its death.
+
+    Without `exit_code` and `signal`, or with exit code 0, it is a release. Anything else is a certificate:
+    whoever published it saw the process end. It ends only the life of the incarnation it names; without one it
+    ends only a life that had none.
+    """
+
+    incarnation: Incarnation | None = None
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None = None
+
+    @property
+    def reason(self) -> Literal["released", "died"]:
+        """Why the work goes back: `released`, or `died` when this is a certificate."""
+        return "died" if self.exit_code or self.signal else "released"
+
+
+class Superseded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is told on `<prefix>.superseded.<worker>`: `epoch` is over; stop, drop its work."""
+
+    epoch: int
+    incarnation: str | None
+    new_epoch: int
+
+
+class WorkReclaimed(msgspec.Struct, frozen=True, kw_only=True):
+    """What every `*.reclaimed` event says of one piece of work. Instants are RFC 3339 by Postgres' clock."""
+
+    kind: str | None
+    queue: str | None
+    former_worker: str
+    incarnation: str | None
+    epoch: int
+    reason: Annotated[
+        str,
+        Meta(description="lapsed, released, died, restarted, stale, orphaned or operator; more may come."),
+    ]
+    last_heartbeat_at: str | None
+    lapsed_at: str | None
+    reclaimed_at: str
+    reclaim_count: Annotated[int, Meta(ge=1, description="How often this piece of work was reclaimed so far.")]
+
+
+class WorkflowReclaimed(WorkReclaimed, frozen=True, kw_only=True):
+    """`workflow.reclaimed`: a workflow is PENDING again, its owner cleared."""
+
+    workflow_id: str
+
+
+class TaskReclaimed(WorkReclaimed, frozen=True, kw_only=True):
+    """`task.reclaimed`: a task is PENDING again, its owner cleared."""
+
+    task_id: str
+
+
+class WorkerEnded(msgspec.Struct, frozen=True, kw_only=True):
+    """`worker.expired` and `worker.released`: an epoch of the worker is over for good."""
+
+    worker: str
+    incarnation: str | None
+    epoch: int
+    reason: str
+    ttl: Seconds
+    last_heartbeat_at: str | None
+    lapsed_at: str | None
+    expired_at: str
+
+
+class WorkerRecovered(msgspec.Struct, frozen=True, kw_only=True):
+    """`worker.recovered`: a worker whose epoch had been ended beats again, under a new epoch."""
+
+    worker: str
+    incarnation: str | None
+    epoch: int
+    former_incarnation: str | None
+    former_epoch: int
+    former_reason: str
+    expired_at: str
+    recovered_at: str
+
+
+EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered
+EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
+    "workflow.reclaimed": WorkflowReclaimed,
+    "task.reclaimed": TaskReclaimed,
+    "worker.expired": WorkerEnded,
+    "worker.released": WorkerEnded,
+    "worker.recovered": WorkerRecovered,
+}
+
+
+class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The envelope of every event: CloudEvents 1.0, JSON, structured mode.
+
+    `id` is the outbox id and never changes, however often the event is delivered; consumers drop repeats by it.
+    """
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: str
+    datacontenttype: Literal["application/json"] = "application/json"
+    data: msgspec.Raw
+
+
+_heartbeat = msgspec.json.Decoder(Heartbeat)
+_goodbye = msgspec.json.Decoder(Goodbye)
+_EMPTY = Heartbeat()
+
+
+def decode_heartbeat(payload: bytes) -> tuple[Heartbeat, str | None]:
+    """Return what a heartbeat says, and a complaint about its bytes or None.
+
+    There is always a heartbeat: of a payload that does not decode, the fields that can be used are kept. An
+    incarnation that cannot be used counts as a distinct one, its hash; never as none, for then a new process
+    would pass for the former one.
+    """
+    if not payload:
+        return _EMPTY, None
+    try:
+        return _heartbeat.decode(payload), None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _salvage(payload), str(error)
+
+
+def _salvage(payload: bytes) -> Heartbeat:
+    try:
+        fields: Any = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _EMPTY
+    if not isinstance(fields, dict):
+        return _EMPTY
+    usable: dict[str, Any] = {}
+    for name in Heartbeat.__struct_fields__:
+        if name in fields:
+            try:
+                usable[name] = getattr(msgspec.convert({name: fields[name]}, Heartbeat), name)
+            except (msgspec.MsgspecError, OverflowError):
+                if name == "incarnation":
+                    usable[name] = "sha256:" + _digest(fields[name])
+    return Heartbeat(**usable)
+
+
+def _digest(value: Any) -> str:
+    # Half of the digest: enough to be distinct, and within MAX_INCARNATION.
+    return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:32]
+
+
+def decode_goodbye(payload: bytes) -> Goodbye:
+    """Return what a goodbye says; an empty payload is the release of a worker that has no incarnation.
+
+    Raises MessageError for anything that does not decode: what would take work must be legible.
+    """
+    if not payload:
+        return Goodbye()
+    try:
+        return _goodbye.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"the goodbye does not decode: {error}") from error

@@ -1,0 +1,175 @@
+"""The settings: one flat namespace, from a TOML file and the environment. Pure but for reading that file.
+
+`heartbeat_timeout` in TOML is `LIVENESS_HEARTBEAT_TIMEOUT` in the environment, and the environment wins. Durations
+are seconds. Nonsense is refused at start; doubtful relations between durations are returned as warnings.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from liveness.errors import SettingsError
+
+PREFIX = "LIVENESS_"
+
+# Words of the environment that begin like settings and are none: the file's path, the embedded servers' binaries,
+# and the identity that a supervisor hands to its command.
+_NOT_SETTINGS = {"CONFIG", "PG_BIN", "WORKER", "EPOCH", "INCARNATION"}
+
+Duration = Annotated[float, Meta(gt=0, le=315_360_000)]
+OptionalDuration = Annotated[float, Meta(ge=0, le=315_360_000)]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings with their defaults. The three of the original bug report keep their names and values."""
+
+    nats_url: Annotated[str, Meta(description="Where NATS is; several servers separated by commas.")] = (
+        "nats://127.0.0.1:4222"
+    )
+    postgres_dsn: Annotated[str, Meta(description="The workflow server's database.")] = (
+        "postgresql://127.0.0.1:5432/postgres"
+    )
+    postgres_schema: Annotated[str, Meta(min_length=1, description="Schema of the host's tables.")] = "public"
+    http_listen: Annotated[
+        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez and /readyz.")
+    ] = "127.0.0.1:8470"
+    mode: Annotated[
+        Literal["act", "observe"],
+        Meta(description="`observe` decides, records and shows, and touches nothing of the host's."),
+    ] = "act"
+    heartbeat_timeout: Annotated[Duration, Meta(description="The ttl of a worker that states none.")] = 60.0
+    stale_worker_check_interval: Annotated[Duration, Meta(description="Time between two sweeps.")] = 30.0
+    workflow_stuck_timeout: Annotated[
+        Duration, Meta(description="How long an orphan must have been untouched before the sweep takes it.")
+    ] = 120.0
+    min_ttl: Annotated[Duration, Meta(description="A stated ttl below this counts as this.")] = 1.0
+    max_ttl: Annotated[Duration, Meta(description="A stated ttl above this counts as this.")] = 3600.0
+    checkpoint_interval: Annotated[
+        OptionalDuration,
+        Meta(description="How often `last_heartbeat_at` is refreshed, in one batched statement; 0 turns it off."),
+    ] = 20.0
+    register_unknown_workers: Annotated[
+        bool, Meta(description="Give a worker that beats and has no row in the host's table one.")
+    ] = False
+    subject_prefix: Annotated[
+        str, Meta(pattern=r"^[^\s.*>]+(\.[^\s.*>]+)*(?![\s\S])", description="First part of every subject.")
+    ] = "liveness"
+    events_stream: Annotated[
+        str, Meta(pattern=r"^[^\s.*>/\\]+(?![\s\S])", description="The JetStream stream of the events.")
+    ] = "LIVENESS_EVENTS"
+    event_prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^([^\s.*>]+(\.[^\s.*>]+)*)?(?![\s\S])",
+            description="Put before the events' subjects, with a dot; empty for none.",
+        ),
+    ] = ""
+    events_max_age: Annotated[Duration, Meta(description="How long the stream keeps an event.")] = 604_800.0
+    events_max_bytes: Annotated[
+        int, Meta(ge=1_048_576, le=2**53, description="How many bytes of events the stream keeps.")
+    ] = 1_073_741_824
+    reclaim_chunk: Annotated[
+        int, Meta(ge=1, le=100_000, description="Rows at most that one reclaim statement takes.")
+    ] = 2_000
+    lock_timeout: Annotated[
+        Duration, Meta(description="How long a statement may wait for a lock before the next pass takes over.")
+    ] = 1.0
+    log_format: Annotated[
+        Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
+    ] = "auto"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")] = "info"
+
+    def __post_init__(self) -> None:
+        """Refuse values that exclude each other."""
+        if self.min_ttl > self.max_ttl:
+            raise ValueError(f"min_ttl ({self.min_ttl:g}) is above max_ttl ({self.max_ttl:g}): lower min_ttl")
+        if not self.min_ttl <= self.heartbeat_timeout <= self.max_ttl:
+            raise ValueError(
+                f"heartbeat_timeout ({self.heartbeat_timeout:g}) is not between min_ttl ({self.min_ttl:g}) and "
+                f"max_ttl ({self.max_ttl:g}): widen those or change it"
+            )
+
+    def warnings(self) -> list[str]:
+        """Return one line for each relation between durations that is allowed and doubtful."""
+        found = []
+        if self.workflow_stuck_timeout < self.heartbeat_timeout:
+            found.append(
+                f"workflow_stuck_timeout ({self.workflow_stuck_timeout:g}) is below heartbeat_timeout "
+                f"({self.heartbeat_timeout:g}): an orphan is taken sooner than silence is believed"
+            )
+        if self.checkpoint_interval > self.heartbeat_timeout / 2:
+            found.append(
+                f"checkpoint_interval ({self.checkpoint_interval:g}) is above half of heartbeat_timeout "
+                f"({self.heartbeat_timeout:g}): other readers of last_heartbeat_at may think living workers stale"
+            )
+        return found
+
+    def clamp_ttl(self, stated: float) -> float:
+        """Return the ttl (seconds) that a stated one counts as."""
+        return min(max(stated, self.min_ttl), self.max_ttl)
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tuple[Settings, list[str]]:
+    """Return the settings of this process and the warnings about them.
+
+    `LIVENESS_CONFIG` names a TOML file; the environment wins over it, and `overrides` (of a command line; None
+    means not given) over both. Raises SettingsError, in one line that names the setting, the value and the fix.
+    """
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    path = environment.get(PREFIX + "CONFIG")
+    if path:
+        values.update(_from_file(Path(path)))
+    from_environment, warnings = _from_environment(environment)
+    values.update(from_environment)
+    values.update({name: value for name, value in overrides.items() if value is not None})
+    try:
+        settings = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(_explain(error, values)) from error
+    return settings, warnings + settings.warnings()
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"LIVENESS_CONFIG names {path}, which cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    # An unknown name is no error here, unlike in the file: Kubernetes puts LIVENESS_SERVICE_HOST and the like
+    # into every pod beside a service called `liveness`. Only what looks like a slip of the pen is worth a line.
+    values, warnings = {}, []
+    for key, value in environment.items():
+        if not key.startswith(PREFIX) or key.removeprefix(PREFIX) in _NOT_SETTINGS:
+            continue
+        name = key.removeprefix(PREFIX).lower()
+        if name in Settings.__struct_fields__:
+            values[name] = value
+        elif close := difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.8):
+            warnings.append(f"{key} is no setting and is ignored: did you mean {PREFIX}{close[0].upper()}?")
+    return values, warnings
+
+
+def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
+    text = str(error)
+    complaint, _, place = text.partition(" - at `$.")
+    if place:
+        name = place.rstrip("`").split(".")[0].split("[")[0]
+        shown = "(hidden)" if name in {"postgres_dsn", "nats_url"} else repr(values.get(name))
+        return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
+    if "unknown field" in text:
+        name = text.split("`")[1]
+        close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
+        hint = f"did you mean {close[0]}?" if close else "see the settings table in the README"
+        return f"there is no setting {name}: {hint}"
+    return text

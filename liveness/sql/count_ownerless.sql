@@ -1,0 +1,5 @@
+-- RUNNING rows that name no owner: nobody can say whose they are, so they are reported and left.
+-- $1: running  $2: seconds untouched
+SELECT count(*)
+FROM {work_table} AS w
+WHERE {status} = $1 AND coalesce({owner}, '') = '' AND {touched} < now() - make_interval(secs => $2)

@@ -1,0 +1,66 @@
+-- End epochs, each at most once, and write down why. The epoch's row is the lock.
+-- A beat that somebody else recorded in the registry within spare_within seconds spares the life; one further in the
+-- future than that is a broken clock and spares nobody.
+-- $1: [{worker, epoch, incarnation, reason, ttl, silent_for, overdue, spare_within, untouched_for, evidence}]
+-- $2: decided by  $3: observed
+WITH offered AS (
+    SELECT *
+    FROM jsonb_to_recordset($1::jsonb) AS o (
+        worker text, epoch bigint, incarnation text, reason text, ttl double precision, silent_for double precision,
+        overdue double precision, spare_within double precision, untouched_for double precision, evidence jsonb
+    )
+),
+locked AS (
+    SELECT e.worker, e.epoch, e.incarnation
+    FROM liveness.epoch AS e
+    JOIN offered AS o USING (worker, epoch)
+    WHERE e.ended_at IS NULL
+    ORDER BY e.worker
+    FOR UPDATE OF e
+),
+heard AS (
+    SELECT o.worker, greatest(extract(epoch FROM now() - max({registry_heartbeat})), 0)::double precision AS ago
+    FROM offered AS o
+    JOIN {registry} AS r ON {registry_name} = o.worker
+    WHERE {registry_heartbeat} > now() - make_interval(secs => o.spare_within)
+        AND {registry_heartbeat} <= now() + make_interval(secs => o.spare_within)
+    GROUP BY o.worker
+),
+ended AS (
+    UPDATE liveness.epoch AS e
+    SET ended_at = now()
+    FROM locked AS l
+    WHERE e.worker = l.worker AND e.epoch = l.epoch
+        AND NOT EXISTS (SELECT FROM heard AS h WHERE h.worker = l.worker)
+    RETURNING e.worker, e.epoch, e.incarnation
+),
+written AS (
+    INSERT INTO liveness.expiration (
+        worker, epoch, incarnation, reason, ttl, last_heartbeat_at, lapsed_at, untouched_for, observed, decided_by,
+        evidence
+    )
+    SELECT
+        d.worker, d.epoch, coalesce(o.incarnation, d.incarnation), o.reason, o.ttl,
+        now() - make_interval(secs => o.silent_for), now() - make_interval(secs => o.overdue), o.untouched_for, $3, $2,
+        o.evidence
+    FROM ended AS d
+    JOIN offered AS o USING (worker, epoch)
+    RETURNING *
+),
+news AS (
+    INSERT INTO liveness.outbox (type, subject, worker, observed, data)
+    SELECT
+        CASE w.reason WHEN 'released' THEN 'worker.released' ELSE 'worker.expired' END, w.worker, w.worker, w.observed,
+        json_build_object(
+            'worker', w.worker, 'incarnation', w.incarnation, 'epoch', w.epoch, 'reason', w.reason, 'ttl', w.ttl,
+            'last_heartbeat_at', liveness.rfc3339(w.last_heartbeat_at), 'lapsed_at', liveness.rfc3339(w.lapsed_at),
+            'expired_at', liveness.rfc3339(w.expired_at)
+        )
+    FROM written AS w
+    -- An orphan's owner was told of when it ended, or was never known.
+    WHERE w.reason <> 'orphaned'
+)
+SELECT o.worker, o.epoch, w.worker IS NOT NULL AS ended, h.ago AS heard_ago
+FROM offered AS o
+LEFT JOIN written AS w USING (worker, epoch)
+LEFT JOIN heard AS h ON h.worker = o.worker

@@ -1,0 +1,17 @@
+-- Owners of RUNNING rows, untouched for a while, who are not up in the registry.
+-- $1: statuses that are up  $2: seconds  $3: running  $4: word for this work  $5: whether observed reclaims count
+SELECT {owner} AS worker, count(*) AS items,
+    (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {owner} ORDER BY p.epoch DESC LIMIT 1) AS ttl
+FROM {work_table} AS w
+WHERE {status} = $3 AND {owner} <> ''
+    AND {touched} < now() - make_interval(secs => $2)
+    AND NOT EXISTS (
+        SELECT FROM {registry} AS r WHERE {registry_name} = {owner} AND {registry_status}::text = ANY ($1::text[])
+    )
+    AND NOT (
+        $5 AND EXISTS (
+            SELECT FROM liveness.reclaim AS h
+            WHERE h.work = $4 AND h.id = {id}::text AND h.observed AND h.reclaimed_at > {touched}
+        )
+    )
+GROUP BY {owner}

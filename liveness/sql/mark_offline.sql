@@ -1,0 +1,45 @@
+-- Mark the ended lives' rows in the registry, remembering what they were, and note which reclaims are finished with it.
+-- Last in the transaction, and never waiting: a row that the host locks is marked on the next pass. A name that lives
+-- again by now is not marked.
+-- $1: [{worker, epoch}]  $2: statuses that are up  $3: offline  $4: observed
+WITH ended AS (
+    SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (worker text, epoch bigint)
+),
+mine AS (
+    SELECT {registry_id} AS id, {registry_status}::text AS former, e.worker, e.epoch
+    FROM {registry} AS r
+    JOIN ended AS e ON {registry_name} = e.worker
+    WHERE NOT $4 AND {registry_status}::text = ANY ($2::text[])
+        AND NOT EXISTS (SELECT FROM liveness.epoch AS o WHERE o.worker = e.worker AND o.ended_at IS NULL)
+),
+locked AS (
+    SELECT {registry_id} AS id, m.former, m.worker, m.epoch
+    FROM {registry} AS r
+    JOIN mine AS m ON {registry_id} = m.id
+    WHERE {registry_status}::text = m.former
+    ORDER BY {registry_id}
+    FOR UPDATE OF r SKIP LOCKED
+),
+marked AS (
+    UPDATE {registry} AS r
+    SET {set_status} = $3
+    FROM locked AS l
+    WHERE {registry_id} = l.id AND {registry_status}::text = l.former
+    RETURNING l.id, l.former, l.worker, l.epoch
+),
+gathered AS (
+    SELECT worker, epoch, count(*) AS rows, jsonb_object_agg(id::text, former) AS offlined
+    FROM marked
+    GROUP BY worker, epoch
+)
+UPDATE liveness.expiration AS x
+SET
+    offlined = CASE WHEN g.offlined IS NULL THEN x.offlined ELSE coalesce(x.offlined, '{}') || g.offlined END,
+    finished_at = CASE
+        WHEN NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = x.worker AND d.epoch = x.epoch)
+            AND coalesce(g.rows, 0) = (SELECT count(*) FROM mine AS m WHERE m.worker = x.worker AND m.epoch = x.epoch)
+            THEN now()
+    END
+FROM ended AS e
+LEFT JOIN gathered AS g USING (worker, epoch)
+WHERE x.worker = e.worker AND x.epoch = e.epoch

@@ -1,0 +1,23 @@
+-- Open an epoch for names that we never heard and are about to end. It gives the reclaim its lock and its number: a
+-- grant of the same name waits, and a name with an open epoch (somebody lives) is passed over.
+-- What the sweep believed is checked again: still up, or still not; no beat recorded by anybody within spare_within.
+-- $1: [{worker, ttl, must_be_up, spare_within}]  $2: statuses that are up
+INSERT INTO liveness.epoch (worker, epoch, ttl)
+SELECT a.worker, liveness.next_epoch(a.worker), a.ttl
+FROM jsonb_to_recordset($1::jsonb)
+    AS a (worker text, ttl double precision, must_be_up boolean, spare_within double precision)
+WHERE (
+        a.must_be_up IS NULL
+        OR a.must_be_up = EXISTS (
+            SELECT FROM {registry} AS r WHERE {registry_name} = a.worker AND {registry_status}::text = ANY ($2::text[])
+        )
+    )
+    AND NOT EXISTS (
+        SELECT FROM {registry} AS r
+        WHERE {registry_name} = a.worker
+            AND {registry_heartbeat} > now() - make_interval(secs => a.spare_within)
+            AND {registry_heartbeat} <= now() + make_interval(secs => a.spare_within)
+    )
+ORDER BY a.worker
+ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING
+RETURNING worker, epoch

@@ -1,0 +1,1 @@
+UNION SELECT {owner} FROM {work_table} AS w WHERE {status} = ${place}

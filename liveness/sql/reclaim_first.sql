@@ -1,0 +1,37 @@
+-- Fix which rows of one work table were the ended lives', by this statement's one snapshot, and put the first of them
+-- back. The others (beyond the limit, or locked by somebody) are remembered with the mark they bear now.
+-- Only RUNNING rows; what finished or changed hands since the snapshot fails the repeated conditions and stays.
+-- $1: [{worker, epoch}]  $2: running  $3: waiting  $4: limit  $5: word for this work  $6: key of its id in events
+-- $7: observed
+WITH ended AS (
+    SELECT x.*
+    FROM liveness.expiration AS x
+    JOIN jsonb_to_recordset($1::jsonb) AS a (worker text, epoch bigint) USING (worker, epoch)
+),
+mine AS (
+    SELECT {id} AS id, w.xmin::text AS mark, e.worker, e.epoch
+    FROM {work_table} AS w
+    JOIN ended AS e ON {owner} = e.worker
+    WHERE {status} = $2
+        AND (e.untouched_for IS NULL OR {touched} < now() - make_interval(secs => e.untouched_for))
+),
+taken AS (
+    SELECT {id} AS id, e.worker, e.epoch
+    FROM {work_table} AS w
+    JOIN ended AS e ON {owner} = e.worker
+    WHERE {status} = $2
+        AND (e.untouched_for IS NULL OR {touched} < now() - make_interval(secs => e.untouched_for))
+    ORDER BY {id}
+    LIMIT $4
+    {lock}
+),
+{moved},
+{recorded},
+kept AS (
+    INSERT INTO liveness.remainder (worker, epoch, work, id, mark)
+    SELECT m.worker, m.epoch, $5, m.id::text, m.mark
+    FROM mine AS m
+    WHERE NOT EXISTS (SELECT FROM moved AS v WHERE v.id = m.id::text AND v.epoch = m.epoch)
+    RETURNING 1
+)
+SELECT m.worker, m.epoch, count(*) AS items FROM moved AS m GROUP BY m.worker, m.epoch

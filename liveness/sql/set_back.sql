@@ -1,0 +1,40 @@
+-- Set the registry rows that WE set OFFLINE back to what they were, for names that were heard again. Never waiting: a
+-- row that the host locks is set back on the next pass; one that is not OFFLINE any more is the host's own business.
+-- $1: offline
+WITH owing AS (
+    SELECT x.worker, x.epoch, x.offlined
+    FROM liveness.expiration AS x
+    WHERE x.offlined IS NOT NULL AND x.recovered_at IS NOT NULL
+    ORDER BY x.worker, x.epoch
+    FOR UPDATE SKIP LOCKED
+),
+mine AS (
+    SELECT {registry_id} AS id, f.value AS former, o.worker, o.epoch
+    FROM owing AS o
+    CROSS JOIN jsonb_each_text(o.offlined) AS f
+    JOIN {registry} AS r ON {registry_name} = o.worker AND {registry_id}::text = f.key
+    WHERE {registry_status}::text = $1::text
+),
+locked AS (
+    SELECT {registry_id} AS id, m.former, m.worker, m.epoch
+    FROM {registry} AS r
+    JOIN mine AS m ON {registry_id} = m.id
+    WHERE {registry_status}::text = $1::text
+    ORDER BY {registry_id}
+    FOR UPDATE OF r SKIP LOCKED
+),
+back AS (
+    UPDATE {registry} AS r
+    SET {set_status} = l.former::{status_type}, {set_heartbeat} = now()
+    FROM locked AS l
+    WHERE {registry_id} = l.id AND {registry_status}::text = $1::text
+    RETURNING l.id, l.worker, l.epoch
+)
+UPDATE liveness.expiration AS x
+SET offlined = NULL
+FROM owing AS o
+WHERE x.worker = o.worker AND x.epoch = o.epoch
+    AND NOT EXISTS (
+        SELECT FROM mine AS m
+        WHERE m.worker = o.worker AND m.epoch = o.epoch AND NOT EXISTS (SELECT FROM back AS b WHERE b.id = m.id)
+    )

@@ -1,0 +1,80 @@
+"""Epochs as Postgres issues and keeps them."""
+
+from collections.abc import Iterable, Mapping
+
+import asyncpg
+import msgspec
+
+from liveness.store.database import Database
+from liveness.store.statements import Statements
+from liveness.verdicts import Recovery
+
+
+class Life(msgspec.Struct, frozen=True):
+    """A life of a worker name: what a lease is restored from, and what is kept current of it."""
+
+    worker: str
+    epoch: int | None
+    incarnation: str | None
+    ttl: float | None
+
+
+def as_json(rows: Iterable[object]) -> str:
+    """Return `rows` as the JSON text that the statements take: one parameter however many fields and rows."""
+    return msgspec.json.encode(list(rows)).decode()
+
+
+class Epochs:
+    """Grants, what is kept of open lives, and recoveries."""
+
+    def __init__(self, database: Database, statements: Statements) -> None:
+        self._database = database
+        self._statements = statements
+
+    async def grant(self, lives: Iterable[Life], term: int = 0) -> Mapping[str, int]:
+        """Issue epochs and return them by name. Granting the same life again returns the same epoch."""
+        rows = await self._database.fetch(self._statements["grant_epochs"], as_json(lives), term)
+        return {row["worker"]: row["epoch"] for row in rows}
+
+    async def known(self, names: list[str]) -> set[str]:
+        """Return those of `names` that the host's registry has, or that hold RUNNING work."""
+        running = [work.running for work in self._statements.works]
+        rows = await self._database.fetch(self._statements["known_names"], names, *running)
+        return {row["worker"] for row in rows}
+
+    async def update(self, lives: Iterable[Life]) -> None:
+        """Keep the ttl and the incarnation of open lives."""
+        await self._database.fetch(self._statements["update_lives"], as_json(lives))
+
+    async def recover(self, heard: Mapping[str, int]) -> list[Recovery]:
+        """Note that names with an ended epoch were heard again, under the epochs given.
+
+        Returns a recovery for each name of which that is news, once; `worker.recovered` is written for all but the
+        released ones.
+        """
+        lives = [{"worker": worker, "epoch": epoch} for worker, epoch in heard.items()]
+        rows = await self._database.fetch(self._statements["recover"], as_json(lives))
+        return [_recovery(row) for row in rows]
+
+    async def set_back(self) -> None:
+        """Set registry rows of recovered names back that WE had set OFFLINE, as far as nobody locks them."""
+        await self._database.fetch(self._statements["set_back"], self._statements.registry.offline)
+
+    async def restorable(self) -> tuple[list[Life], list[Life]]:
+        """Return the open lives, and the names without one that may live all the same (up, or holding work).
+
+        The ttl of the latter is that of their last life, None if we knew none.
+        """
+        registry = self._statements.registry
+        running = [work.running for work in self._statements.works]
+        async with self._database.transaction() as connection:
+            open_lives = await connection.fetch(self._statements["restore_epochs"])
+            names = await connection.fetch(self._statements["restore_names"], list(registry.up), *running)
+        return (
+            [Life(row["worker"], row["epoch"], row["incarnation"], row["ttl"]) for row in open_lives],
+            [Life(row["worker"], None, None, row["ttl"]) for row in names],
+        )
+
+
+def _recovery(row: asyncpg.Record) -> Recovery:
+    return Recovery(row["worker"], row["epoch"], row["incarnation"], row["reason"], row["new_epoch"])

@@ -1,0 +1,121 @@
+"""What the service reads of the host's tables, and the little that it writes there outside a reclaim."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from liveness.errors import CannotStartError
+from liveness.store.database import Database
+from liveness.store.statements import Statements
+from liveness.work import Registry, WorkTable
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A name that the sweep found, without regard to what memory knows of it. Durations in seconds."""
+
+    worker: str
+    ttl: float | None
+    silent_for: float | None = None
+
+
+class Host:
+    """The host's registry and work tables."""
+
+    def __init__(self, database: Database, statements: Statements, *, observed: bool) -> None:
+        self._database = database
+        self._statements = statements
+        self._observed = observed
+
+    async def stale(self, silent_for: float) -> list[Found]:
+        """Return the names that are up and whose last recorded beat is older than `silent_for` seconds."""
+        rows = await self._database.fetch(
+            self._statements["find_stale"], list(self._statements.registry.up), silent_for, self._observed
+        )
+        return [Found(row["worker"], row["ttl"], row["silent_for"]) for row in rows]
+
+    async def orphaned(self, untouched_for: float) -> list[Found]:
+        """Return owners of RUNNING work, untouched for so many seconds, who are not up."""
+        found = {}
+        for work in self._statements.works:
+            rows = await self._database.fetch(
+                self._statements.on(work, "find_orphans"),
+                list(self._statements.registry.up),
+                untouched_for,
+                work.running,
+                work.work,
+                self._observed,
+            )
+            for row in rows:
+                found[row["worker"]] = Found(row["worker"], row["ttl"])
+        return list(found.values())
+
+    async def ownerless(self, untouched_for: float) -> Mapping[str, int]:
+        """Return, by kind of work, how many RUNNING rows name no owner."""
+        return {
+            work.work: await self._count(self._statements.on(work, "count_ownerless"), work.running, untouched_for)
+            for work in self._statements.works
+        }
+
+    async def ambiguous(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return those of `names` that differ only in case from a name that may live, with that name."""
+        if not names:
+            return {}
+        rows = await self._database.fetch(
+            self._statements["ambiguous_names"], list(names), list(self._statements.registry.up)
+        )
+        return {row["worker"]: row["other"] for row in rows}
+
+    async def running(self, names: Sequence[str]) -> Mapping[str, int]:
+        """Return how many pieces of work each of `names` runs; names that run none are left out."""
+        counts: dict[str, int] = {}
+        for work in self._statements.works:
+            rows = await self._database.fetch(self._statements.on(work, "running_counts"), list(names), work.running)
+            for row in rows:
+                counts[row["worker"]] = counts.get(row["worker"], 0) + row["items"]
+        return counts
+
+    async def checkpoint(self, beats: Mapping[str, float]) -> None:
+        """Refresh the registry's last beat of names, given the seconds since each beat, in one statement."""
+        await self._database.fetch(self._statements["checkpoint"], list(beats), list(beats.values()))
+
+    async def register(self, names: Sequence[str]) -> None:
+        """Give those of `names` that the registry does not know a row of their own."""
+        await self._database.fetch(self._statements["register"], list(names), self._statements.registry.online)
+
+    async def _count(self, statement: str, *parameters: object) -> int:
+        rows = await self._database.fetch(statement, *parameters)
+        return int(rows[0][0])
+
+
+_COLUMNS = """
+    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+    FROM pg_attribute AS a
+    JOIN pg_class AS c ON c.oid = a.attrelid
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
+"""
+
+
+async def read_catalogue(database: Database, schema: str, registry: Registry, works: Sequence[WorkTable]) -> Statements:
+    """Fit the descriptions to the host's real tables and return the statements for them.
+
+    Raises CannotStartError that names the table or the columns that are missing.
+    """
+
+    async def columns(table: str, required: Sequence[str]) -> Mapping[str, str]:
+        rows = await database.fetch(_COLUMNS, schema, table)
+        found = {row["name"]: row["type"] for row in rows}
+        if not found:
+            raise CannotStartError(
+                f"there is no table {schema}.{table}: point postgres_schema at the workflow server's schema, or "
+                "create reference tables with `liveness migrate --host-tables`"
+            )
+        if missing := [column for column in required if column not in found]:
+            raise CannotStartError(f"the table {schema}.{table} has no column {', '.join(missing)}")
+        return found
+
+    return Statements(
+        schema,
+        registry.present(await columns(registry.table, registry.required)),
+        [work.present(await columns(work.table, work.required)) for work in works],
+    )

@@ -1,0 +1,126 @@
+"""The schema `liveness`: its numbered, forward-only migrations, and whether this version can work with what is there.
+
+A migration file says in its header from which version of the schema on a service can work with it
+(`compatible_from`), so that an older replica may go on while a newer schema is in place.
+"""
+
+import re
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import msgspec
+
+from liveness.errors import CannotStartError
+from liveness.store.database import Connection, Database
+from liveness.work import quoted
+
+# Any number, the same for all: two that migrate at once take turns.
+_LOCK = 6_155_231_907
+_TRACK = """
+    CREATE SCHEMA IF NOT EXISTS liveness;
+    CREATE TABLE IF NOT EXISTS liveness.migration (
+        version integer PRIMARY KEY,
+        name text NOT NULL,
+        compatible_from integer NOT NULL,
+        applied_at timestamptz NOT NULL DEFAULT now()
+    )
+"""
+
+
+class Migration(msgspec.Struct, frozen=True):
+    """One numbered file of DDL."""
+
+    version: int
+    name: str
+    compatible_from: int
+    statements: str
+
+
+class Migrated(msgspec.Struct, frozen=True):
+    """What `migrate` did: names of the migrations it applied, the version now, and of host tables it created."""
+
+    applied: list[str]
+    version: int
+    host_tables: bool
+
+
+def _folder(name: str) -> Traversable:
+    # In a wheel the DDL lies inside the package, in a checkout beside it: it is published there for others to read.
+    inside = resources.files("liveness") / "schemas" / "postgres" / name
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "schemas" / "postgres" / name
+
+
+def known_migrations() -> list[Migration]:
+    """Return the migrations that this version of liveness brings, in order."""
+    found = []
+    for file in sorted(_folder("liveness").iterdir(), key=lambda file: file.name):
+        if match := re.fullmatch(r"(\d{4})_(\w+)\.sql", file.name):
+            text = file.read_text(encoding="utf-8")
+            header = re.search(r"^-- compatible_from: (\d+)$", text, re.MULTILINE)
+            if header is None:
+                raise CannotStartError(f"{file.name} does not say compatible_from: this installation is damaged")
+            found.append(Migration(int(match[1]), match[2], int(header[1]), text))
+    return found
+
+
+async def _state(connection: Connection) -> tuple[int, int]:
+    """Return the version of the schema and from which version on a service can work with it; 0, 0 without one."""
+    if await connection.fetchval("SELECT to_regclass('liveness.migration')") is None:
+        return 0, 0
+    row = await connection.fetchrow(
+        "SELECT coalesce(max(version), 0) AS version, coalesce(max(compatible_from), 0) AS compatible_from"
+        " FROM liveness.migration"
+    )
+    return (row["version"], row["compatible_from"]) if row else (0, 0)
+
+
+async def check_schema(database: Database) -> None:
+    """Raise CannotStartError unless this version of liveness can work with the schema as it is."""
+    async with database.transaction() as connection:
+        version, compatible_from = await _state(connection)
+    ours = known_migrations()[-1].version
+    if version < ours:
+        found = f"is at version {version}, this liveness needs {ours}" if version else "has not been created"
+        raise CannotStartError(f"the schema liveness {found}: run `liveness migrate`")
+    if compatible_from > ours:
+        raise CannotStartError(
+            f"the schema liveness is at version {version} and needs a liveness that knows version {compatible_from}; "
+            f"this one knows {ours}: upgrade liveness"
+        )
+
+
+async def migrate(database: Database, schema: str, *, host_tables: bool = False) -> Migrated:
+    """Bring the schema `liveness` up to date, and create the host's reference tables in `schema` if asked to.
+
+    Idempotent; two at once take turns. Raises CannotStartError for a schema that is newer than this version knows.
+    """
+    migrations = known_migrations()
+    applied = []
+    async with database.transaction() as connection:
+        # Waiting is the point here; elsewhere a lock is not waited for.
+        await connection.execute("SELECT set_config('lock_timeout', '0', true)")
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        version, _ = await _state(connection)
+        if version > migrations[-1].version:
+            raise CannotStartError(
+                f"the schema liveness is at version {version}, newer than the {migrations[-1].version} that this "
+                "liveness knows: upgrade liveness"
+            )
+        await connection.execute(_TRACK)
+        for migration in migrations:
+            if migration.version > version:
+                await connection.execute(migration.statements)
+                await connection.execute(
+                    "INSERT INTO liveness.migration (version, name, compatible_from) VALUES ($1, $2, $3)",
+                    migration.version,
+                    migration.name,
+                    migration.compatible_from,
+                )
+                applied.append(f"{migration.version:04d}_{migration.name}")
+        if host_tables:
+            for file in sorted(_folder("host").iterdir(), key=lambda file: file.name):
+                text = file.read_text(encoding="utf-8")
+                await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(schema)}")
+                await connection.execute(text.replace("{schema}", quoted(schema)))
+    return Migrated(applied=applied, version=migrations[-1].version, host_tables=host_tables)

@@ -1,0 +1,48 @@
+"""Events that are committed and not yet known to be published."""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from liveness.store.database import Database
+from liveness.store.statements import Statements
+
+
+class Pending(msgspec.Struct, frozen=True):
+    """One event of the outbox. `transaction_id` is that of the transaction that committed it; `data` is JSON."""
+
+    seq: int
+    id: str
+    type: str
+    subject: str
+    worker: str
+    observed: bool
+    transaction_id: int
+    time: str
+    data: str
+
+
+class Outbox:
+    """The outbox, as its relay sees it."""
+
+    def __init__(self, database: Database, statements: Statements) -> None:
+        self._database = database
+        self._statements = statements
+
+    async def pending(self, behind: int, limit: int) -> list[Pending]:
+        """Return up to `limit` events behind the number `behind`, in the order in which they were written."""
+        rows = await self._database.fetch(self._statements["outbox_pending"], behind, limit)
+        return [Pending(**dict(row)) for row in rows]
+
+    async def clear(self, seqs: Sequence[int]) -> None:
+        """Forget events that the stream has acknowledged."""
+        await self._database.fetch(self._statements["outbox_clear"], list(seqs))
+
+    async def depth(self) -> tuple[int, float]:
+        """Return how many events wait, and for how many seconds the oldest has."""
+        row = (await self._database.fetch(self._statements["outbox_depth"]))[0]
+        return row["events"], row["oldest"] or 0.0
+
+    async def listen(self, on_notice: Callable[[], None]) -> None:
+        """Call `on_notice` when events were committed, for ever. Only a hint: the outbox has to be polled as well."""
+        await self._database.listen("liveness_outbox", on_notice)

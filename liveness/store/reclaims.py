@@ -1,0 +1,157 @@
+"""The reclaim: the transaction that ends epochs and puts their work back.
+
+Order of locks, always: our epoch rows, then the host's work rows (by id, one table a statement, never waiting), the
+host's registry rows last (never waiting). A host that locks in any order finds us waiting for nothing of its own, so
+there is no cycle that it could lose.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from liveness.store.database import Connection, Database
+from liveness.store.epochs import as_json
+from liveness.store.statements import Statements
+from liveness.verdicts import Case, Outcome, Verdict
+
+# Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
+# host keeps rows locked.
+UNFINISHED_AT_ONCE = 1_000
+
+
+class Progress(msgspec.Struct):
+    """How far a pass over unfinished reclaims has come: per kind of work, behind which row to go on."""
+
+    behind: dict[tuple[str, bool], tuple[str, int, str]] = {}
+    items: int = 0
+    # Rows that the last chunk looked at; 0 ends the pass.
+    looked_at: int = 0
+    # Reclaims that the last chunk found unfinished.
+    unfinished: int = 0
+
+
+class Reclaims:
+    """Ends epochs. `chunk`: rows of one work table that one transaction puts back at most."""
+
+    def __init__(
+        self, database: Database, statements: Statements, *, decided_by: str, observed: bool, chunk: int
+    ) -> None:
+        self._database = database
+        self._statements = statements
+        self._decided_by = decided_by
+        self._observed = observed
+        self._chunk = chunk
+
+    async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
+        """Offer `cases` to Postgres, in one transaction, and return a verdict for each.
+
+        An epoch that ends has its rows fixed here, and as many of them put back as a chunk holds; `finish` does the
+        rest. Raises DatabaseAwayError (nothing was decided, or it was and we cannot know: offer them again) and
+        DatabaseRefusedError.
+        """
+        async with self._database.transaction() as connection:
+            opened = await self._open_unheard(connection, cases)
+            offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
+            rows = await connection.fetch(
+                self._statements["end_epochs"], as_json(offered), self._decided_by, self._observed
+            )
+            ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
+            items = await self._put_back_first(connection, ended) if ended else {}
+        found = {row["worker"]: row for row in rows}
+        verdicts = []
+        for case in cases:
+            row = found.get(case.worker)
+            if row is None:
+                verdicts.append(Verdict(worker=case.worker, epoch=case.epoch, outcome=Outcome.OVER))
+            elif row["ended"]:
+                verdicts.append(
+                    Verdict(
+                        worker=case.worker,
+                        epoch=row["epoch"],
+                        outcome=Outcome.ENDED,
+                        items=items.get((case.worker, row["epoch"]), {}),
+                    )
+                )
+            else:
+                outcome = Outcome.OVER if row["heard_ago"] is None else Outcome.SPARED
+                verdicts.append(
+                    Verdict(worker=case.worker, epoch=case.epoch, outcome=outcome, heard_ago=row["heard_ago"])
+                )
+        return verdicts
+
+    async def finish(self, progress: Progress) -> None:
+        """Put back the next chunk of what unfinished reclaims have left, and advance `progress`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(self._statements["lock_unfinished"], UNFINISHED_AT_ONCE)
+            progress.looked_at = 0
+            progress.unfinished = len(rows)
+            for observed in (False, True):
+                held = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["observed"] == observed]
+                if held:
+                    await self._put_back_next(connection, held, progress, observed=observed)
+                    await self._mark_offline(connection, held, observed=observed)
+
+    async def _open_unheard(self, connection: Connection, cases: Sequence[Case]) -> dict[str, int]:
+        unheard = [case for case in cases if case.epoch is None]
+        if not unheard:
+            return {}
+        rows = await connection.fetch(
+            self._statements["open_unheard"], as_json(unheard), list(self._statements.registry.up)
+        )
+        return {row["worker"]: row["epoch"] for row in rows}
+
+    async def _put_back_first(
+        self, connection: Connection, ended: list[dict[str, object]]
+    ) -> dict[tuple[str, int], dict[str, int]]:
+        items: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+        for work in self._statements.works:
+            rows = await connection.fetch(
+                self._statements.on(work, "reclaim_first", observed=self._observed),
+                as_json(ended),
+                work.running,
+                work.waiting,
+                self._chunk,
+                work.work,
+                f"{work.work}_id",
+                self._observed,
+            )
+            for row in rows:
+                items[row["worker"], row["epoch"]][work.work] = row["items"]
+        await self._mark_offline(connection, ended, observed=self._observed)
+        return items
+
+    async def _put_back_next(
+        self, connection: Connection, held: list[dict[str, object]], progress: Progress, *, observed: bool
+    ) -> None:
+        for work in self._statements.works:
+            row = await connection.fetchrow(
+                self._statements.on(work, "reclaim_next", observed=observed),
+                as_json(held),
+                work.running,
+                work.waiting,
+                self._chunk,
+                work.work,
+                f"{work.work}_id",
+                observed,
+                *progress.behind.get((work.work, observed), ("", 0, "")),
+            )
+            if row is not None:
+                progress.behind[work.work, observed] = (row["worker"], row["epoch"], row["id"])
+                progress.items += row["items"]
+                progress.looked_at += row["looked_at"]
+
+    async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
+        registry = self._statements.registry
+        await connection.execute(
+            self._statements["mark_offline"], as_json(ended), list(registry.up), registry.offline, observed
+        )
+        # Wakes the relay when this transaction commits, and not before.
+        await connection.execute("SELECT pg_notify('liveness_outbox', '')")
+
+
+def _numbered(case: Case, opened: dict[str, int]) -> Case:
+    if case.epoch is not None:
+        return case
+    # What was believed of a name that we never heard was checked when its epoch was opened, a moment ago.
+    return msgspec.structs.replace(case, epoch=opened.get(case.worker), spare_within=None)

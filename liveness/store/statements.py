@@ -1,0 +1,58 @@
+"""The named statements of `liveness/sql`, rendered for one host: its schema, registry and work tables.
+
+One statement a file; its header says what it does and what its parameters are. `part_*.sql` are parts of others.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+
+from liveness.work import Registry, WorkTable, registry_parts, rendered, work_parts
+
+
+@cache
+def statement_text(name: str) -> str:
+    """Return the text of `liveness/sql/<name>.sql`, without rendering."""
+    return (resources.files("liveness") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+class Statements:
+    """Statements by name; those on a work table by name and kind of work."""
+
+    def __init__(self, schema: str, registry: Registry, works: Sequence[WorkTable]) -> None:
+        self.registry = registry
+        self.works = tuple(works)
+        self._common: Mapping[str, str] = {
+            **registry_parts(registry, schema),
+            "or_holds_work": self._for_each("part_or_holds_work", schema),
+            "union_owners": self._for_each("part_union_owners", schema),
+        }
+        self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
+        self._rendered: dict[tuple[str, str, bool], str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        """Return the statement `name`, which concerns no work table."""
+        return self._get(name, "", observed=False)
+
+    def on(self, work: WorkTable, name: str, *, observed: bool = False) -> str:
+        """Return the statement `name` on `work`; `observed`: the variant that leaves the host's rows as they are."""
+        return self._get(name, work.work, observed=observed)
+
+    def _for_each(self, part: str, schema: str) -> str:
+        # The first parameter is the statement's own; each table's running status follows.
+        return " ".join(
+            rendered(statement_text(part), work_parts(work, schema) | {"place": str(place)})
+            for place, work in enumerate(self.works, start=2)
+        )
+
+    def _get(self, name: str, work: str, *, observed: bool) -> str:
+        key = (name, work, observed)
+        if key not in self._rendered:
+            parts = dict(self._parts[work] if work else self._common)
+            parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
+            if work:
+                moved = statement_text("part_moved_observe" if observed else "part_moved_act")
+                parts["moved"] = rendered(moved, parts).rstrip()
+                parts["recorded"] = rendered(statement_text("part_recorded"), parts).rstrip()
+            self._rendered[key] = rendered(statement_text(name), parts)
+        return self._rendered[key]

@@ -1,0 +1,81 @@
+"""Every NATS subject of the contract, built and parsed here and nowhere else. Pure.
+
+The subject is the identity: whoever publishes on `<prefix>.heartbeat.w1` speaks for the worker `w1`, whatever
+the payload says. A worker name is everything behind the verb and may contain dots, because host names do.
+"""
+
+import re
+
+import msgspec
+
+# The contract's limit. NATS allows subjects of about 4 KiB (its control line); 255 bytes is what host names
+# and most `varchar` owner columns are made for, and it bounds what one invented name can cost in memory.
+MAX_NAME_BYTES = 255
+
+# A subject token may hold any character but white space; we also refuse the control characters, of which
+# U+0000 cannot be stored by Postgres and the others can only deceive a terminal.
+_UNFIT = re.compile(r"[\x00-\x20\x7f]")
+
+
+def name_fault(name: str) -> str | None:
+    """Say why `name` cannot be a worker name on the bus, or None if it can.
+
+    A name has 1 to 255 bytes of UTF-8, no white space or control character, no empty token (`a..b`), and no
+    token that NATS reads as a wildcard (`*`, `>`).
+    """
+    if not name:
+        return "is empty"
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        return "is not valid Unicode"
+    if length > MAX_NAME_BYTES:
+        return f"has {length} bytes, more than {MAX_NAME_BYTES}"
+    if _UNFIT.search(name):
+        return "contains white space or a control character"
+    tokens = name.split(".")
+    if "" in tokens:
+        return "has an empty token between dots"
+    if "*" in tokens or ">" in tokens:
+        return "has a wildcard token"
+    return None
+
+
+class Subjects(msgspec.Struct, frozen=True):
+    """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`)."""
+
+    prefix: str = "liveness"
+
+    def heartbeat(self, worker: str) -> str:
+        """Where `worker` says that it lives."""
+        return f"{self.prefix}.heartbeat.{worker}"
+
+    def goodbye(self, worker: str) -> str:
+        """Where `worker`, or who saw it end, says that its life is over."""
+        return f"{self.prefix}.goodbye.{worker}"
+
+    def superseded(self, worker: str) -> str:
+        """Where the service tells `worker` that one of its epochs is over."""
+        return f"{self.prefix}.superseded.{worker}"
+
+    def api(self, verb: str) -> str:
+        """Where commands ask the acting replica to do `verb`."""
+        return f"{self.prefix}.api.{verb}"
+
+    @property
+    def all_heartbeats(self) -> str:
+        """The subscription that hears every worker."""
+        return f"{self.prefix}.heartbeat.>"
+
+    @property
+    def all_goodbyes(self) -> str:
+        """The subscription that hears every goodbye."""
+        return f"{self.prefix}.goodbye.>"
+
+    def worker_of(self, subject: str) -> str:
+        """Return the worker name in a heartbeat or goodbye subject of this prefix.
+
+        The caller's subscription vouches for the prefix and the verb; what stands behind them is not checked
+        here (see `name_fault`).
+        """
+        return subject[len(self.prefix) + 1 :].partition(".")[2]

@@ -1,0 +1,63 @@
+"""What is offered to Postgres when an epoch should end, and what Postgres says to it. Pure."""
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One life that should end, with everything that the record of it needs. All durations are seconds.
+
+    `epoch` is None for a name that we never heard: the transaction issues one, to have a lock and a number.
+    """
+
+    worker: str
+    epoch: int | None
+    incarnation: str | None
+    # lapsed, released, died, stale, orphaned, operator; open, so that later reasons need no change here.
+    reason: str
+    ttl: float
+    # Since the last beat that we heard; None if there was none.
+    silent_for: float | None = None
+    # Since the deadline; None when the life ended otherwise.
+    overdue: float | None = None
+    # A beat that somebody else recorded within this time spares the life; None: nothing does.
+    spare_within: float | None = None
+    # Only rows untouched for so long are this life's; None: every RUNNING row of the name.
+    untouched_for: float | None = None
+    # For a name that we never heard: what the registry must still say of it. None: anything.
+    must_be_up: bool | None = None
+    evidence: Mapping[str, Any]
+
+
+class Outcome(enum.Enum):
+    """What became of a case."""
+
+    # The epoch is over; its work is back, or will be before the name's next life can begin to hold any.
+    ENDED = "ended"
+    # Somebody else recorded a beat.
+    SPARED = "spared"
+    # The epoch was over already, or what the sweep believed no longer held.
+    OVER = "over"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Postgres' word on a case. `items` counts what went back at once, by kind of work."""
+
+    worker: str
+    epoch: int | None
+    outcome: Outcome
+    heard_ago: float | None = None
+    items: Mapping[str, int] = {}
+
+
+class Recovery(msgspec.Struct, frozen=True):
+    """A name that was heard again under `new_epoch` after `epoch` had ended for `reason`."""
+
+    worker: str
+    epoch: int
+    incarnation: str | None
+    reason: str
+    new_epoch: int
