@@ -41,6 +41,16 @@ def name_fault(name: str) -> str | None:
     return None
 
 
+def event_subject(event_type: str, event_prefix: str = "", *, observed: bool = False) -> str:
+    """Return where an event of `event_type` is published: literally there, unless a prefix is set.
+
+    What mode `observe` decided did not happen to the host's tables, so its events are kept apart from those that
+    subscribers act on.
+    """
+    subject = f"observed.{event_type}" if observed else event_type
+    return f"{event_prefix}.{subject}" if event_prefix else subject
+
+
 class Subjects(msgspec.Struct, frozen=True):
     """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`)."""
 

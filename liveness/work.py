@@ -82,6 +82,9 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
+# Characters of `kind` and `queue` that events show; no real one is longer.
+SHOWN_LENGTH = 256
+
 _PLACE = re.compile(r"\{(\w+)\}")
 
 
@@ -106,10 +109,15 @@ def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
         "status": f"w.{quoted(work.status)}",
         "owner": f"w.{quoted(work.owner)}",
         "touched": f"w.{quoted(work.touch[0])}",
-        "kind": f"w.{quoted(work.kind)}::text" if work.kind else "NULL::text",
-        "queue": f"w.{quoted(work.queue)}::text" if work.queue else "NULL::text",
+        "kind": _shown(work.kind) if work.kind else "NULL::text",
+        "queue": _shown(work.queue) if work.queue else "NULL::text",
         "put_back": ", ".join(changes),
     }
+
+
+def _shown(column: str) -> str:
+    # Cut, because what is in an event has to fit into a NATS message, and one that does not would hold up all others.
+    return f"left(w.{quoted(column)}::text, {SHOWN_LENGTH})"
 
 
 def registry_parts(registry: Registry, schema: str) -> dict[str, str]:

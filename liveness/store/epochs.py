@@ -60,6 +60,10 @@ class Epochs:
         """Set registry rows of recovered names back that WE had set OFFLINE, as far as nobody locks them."""
         await self._database.fetch(self._statements["set_back"], self._statements.registry.offline)
 
+    async def open_lives(self, names: list[str]) -> list[Life]:
+        """Return those of `names` that have an epoch which has not ended."""
+        return [_life(row) for row in await self._database.fetch(self._statements["restore_epochs"], names)]
+
     async def restorable(self) -> tuple[list[Life], list[Life]]:
         """Return the open lives, and the names without one that may live all the same (up, or holding work).
 
@@ -68,12 +72,16 @@ class Epochs:
         registry = self._statements.registry
         running = [work.running for work in self._statements.works]
         async with self._database.transaction() as connection:
-            open_lives = await connection.fetch(self._statements["restore_epochs"])
+            open_lives = await connection.fetch(self._statements["restore_epochs"], None)
             names = await connection.fetch(self._statements["restore_names"], list(registry.up), *running)
         return (
-            [Life(row["worker"], row["epoch"], row["incarnation"], row["ttl"]) for row in open_lives],
+            [_life(row) for row in open_lives],
             [Life(row["worker"], None, None, row["ttl"]) for row in names],
         )
+
+
+def _life(row: asyncpg.Record) -> Life:
+    return Life(row["worker"], row["epoch"], row["incarnation"], row["ttl"])
 
 
 def _recovery(row: asyncpg.Record) -> Recovery:

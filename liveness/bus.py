@@ -1,0 +1,352 @@
+"""The bus: nats-py, hardened. On the service's side only this file imports nats.
+
+nats-py's own reconnecting is turned off. Its read loop dies of an unexpected exception while `is_connected` stays true,
+some errors close a client for good, and a half-open connection with unsent output never comes back. So a client here
+lives for one connection; whatever goes wrong with it, it is thrown away and the next one subscribes anew. There is one
+way down and one way up, and both are told to whoever listens (`on_down`, `on_up`), because silence only counts while
+we can hear.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import api as js_api
+from nats.js import errors as js_errors
+
+from liveness.errors import CannotStartError, NoServiceError, SettingsError
+
+log = structlog.get_logger("liveness.bus")
+
+CONNECT_SECONDS = 3
+# A round trip to the server is asked for this often, and the connection given up when it takes this long.
+CHECK_SECONDS = 1.0
+ANSWER_SECONDS = 2
+# The first wait between two attempts to connect, and the longest.
+BACKOFF_LEAST, BACKOFF_MOST = 0.1, 2.0
+# How long acknowledgements of a batch of events are waited for.
+ACK_SECONDS = 5.0
+# JetStream's own default is 2 minutes; a relay that was away longer may publish again what is in the stream already.
+DUPLICATE_WINDOW_SECONDS = 600.0
+# JetStream answers nothing for a moment after its server started; this long is not a moment any more.
+JETSTREAM_START_SECONDS = 5.0
+_SUBJECTS_OVERLAP = 10065
+_JETSTREAM_NOT_ENABLED = {10039, 10076}
+
+Sink = Callable[[str, bytes, str], None]
+
+
+class Event(msgspec.Struct, frozen=True):
+    """An event ready to be published; `id` becomes `Nats-Msg-Id`."""
+
+    id: str
+    subject: str
+    payload: bytes
+
+
+class _Client(Client):
+    """nats-py's client, whose reading no message can end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poisoned = 0
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (UnicodeDecodeError, ValueError, LookupError, TypeError) as error:
+            # A subject that is no UTF-8, headers that are none: the message is lost, and only that.
+            self.poisoned += 1
+            if self.poisoned == 1:
+                log.warning("message_unreadable", subject=repr(subject), cause=repr(error))
+
+    @property
+    def reading(self) -> bool:
+        """Whether the read loop still runs; nats-py itself does not notice when it has ended."""
+        task: asyncio.Task[None] | None = self._reading_task
+        return self.is_connected and task is not None and not task.done()
+
+    def cut(self) -> None:
+        """End the connection without waiting for anything to be sent."""
+        transport = getattr(getattr(self, "_transport", None), "_io_writer", None)
+        if transport is not None:
+            transport.transport.abort()
+
+
+class Bus:
+    """One connection to NATS at a time, for ever, with the subscriptions that were asked for."""
+
+    def __init__(self, url: str, name: str = "liveness", inbox_prefix: str = "_INBOX") -> None:
+        self._servers = [part.strip() for part in url.split(",") if part.strip()]
+        self._name = name
+        self._inbox_prefix = inbox_prefix
+        self._sinks: list[tuple[str, Sink]] = []
+        self._client: _Client | None = None
+        self._up = asyncio.Event()
+        self._last_error: Exception | None = None
+        self.faults: dict[str, int] = {}
+        self.on_up: Callable[[], None] = lambda: None
+        self.on_down: Callable[[], None] = lambda: None
+        # Messages were dropped: whatever was in them was not heard.
+        self.on_drop: Callable[[], None] = lambda: None
+
+    @property
+    def connected(self) -> bool:
+        """Whether the subscriptions stand."""
+        return self._up.is_set()
+
+    def subscribe(self, subject: str, sink: Sink) -> None:
+        """Give every message on `subject` to `sink(subject, payload, reply)`, on this and all later connections.
+
+        To be called before `connect`. The sink is synchronous; what it raises is logged and counted, and the next
+        message is delivered all the same.
+        """
+        self._sinks.append((subject, sink))
+
+    async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
+        """Wait, with back-off, for the first connection.
+
+        `on_wait` is told the cause, once per cause. Raises SettingsError for an unusable URL and CannotStartError when
+        NATS refuses us.
+        """
+        told: set[str] = set()
+        wait = BACKOFF_LEAST
+        while True:
+            try:
+                return await self._open()
+            except nats_errors.AuthorizationError as error:
+                raise CannotStartError(f"NATS at {self._shown()} refuses us: {error}: check nats_url") from error
+            except ValueError as error:
+                raise SettingsError(f"nats_url cannot be used: {error}") from error
+            except (nats_errors.Error, OSError, TimeoutError) as error:
+                cause = str(self._last_error or error)
+                if isinstance(self._last_error, nats_errors.AuthorizationError) or "Authorization" in cause:
+                    raise CannotStartError(f"NATS at {self._shown()} refuses us: {cause}: check nats_url") from error
+                if cause not in told:
+                    told.add(cause)
+                    on_wait(cause)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+                wait = min(wait * 2, BACKOFF_MOST)
+
+    async def keep(self) -> None:
+        """Watch the connection, and make the next one whenever it fails, for ever."""
+        while True:
+            cause = await self._watch()
+            self._up.clear()
+            self.on_down()
+            self.faults[cause] = self.faults.get(cause, 0) + 1
+            log.warning("nats_lost", cause=cause, error=str(self._last_error or ""))
+            await self._discard()
+            await self.connect_again()
+            log.info("nats_back")
+
+    async def connect_again(self) -> None:
+        """Wait for a connection, whatever stands against it: who was let in once may be let in again."""
+        while True:
+            with contextlib.suppress(CannotStartError, SettingsError):
+                return await self.connect()
+            await asyncio.sleep(BACKOFF_MOST * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+
+    async def publish(self, subject: str, payload: bytes) -> bool:
+        """Publish, at most once; return False when there is no connection to publish on."""
+        client = self._client
+        if client is None or not self.connected:
+            return False
+        try:
+            await client.publish(subject, payload)
+        except (nats_errors.Error, OSError):
+            return False
+        return True
+
+    async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
+        """Return the answer to a request. Raises NoServiceError when there is none within `seconds`."""
+        if self._client is None:
+            raise NoServiceError("not connected to NATS")
+        try:
+            return bytes((await self._client.request(subject, payload, timeout=seconds)).data)
+        except nats_errors.NoRespondersError as error:
+            raise NoServiceError("no liveness service answers on this NATS: is `liveness serve` running?") from error
+        except (nats_errors.Error, OSError, TimeoutError) as error:
+            raise NoServiceError(f"the liveness service did not answer within {seconds:g} s") from error
+
+    async def ensure_stream(
+        self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
+    ) -> Sequence[str]:
+        """Create the events' stream if it is missing, and check it if it is there; return what is doubtful about it.
+
+        `max_age` in seconds. Subjects that a stream of this name lacks are added to it. Raises CannotStartError, in one
+        line with the way out, for a NATS without JetStream and for another stream on the same subjects.
+        """
+        deadline = asyncio.get_running_loop().time() + JETSTREAM_START_SECONDS
+        while True:
+            try:
+                return await self._ensure_stream(stream, subjects, max_age, max_bytes)
+            except js_errors.APIError as error:
+                if error.err_code == _SUBJECTS_OVERLAP:
+                    raise CannotStartError(
+                        f"another JetStream stream already takes some of {', '.join(subjects)}: name that stream in "
+                        "events_stream if it may hold these events, or set event_prefix"
+                    ) from error
+                cause: Exception = error
+                final = error.err_code in _JETSTREAM_NOT_ENABLED
+            except (nats_errors.Error, OSError, TimeoutError) as error:
+                cause, final = error, False
+            if final or asyncio.get_running_loop().time() > deadline:
+                raise CannotStartError(
+                    f"NATS at {self._shown()} has no JetStream, which the events need: start nats-server with -js "
+                    f"({cause})"
+                ) from cause
+            await asyncio.sleep(BACKOFF_LEAST)
+
+    async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
+        """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""
+        client = self._client
+        if client is None or not self.connected:
+            return [], "not connected to NATS"
+        context = client.jetstream()
+        waiting: list[asyncio.Future[js_api.PubAck]] = []
+        complaint = None
+        try:
+            for event in events:
+                # Expected-Stream: a host's stream on the same subjects must not acknowledge in our stream's place.
+                headers = {"Nats-Msg-Id": event.id, "Content-Type": "application/cloudevents+json"}
+                waiting.append(
+                    await context.publish_async(event.subject, event.payload, stream=stream, headers=headers)
+                )
+        except (nats_errors.Error, js_errors.Error, OSError) as error:
+            complaint = str(error)
+        if waiting:
+            await asyncio.wait(waiting, timeout=ACK_SECONDS)
+        acknowledged = []
+        for position, future in enumerate(waiting):
+            if not future.done():
+                future.cancel()
+                complaint = complaint or f"no acknowledgement within {ACK_SECONDS:g} s"
+            elif (refusal := future.exception()) is not None:
+                complaint = complaint or str(refusal)
+            else:
+                acknowledged.append(position)
+        return acknowledged, complaint
+
+    async def close(self) -> None:
+        """End the connection, with what was published sent if that is possible at once."""
+        self._up.clear()
+        if self._client is not None:
+            with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+                await self._client.flush(timeout=1)
+        await self._discard()
+
+    async def _open(self) -> None:
+        await self._discard()
+        self._last_error = None
+        client = _Client()
+        self._client = client
+        async with asyncio.timeout(CONNECT_SECONDS * (len(self._servers) + 1)):
+            await client.connect(
+                servers=self._servers,
+                name=self._name,
+                inbox_prefix=self._inbox_prefix,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=CONNECT_SECONDS,
+                # Our own round trips check the connection.
+                ping_interval=60,
+                error_cb=self._on_error,
+            )
+            for subject, sink in self._sinks:
+                await client.subscribe(subject, cb=_delivering(sink))
+            # The answer comes behind the server's having taken the subscriptions.
+            await client.flush(timeout=CONNECT_SECONDS)
+        self._up.set()
+        self.on_up()
+
+    async def _watch(self) -> str:
+        client = self._client
+        while client is not None and client.reading:
+            try:
+                await client.flush(timeout=ANSWER_SECONDS)
+            except (nats_errors.Error, OSError, TimeoutError) as error:
+                self._last_error = self._last_error or error
+                return "no_answer" if client.is_connected else "closed"
+            await asyncio.sleep(CHECK_SECONDS)
+        return "read_loop_ended" if client is not None and client.is_connected else "closed"
+
+    async def _discard(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        client.cut()
+        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+            await asyncio.wait_for(client.close(), 1.0)
+
+    async def _on_error(self, error: Exception) -> None:
+        self._last_error = error
+        if isinstance(error, nats_errors.SlowConsumerError):
+            self.faults["dropped"] = self.faults.get("dropped", 0) + 1
+            self.on_drop()
+
+    async def _ensure_stream(
+        self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
+    ) -> Sequence[str]:
+        if self._client is None:
+            raise nats_errors.ConnectionClosedError
+        context = self._client.jetstream()
+        try:
+            config = (await context.stream_info(stream)).config
+        except js_errors.NotFoundError:
+            await context.add_stream(
+                js_api.StreamConfig(
+                    name=stream,
+                    subjects=list(subjects),
+                    max_age=max_age,
+                    max_bytes=max_bytes,
+                    duplicate_window=min(DUPLICATE_WINDOW_SECONDS, max_age),
+                )
+            )
+            return []
+        doubts = []
+        present = list(config.subjects or [])
+        missing = [subject for subject in subjects if not any(_covers(pattern, subject) for pattern in present)]
+        if missing:
+            config.subjects = present + missing
+            await context.update_stream(config)
+            doubts.append(f"the stream {stream} did not take {', '.join(missing)}: added")
+        if config.retention not in {None, js_api.RetentionPolicy.LIMITS}:
+            doubts.append(f"the stream {stream} drops events once they are read: subscribers take them from each other")
+        if config.no_ack:
+            doubts.append(f"the stream {stream} does not acknowledge: events may be lost")
+        if config.max_age and config.max_age < max_age:
+            doubts.append(f"the stream {stream} keeps events {config.max_age:g} s, events_max_age says {max_age:g}")
+        return doubts
+
+    def _shown(self) -> str:
+        # Without user and password.
+        return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._servers)
+
+
+def _covers(pattern: str, subject: str) -> bool:
+    parts, tokens = pattern.split("."), subject.split(".")
+    for position, part in enumerate(parts):
+        if part == ">":
+            return position < len(tokens)
+        if position >= len(tokens) or part not in {"*", tokens[position]}:
+            return False
+    return len(parts) == len(tokens)
+
+
+def _delivering(sink: Sink) -> Callable[[Msg], Awaitable[None]]:
+    async def deliver(message: Msg) -> None:
+        try:
+            sink(message.subject, message.data, message.reply)
+        except Exception:
+            # A fault of ours. It must not cost the beats that come behind this message.
+            log.exception("sink_failed", subject=message.subject)
+
+    return deliver

@@ -1,0 +1,186 @@
+"""The way out: a lease lapses, or a goodbye ends it, and Postgres is asked for its verdict until it has given one.
+
+What is decided here is decided from the book alone, synchronously; then it is offered to Postgres, whose transaction
+checks it again. A beat that comes before the verdict revives a lapsed lease, and its case is not offered any more; one
+that comes while the transaction runs begins the name's next life (`LeaseTable.ended`).
+"""
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from liveness.errors import DatabaseRefusedError
+from liveness.hearing import Hearing
+from liveness.leases import Ending, Lease, LeaseTable
+from liveness.store import Store
+from liveness.verdicts import Case, Outcome, Verdict
+
+log = structlog.get_logger("liveness.expiry")
+
+# Epochs that one transaction ends. More would keep the host's rows locked longer for little: at 500 the cost of the
+# transaction itself is a few per cent of the whole.
+BATCH = 500
+# A beat in the registry counts as somebody else's only if it is this much younger (seconds) than the last one that we
+# heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
+CHECKPOINT_SLACK = 1.0
+# Seconds after which a case that Postgres refused is offered again: somebody has to mend something first.
+REFUSED_PAUSE = 10.0
+
+
+class Expired(msgspec.Struct):
+    """What one round did."""
+
+    ended: int = 0
+    spared: int = 0
+    over: int = 0
+    refused: int = 0
+    items: int = 0
+
+
+class Expiry:
+    """Ends lives. `clock` is the loop's monotonic time; `on_new_life` is called when an ended name lives on."""
+
+    def __init__(
+        self,
+        *,
+        book: LeaseTable,
+        hearing: Hearing,
+        store: Store,
+        clock: Callable[[], float],
+        on_new_life: Callable[[], None],
+        on_ended: Callable[[], None],
+    ) -> None:
+        self._book = book
+        self._hearing = hearing
+        self._store = store
+        self._clock = clock
+        self._on_new_life = on_new_life
+        self._on_ended = on_ended
+        self._refused_until: dict[str, float] = {}
+
+    async def run_once(self) -> Expired:
+        """Mark what has lapsed and settle every life that waits for a verdict.
+
+        Raises DatabaseAwayError: whatever was not settled waits in the book for the next round.
+        """
+        done = Expired()
+        for lease in self._book.lapse(self._now()):
+            log.info("lease_lapsed", worker=lease.worker, epoch=lease.epoch, ttl=lease.ttl)
+        if self._refused_until:
+            self._refused_until = {name: at for name, at in self._refused_until.items() if at > self._now()}
+        # A life without an epoch waits for its grant.
+        due = [
+            worker
+            for worker, lease in self._book.endings.items()
+            if lease.epoch is not None and worker not in self._refused_until
+        ]
+        for start in range(0, len(due), BATCH):
+            await self._settle(due[start : start + BATCH], done)
+        return done
+
+    async def _settle(self, workers: Sequence[str], done: Expired) -> None:
+        workers = await self._without_ambiguous(workers)
+        now = self._now()
+        cases = [
+            case_of(lease, lease.ending, now, self._hearing)
+            for worker in workers
+            if (lease := self._book.endings.get(worker)) is not None and lease.ending is not None
+        ]
+        if not cases:
+            return
+        try:
+            verdicts = await self._store.reclaims.settle(cases)
+        except DatabaseRefusedError as error:
+            await self._settle_halves(cases, error, done)
+            return
+        for verdict in verdicts:
+            self._take(verdict, done)
+        self._on_ended()
+
+    async def _settle_halves(self, cases: Sequence[Case], error: DatabaseRefusedError, done: Expired) -> None:
+        # One that Postgres refuses must not hold up the others of its batch.
+        if len(cases) == 1:
+            worker = cases[0].worker
+            self._refused_until[worker] = self._now() + REFUSED_PAUSE
+            done.refused += 1
+            log.error("reclaim_refused", worker=worker, epoch=cases[0].epoch, cause=str(error))
+            return
+        names = [case.worker for case in cases]
+        await self._settle(names[: len(names) // 2], done)
+        await self._settle(names[len(names) // 2 :], done)
+
+    async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
+        # A name that we never heard and that differs only in case from one that lives may be that one's.
+        unheard = [worker for worker in workers if (at := self._book.get(worker)) is not None and at.last_beat is None]
+        ambiguous = await self._store.host.ambiguous(unheard)
+        for worker, other in ambiguous.items():
+            log.warning("name_ambiguous", worker=worker, other=other)
+            lease = self._book.get(worker)
+            if lease is not None and lease.epoch is not None:
+                self._book.spared(worker, lease.epoch, self._now())
+        return [worker for worker in workers if worker not in ambiguous]
+
+    def _take(self, verdict: Verdict, done: Expired) -> None:
+        if verdict.epoch is None:
+            return
+        now = self._now()
+        if verdict.outcome is Outcome.SPARED:
+            done.spared += 1
+            self._book.spared(verdict.worker, verdict.epoch, now - (verdict.heard_ago or 0.0))
+            log.info("lease_spared", worker=verdict.worker, epoch=verdict.epoch, heard_ago=verdict.heard_ago)
+            return
+        if verdict.outcome is Outcome.ENDED:
+            done.ended += 1
+            done.items += sum(verdict.items.values())
+            log.warning("worker_expired", worker=verdict.worker, epoch=verdict.epoch, items=dict(verdict.items))
+        else:
+            done.over += 1
+            log.info("epoch_already_over", worker=verdict.worker, epoch=verdict.epoch)
+        if self._book.ended(verdict.worker, verdict.epoch, now) is not None:
+            self._on_new_life()
+
+    def _now(self) -> float:
+        return self._hearing.advance(self._clock())
+
+
+def case_of(lease: Lease, ending: Ending, now: float, hearing: Hearing) -> Case:
+    """Return what Postgres is offered about a life that ends, with the evidence for it. Pure."""
+    silent_for = None if ending.last_beat is None else now - ending.last_beat
+    # How long we have listened in vain; for a lease that was restored, since then.
+    listened = now - lease.since if silent_for is None else silent_for
+    return Case(
+        worker=lease.worker,
+        epoch=lease.epoch,
+        incarnation=ending.incarnation,
+        reason=ending.reason,
+        ttl=ending.ttl,
+        silent_for=silent_for,
+        overdue=None if ending.proof else now - ending.deadline,
+        spare_within=None if ending.proof else min(ending.ttl, max(listened - CHECKPOINT_SLACK, 0.0)),
+        evidence={
+            "why": _sentence(ending, silent_for, listened),
+            "ttl": ending.ttl,
+            "silent_for": silent_for,
+            "listened_for": listened,
+            "overdue": None if ending.proof else now - ending.deadline,
+            "hearing": {"now": now, "not_counted": hearing.lost},
+            **({"details": dict(ending.details)} if ending.details else {}),
+        },
+    )
+
+
+def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:
+    match ending.reason:
+        case "released":
+            return "the worker said goodbye"
+        case "died":
+            return "whoever saw the process end said so"
+        case "operator":
+            return "an operator ended it"
+        case _ if silent_for is None:
+            return (
+                f"nothing was heard of it since this service began to listen {listened:.3f} s ago; ttl {ending.ttl:g} s"
+            )
+        case _:
+            return f"no heartbeat for {silent_for:.3f} s of hearing; ttl {ending.ttl:g} s"

@@ -1,0 +1,90 @@
+"""The news: committed events go from the outbox to the stream, at least once, and leave it when acknowledged.
+
+Events of one worker are published in the order of the transactions that wrote them: none goes out before those of an
+earlier transaction of the same worker were acknowledged.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+import structlog
+
+from liveness.bus import Event
+from liveness.messages import CloudEvent
+from liveness.settings import Settings
+from liveness.store import Pending, Store
+from liveness.subjects import event_subject
+
+log = structlog.get_logger("liveness.relay")
+
+# Events in flight at once: enough that the round trip to the stream does not count, and a bounded loss of time when it
+# does not answer.
+BATCH = 1_000
+
+PublishEvents = Callable[[Sequence[Event]], Awaitable[tuple[list[int], str | None]]]
+
+
+class Relayed(msgspec.Struct):
+    """What one round did: events acknowledged, and why it stopped if it did not come to the end."""
+
+    published: int = 0
+    complaint: str | None = None
+
+
+class Relay:
+    """Publishes the outbox through `publish`."""
+
+    def __init__(self, *, store: Store, settings: Settings, publish: PublishEvents) -> None:
+        self.published = 0
+        self._store = store
+        self._publish = publish
+        self._source = settings.subject_prefix
+        self._event_prefix = settings.event_prefix
+        self._complaint: str | None = None
+
+    async def run_once(self) -> Relayed:
+        """Publish what is in the outbox, until it is empty or the stream does not acknowledge."""
+        done = Relayed()
+        behind = 0
+        while done.complaint is None and (pending := await self._store.outbox.pending(behind, BATCH)):
+            behind = pending[-1].seq
+            for group in in_commit_order(pending):
+                positions, done.complaint = await self._publish([self._event(event) for event in group])
+                await self._store.outbox.clear([group[position].seq for position in positions])
+                done.published += len(positions)
+                if done.complaint is not None:
+                    break
+        self.published += done.published
+        if done.complaint != self._complaint:
+            self._complaint = done.complaint
+            log.log(30 if done.complaint else 20, "relay_stopped" if done.complaint else "relay_goes_on",
+                    cause=done.complaint)  # fmt: skip
+        return done
+
+    def _event(self, pending: Pending) -> Event:
+        envelope = CloudEvent(
+            id=pending.id,
+            source=self._source,
+            type=pending.type,
+            subject=pending.subject,
+            time=pending.time,
+            data=msgspec.Raw(pending.data.encode()),
+        )
+        return Event(
+            id=pending.id,
+            subject=event_subject(pending.type, self._event_prefix, observed=pending.observed),
+            payload=msgspec.json.encode(envelope),
+        )
+
+
+def in_commit_order(events: Sequence[Pending]) -> list[list[Pending]]:
+    """Split `events` so that no group holds events of one worker from two transactions. Pure."""
+    groups: list[list[Pending]] = []
+    transactions: dict[str, int] = {}
+    for event in events:
+        if not groups or transactions.get(event.worker, event.transaction_id) != event.transaction_id:
+            groups.append([])
+            transactions.clear()
+        transactions[event.worker] = event.transaction_id
+        groups[-1].append(event)
+    return groups

@@ -1,0 +1,50 @@
+"""What the service believes when it starts: everybody whom Postgres knows may live, and is owed a full ttl of listening.
+
+A name gets a lease if it has an epoch of ours that has not ended, a registry row that is up, or RUNNING work: so a
+restart takes nothing from a worker with a long ttl, from one that the registry does not know, or from one that it
+marks OFFLINE by mistake.
+"""
+
+from collections import Counter
+
+import msgspec
+import structlog
+
+from liveness.hearing import Hearing
+from liveness.leases import LeaseTable
+from liveness.store import Life, Store
+from liveness.subjects import name_fault
+
+log = structlog.get_logger("liveness.restore")
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What was restored: leases of lives that we knew, leases of names that may live, and names left to the sweep."""
+
+    open_lives: int
+    names: int
+    left: int
+
+
+async def restore(*, book: LeaseTable, hearing: Hearing, store: Store, default_ttl: float) -> Restored:
+    """Put into the book whoever may live, with the ttl of their life, else `default_ttl` (seconds)."""
+    open_lives, others = await store.epochs.restorable()
+    names, left = distinct(open_lives, others)
+    for life in open_lives:
+        book.restore(life.worker, hearing.now, life.ttl or default_ttl, life.epoch, life.incarnation)
+    for life in names:
+        # The last life's ttl may be all that we know of a worker which rarely beats; to wait longer takes nothing.
+        book.restore(life.worker, hearing.now, max(life.ttl or 0.0, default_ttl))
+    restored = Restored(len(open_lives), len(names), left)
+    log.info("restored", **msgspec.structs.asdict(restored))
+    return restored
+
+
+def distinct(open_lives: list[Life], others: list[Life]) -> tuple[list[Life], int]:
+    """Return those of `others` that can be heard and are nobody else's name but for case, and how many cannot. Pure.
+
+    The sweep reports the ones left out; it takes nothing of them while they are ambiguous.
+    """
+    spellings = Counter(life.worker.lower() for life in (*open_lives, *others))
+    names = [life for life in others if name_fault(life.worker) is None and spellings[life.worker.lower()] == 1]
+    return names, len(others) - len(names)

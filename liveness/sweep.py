@@ -1,0 +1,169 @@
+"""The fallback: what memory never knew, found in the database.
+
+Two finds: *stale* names, up in the registry though nobody recorded a beat of them within `heartbeat_timeout`; and
+*orphans*, RUNNING work untouched for `workflow_stuck_timeout` whose owner is not up. The sweep takes nothing of a name
+that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl, and
+nothing that is ambiguous. What is left of its belief by then is checked again by the reclaim's own statements.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from liveness.hearing import Hearing
+from liveness.leases import LeaseTable
+from liveness.settings import Settings
+from liveness.store import Found, Store
+from liveness.subjects import name_fault
+from liveness.verdicts import Case, Outcome
+
+log = structlog.get_logger("liveness.sweep")
+
+# Names that one transaction ends: as many as the way out does, for the same reason.
+BATCH = 500
+
+
+class Swept(msgspec.Struct, kw_only=True):
+    """What a sweep found and did. Names by find; `items` counts the work that went back."""
+
+    dry_run: bool = False
+    stale: list[str] = []
+    orphaned: list[str] = []
+    # Not listened for long enough yet.
+    too_early: list[str] = []
+    # Name to the reason why nobody can say whose work it is.
+    ambiguous: dict[str, str] = {}
+    # RUNNING rows without an owner, by kind of work.
+    ownerless: Mapping[str, int] = {}
+    ended: int = 0
+    items: int = 0
+
+
+class Sweep:
+    """Looks through the host's tables. `listening_since` is the hearing time from which we have listened."""
+
+    def __init__(self, *, book: LeaseTable, hearing: Hearing, store: Store, settings: Settings) -> None:
+        self.last: Swept | None = None
+        self.listening_since = 0.0
+        self._book = book
+        self._hearing = hearing
+        self._store = store
+        self._heartbeat_timeout = settings.heartbeat_timeout
+        self._stuck_timeout = settings.workflow_stuck_timeout
+        self._reported: set[str] = set()
+
+    async def run_once(self, *, dry_run: bool = False) -> Swept:
+        """Find and take what memory never knew; with `dry_run`, only say what would be taken."""
+        await self._store.epochs.set_back()
+        swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
+        stale = await self._takeable(await self._store.host.stale(self._heartbeat_timeout), swept)
+        orphaned = await self._takeable(await self._store.host.orphaned(self._stuck_timeout), swept)
+        swept.stale = [found.worker for found in stale]
+        swept.orphaned = [found.worker for found in orphaned]
+        self._report(swept)
+        if not dry_run:
+            await self._take([self._stale_case(found) for found in stale], swept)
+            await self._take([self._orphan_case(found) for found in orphaned], swept)
+            self.last = swept
+        return swept
+
+    async def _takeable(self, finds: Sequence[Found], swept: Swept) -> list[Found]:
+        candidates = []
+        for found in finds:
+            if (fault := name_fault(found.worker)) is not None:
+                swept.ambiguous[found.worker] = f"no worker can have this name: it {fault}"
+            elif self._book.get(found.worker) is not None:
+                continue
+            elif self._listened_for() < max(self._heartbeat_timeout, found.ttl or 0.0):
+                swept.too_early.append(found.worker)
+            else:
+                candidates.append(found)
+        ambiguous = await self._store.host.ambiguous([found.worker for found in candidates])
+        swept.ambiguous |= {worker: f"differs only in case from {other}" for worker, other in ambiguous.items()}
+        return [found for found in candidates if found.worker not in ambiguous]
+
+    async def _take(self, cases: Sequence[Case], swept: Swept) -> None:
+        for start in range(0, len(cases), BATCH):
+            # A name may have been heard since it was found.
+            batch = [case for case in cases[start : start + BATCH] if self._book.get(case.worker) is None]
+            if not batch:
+                continue
+            verdicts = await self._store.reclaims.settle(batch)
+            for verdict in verdicts:
+                if verdict.outcome is Outcome.ENDED:
+                    swept.ended += 1
+                    swept.items += sum(verdict.items.values())
+                    log.warning("swept", worker=verdict.worker, epoch=verdict.epoch, items=dict(verdict.items))
+            await self._adopt([verdict.worker for verdict in verdicts if verdict.outcome is Outcome.OVER])
+
+    async def _adopt(self, names: list[str]) -> None:
+        # An open epoch that is not in the book was granted by another replica. It is owed a ttl of listening, like all.
+        for life in await self._store.epochs.open_lives(names) if names else []:
+            ttl = life.ttl or self._heartbeat_timeout
+            self._book.restore(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
+
+    def _stale_case(self, found: Found) -> Case:
+        return self._case(
+            found,
+            reason="stale",
+            why=(
+                f"up in the registry, but nobody recorded a heartbeat for more than {self._heartbeat_timeout:g} s and "
+                f"none was heard in {self._listened_for():.3f} s of listening"
+            ),
+            must_be_up=True,
+            spare_within=self._heartbeat_timeout,
+        )
+
+    def _orphan_case(self, found: Found) -> Case:
+        return self._case(
+            found,
+            reason="orphaned",
+            why=(
+                f"RUNNING work untouched for more than {self._stuck_timeout:g} s whose owner is not up in the registry "
+                f"and was not heard in {self._listened_for():.3f} s of listening"
+            ),
+            must_be_up=False,
+            untouched_for=self._stuck_timeout,
+        )
+
+    def _case(
+        self,
+        found: Found,
+        *,
+        reason: str,
+        why: str,
+        must_be_up: bool,
+        spare_within: float | None = None,
+        untouched_for: float | None = None,
+    ) -> Case:
+        return Case(
+            worker=found.worker,
+            epoch=None,
+            incarnation=None,
+            reason=reason,
+            ttl=max(self._heartbeat_timeout, found.ttl or 0.0),
+            must_be_up=must_be_up,
+            spare_within=spare_within,
+            untouched_for=untouched_for,
+            evidence={
+                "why": why,
+                "registry_silent_for": found.silent_for,
+                "listened_for": self._listened_for(),
+                "hearing": {"now": self._hearing.now, "not_counted": self._hearing.lost},
+            },
+        )
+
+    def _listened_for(self) -> float:
+        return self._hearing.now - self.listening_since
+
+    def _report(self, swept: Swept) -> None:
+        # Once for each name: they stay as they are until somebody mends them.
+        for worker, why in swept.ambiguous.items():
+            if worker not in self._reported:
+                self._reported.add(worker)
+                log.warning("left_alone", worker=worker, why=why)
+        for work, rows in swept.ownerless.items():
+            if rows and work not in self._reported:
+                self._reported.add(work)
+                log.warning("left_alone", work=work, rows=rows, why="RUNNING without an owner")
