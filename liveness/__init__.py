@@ -1,3 +1,20 @@
-"""x."""
+"""Dead workers' work back in the queue at once.
+
+What a worker process imports: `Heartbeater` says that it lives; `events` hears what was given back.
+"""
+
+from liveness.client import Event, Heartbeater, events
+from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "Heartbeater",
+    "TaskReclaimed",
+    "WorkerEnded",
+    "WorkerRecovered",
+    "WorkflowReclaimed",
+    "__version__",
+    "events",
+]

@@ -5,6 +5,7 @@ checks it again. A beat that comes before the verdict revives a lapsed lease, an
 that comes while the transaction runs begins the name's next life (`LeaseTable.ended`).
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -58,13 +59,14 @@ class Expiry:
         self._on_new_life = on_new_life
         self._on_ended = on_ended
         self._refused_until: dict[str, float] = {}
+        # The round and an operator's command must not offer the same cases at once.
+        self._one_at_a_time = asyncio.Lock()
 
     async def run_once(self) -> Expired:
         """Mark what has lapsed and settle every life that waits for a verdict.
 
         Raises DatabaseAwayError: whatever was not settled waits in the book for the next round.
         """
-        done = Expired()
         for lease in self._book.lapse(self._now()):
             log.info("lease_lapsed", worker=lease.worker, epoch=lease.epoch, ttl=lease.ttl)
         if self._refused_until:
@@ -75,8 +77,14 @@ class Expiry:
             for worker, lease in self._book.endings.items()
             if lease.epoch is not None and worker not in self._refused_until
         ]
-        for start in range(0, len(due), BATCH):
-            await self._settle(due[start : start + BATCH], done)
+        return await self.settle(due)
+
+    async def settle(self, workers: Sequence[str]) -> Expired:
+        """Offer the lives of `workers` that wait for a verdict to Postgres. Raises DatabaseAwayError."""
+        done = Expired()
+        async with self._one_at_a_time:
+            for start in range(0, len(workers), BATCH):
+                await self._settle(workers[start : start + BATCH], done)
         return done
 
     async def _settle(self, workers: Sequence[str], done: Expired) -> None:

@@ -27,7 +27,6 @@ class Granted(msgspec.Struct):
 
     granted: int = 0
     updated: int = 0
-    recovered: int = 0
 
 
 class Grants:
@@ -46,7 +45,7 @@ class Grants:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
         while self._book.wanting:
-            await self._grant(await self._first_in_line(), done)
+            done.granted += await self.grant(await self._first_in_line())
         if self._book.changed:
             await self._update(list(self._book.changed.values()), done)
         return done
@@ -58,16 +57,17 @@ class Grants:
             wanting.sort(key=lambda lease: lease.worker not in known)
         return wanting[:BATCH]
 
-    async def _grant(self, leases: Sequence[Lease], done: Granted) -> None:
+    async def grant(self, leases: Sequence[Lease]) -> int:
+        """Have epochs issued for these leases; return how many. Raises DatabaseAwayError."""
         asked = {lease.worker: lease for lease in leases}
         granted = await self._store.epochs.grant(_life(lease) for lease in leases)
         for worker, epoch in granted.items():
             self._book.granted(worker, epoch)
-        done.granted += len(granted)
         heard = {worker: epoch for worker, epoch in granted.items() if asked[worker].last_beat is not None}
         if self._register and heard:
             await self._store.host.register(list(heard))
-        await self._recover(heard, done)
+        await self._recover(heard)
+        return len(granted)
 
     async def _update(self, leases: Sequence[Lease], done: Granted) -> None:
         # A life that ends has nothing to be kept, and one that wants an epoch brings its fields along.
@@ -80,16 +80,12 @@ class Grants:
             # What changed again while this was being written stays for the next round.
             if written.get(lease.worker, (lease.incarnation, lease.stated)) == (lease.incarnation, lease.stated):
                 self._book.changed.pop(lease.worker, None)
-        await self._recover(heard, done)
+        await self._recover(heard)
 
-    async def _recover(self, heard: dict[str, int], done: Granted) -> None:
-        if not heard:
-            return
-        recoveries = await self._store.epochs.recover(heard)
-        if not recoveries:
-            return
-        await self._store.epochs.set_back()
-        done.recovered += len(recoveries)
+    async def _recover(self, heard: dict[str, int]) -> None:
+        recoveries = await self._store.epochs.recover(heard) if heard else []
+        if recoveries:
+            await self._store.epochs.set_back()
         for recovery in recoveries:
             if recovery.reason == "released":
                 continue

@@ -1,4 +1,4 @@
-"""What the service believes when it starts: everybody whom Postgres knows may live, and is owed a full ttl of listening.
+"""What the service believes when it starts: whoever Postgres knows of may live, and is owed a ttl of listening.
 
 A name gets a lease if it has an epoch of ours that has not ended, a registry row that is up, or RUNNING work: so a
 restart takes nothing from a worker with a long ttl, from one that the registry does not know, or from one that it

@@ -18,29 +18,40 @@ BACKOFF_LEAST, BACKOFF_MOST = 0.25, 5.0
 class Round:
     """One duty and when to do it next.
 
-    `run_once` does all the work. `interval` (seconds) is asked for after each time. `wake()` makes the next time come
-    at once, except while backing off, so that wake-ups cannot turn an outage of Postgres into a storm.
+    `run_once` does all the work. `interval` (seconds) is asked for after each time. Setting `woken` makes the next time
+    come at once, except while backing off, so that wake-ups cannot turn an outage of Postgres into a storm.
     """
 
-    def __init__(self, name: str, run_once: Callable[[], Awaitable[object]], interval: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        run_once: Callable[[], Awaitable[object]],
+        interval: Callable[[], float],
+        woken: asyncio.Event | None = None,
+    ) -> None:
         self.name = name
         self.failing_since: float | None = None
         self._run_once = run_once
         self._interval = interval
-        self._woken = asyncio.Event()
+        self._woken = woken or asyncio.Event()
+        self._stopping = False
 
-    def wake(self) -> None:
-        """Let the next time come at once."""
+    def stop(self) -> None:
+        """Let `keep` return once what is under way is done."""
+        self._stopping = True
         self._woken.set()
 
     async def keep(self) -> None:
-        """Repeat for ever. Only what the duty does not expect gets out, and ends the service."""
+        """Repeat until stopped. Only what the duty does not expect gets out, and ends the service."""
         failures = 0
-        while True:
+        while not self._stopping:
             self._woken.clear()
             try:
                 await self._run_once()
             except (DatabaseAwayError, DatabaseRefusedError) as error:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    # The driver, cancelled inside a transaction, complains of the connection instead.
+                    raise asyncio.CancelledError from error
                 if self.failing_since is None:
                     self.failing_since = asyncio.get_running_loop().time()
                     log.warning("duty_failing", duty=self.name, cause=str(error))

@@ -28,6 +28,8 @@ class Swept(msgspec.Struct, kw_only=True):
     """What a sweep found and did. Names by find; `items` counts the work that went back."""
 
     dry_run: bool = False
+    # Leases that ran out while a command without a running service listened.
+    lapsed: list[str] = []
     stale: list[str] = []
     orphaned: list[str] = []
     # Not listened for long enough yet.

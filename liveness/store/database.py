@@ -156,14 +156,24 @@ class Database:
             try:
                 with answers():
                     async with self._pool.acquire() as connection:
-                        await connection.add_listener(channel, lambda *_: on_notice())
-                        on_notice()
-                        while True:
-                            await asyncio.sleep(LISTEN_CHECK_SECONDS)
-                            await connection.execute("SELECT 1")
+                        await self._listen_on(connection, channel, on_notice)
             except (DatabaseAwayError, DatabaseRefusedError) as error:
                 log.debug("listen_lost", channel=channel, cause=str(error))
                 await asyncio.sleep(BACKOFF_LEAST + random.random())  # noqa: S311 - spreads load, guards nothing
+
+    async def _listen_on(self, connection: Connection, channel: str, on_notice: Callable[[], None]) -> None:
+        def notice(*_: object) -> None:
+            on_notice()
+
+        await connection.add_listener(channel, notice)
+        try:
+            on_notice()
+            while True:
+                await asyncio.sleep(LISTEN_CHECK_SECONDS)
+                await connection.execute("SELECT 1")
+        finally:
+            with contextlib.suppress(*_AWAY):
+                await connection.remove_listener(channel, notice)
 
     async def close(self) -> None:
         """Close all connections; those that do not end in time are cut."""

@@ -80,6 +80,11 @@ class Reclaims:
                 )
         return verdicts
 
+    async def count(self, worker: str, epoch: int) -> int:
+        """Return how many pieces of work of that life were put back so far."""
+        rows = await self._database.fetch(self._statements["count_reclaimed"], worker, epoch)
+        return int(rows[0]["items"])
+
     async def finish(self, progress: Progress) -> None:
         """Put back the next chunk of what unfinished reclaims have left, and advance `progress`."""
         async with self._database.transaction() as connection:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncpg
@@ -54,12 +54,14 @@ async def query(server: PostgresServer | Servers, statement: str) -> object:
 
 
 @contextmanager
-def owner_process(folder: Path | None, fault: str = "") -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+def owner_process(
+    folder: Path | None, fault: str = "", temporary: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """Run another process that owns servers; yield it and the servers' pids."""
     command = [sys.executable, "-c", OWNER, str(folder or ""), fault]
     surroundings = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(PROJECT), *sys.path]),
-        "TMPDIR": tempfile.gettempdir(),
+        "TMPDIR": str(temporary or tempfile.gettempdir()),
     }
     with subprocess.Popen(
         command, env=surroundings, stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -69,6 +71,15 @@ def owner_process(folder: Path | None, fault: str = "") -> Iterator[tuple[subpro
             yield owner, [int(word) for word in owner.stdout.readline().split()]
         finally:
             owner.kill()
+
+
+def watch(pids: list[int]) -> list[int]:
+    """Return pidfds of those that have not ended already, as the one that answered a first connection may have."""
+    watched = []
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            watched.append(os.pidfd_open(pid))
+    return watched
 
 
 def wait_for_end(processes: list[int], seconds: float) -> bool:
@@ -98,6 +109,25 @@ def content(folder: Path, pattern: str = "*") -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def killed() -> Iterator[list[int]]:
+    """Kill the owners of running and of paused servers as the module begins; yield all the servers' processes.
+
+    Paused ones take five seconds to end, which the other tests fill.
+    """
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o1777)
+    with owner_process(None, "", folder) as running, owner_process(None, "pause", folder) as paused:
+        pids = running[1] + paused[1]
+        children = [child for pid in pids for child in process._children(pid)]
+        assert len(children) > len(pids)
+        processes = watch(pids + children)
+        for owner, _ in (running, paused):
+            owner.kill()
+    yield processes
+    shutil.rmtree(folder)
+
+
 async def test_both_servers_answer_and_end(temporary: Path) -> None:
     """Both servers answer inside the block, JetStream included; after it they and their folder are gone."""
     async with Servers() as servers:
@@ -108,7 +138,7 @@ async def test_both_servers_answer_and_end(temporary: Path) -> None:
         assert str(await query(servers, "SHOW server_version")).split()[0] == servers.postgres.version
         assert await query(servers, "SHOW fsync") == "off"
         assert len(content(temporary)) == 1
-        processes = [os.pidfd_open(servers.nats.pid), os.pidfd_open(servers.postgres.pid)]
+        processes = watch([servers.nats.pid, servers.postgres.pid])
     assert wait_for_end(processes, 0)
     assert content(temporary) == []
 
@@ -146,20 +176,6 @@ async def test_crashed_servers_start_again(tmp_path: Path) -> None:
         assert (servers.nats_url, servers.postgres_dsn) == before
         assert await query(servers, "SELECT number FROM kept") == 7
         assert "was not properly shut down" in (tmp_path / "postgres" / "postgres.log").read_text()
-
-
-def test_killed_owner_leaves_no_server(temporary: Path) -> None:
-    """Neither server outlives an owner that was killed, not even when paused."""
-    assert temporary.exists()
-    # Paused ones take five seconds, so both kinds at once.
-    with owner_process(None) as running, owner_process(None, "pause") as paused:
-        pids = running[1] + paused[1]
-        children = [child for pid in pids for child in process._children(pid)]
-        assert len(children) > len(pids)
-        processes = [os.pidfd_open(pid) for pid in pids + children]
-        for owner, _ in (running, paused):
-            owner.kill()
-        assert wait_for_end(processes, 10)
 
 
 async def test_folder_of_a_killed_owner_is_taken_over(tmp_path: Path) -> None:
@@ -329,13 +345,17 @@ async def test_stop_waits_for_the_children_of_a_crashed_server(tmp_path: Path) -
     """When Postgres alone was killed from outside, stop() does not return while a child of it lives."""
     server = PostgresServer(tmp_path)
     await server.start()
-    slow = process._children(server.pid)[0]
+    connection = await asyncpg.connect(server.dsn)
+    slow = await connection.fetchval("SELECT pg_backend_pid()")
     os.kill(slow, signal.SIGSTOP)
+    postgres = watch([server.pid])
     os.kill(server.pid, signal.SIGKILL)
+    assert wait_for_end(postgres, 10)
     stopping = asyncio.create_task(server.stop())
     assert not (await asyncio.wait([stopping], timeout=0.2))[0]
     os.kill(slow, signal.SIGCONT)
     await stopping
+    connection.terminate()
 
 
 async def test_configuration_is_appended(tmp_path: Path) -> None:
@@ -361,3 +381,8 @@ async def test_unstarted_servers_say_so(tmp_path: Path) -> None:
     os.kill(server.pid, signal.SIGTERM)
     await server.stop()
     await server.stop()
+
+
+def test_killed_owner_leaves_no_server(killed: list[int]) -> None:
+    """Neither server outlives an owner that was killed, not even when paused."""
+    assert wait_for_end(killed, 10)

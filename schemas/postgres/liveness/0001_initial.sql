@@ -82,6 +82,7 @@ CREATE TABLE liveness.reclaim (
     reclaimed_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (work, id, worker, epoch)
 );
+CREATE INDEX reclaim_life ON liveness.reclaim (worker, epoch);
 
 -- Events that are committed and not yet known to be published. `seq` is drawn while the epoch's row is locked, so its
 -- order is the order of commits for each worker (not across workers). `id` is the event's for ever: random, so that a

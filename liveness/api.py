@@ -1,0 +1,127 @@
+"""What the service does when a command asks it: `status`, `sweep`, `reclaim`, over NATS request and reply."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+import liveness
+from liveness.answers import (
+    PAGE,
+    ReclaimAnswer,
+    ReclaimRequest,
+    Refusal,
+    StatusAnswer,
+    StatusRequest,
+    SweepRequest,
+    WorkerStatus,
+)
+from liveness.assembly import Assembly
+from liveness.errors import LivenessError
+from liveness.leases import Lease
+from liveness.reclaim import reclaim
+from liveness.subjects import Subjects
+
+log = structlog.get_logger("liveness.api")
+
+
+class Api:
+    """Answers commands. `troubles()` says what does not work, a line each."""
+
+    def __init__(self, parts: Assembly, troubles: Callable[[], Sequence[str]]) -> None:
+        self._parts = parts
+        self._troubles = troubles
+        self._started = time.monotonic()
+        self._answering: set[asyncio.Task[None]] = set()
+        verbs: Mapping[str, tuple[type[Any], Callable[[Any], Awaitable[object]]]] = {
+            "status": (StatusRequest, self._status),
+            "sweep": (SweepRequest, self._sweep),
+            "reclaim": (ReclaimRequest, self._reclaim),
+        }
+        subjects = Subjects(parts.settings.subject_prefix)
+        for verb, (request, act) in verbs.items():
+            parts.bus.subscribe(subjects.api(verb), self._sink(verb, request, act))
+
+    def _sink(
+        self, verb: str, request: type[Any], act: Callable[[Any], Awaitable[object]]
+    ) -> Callable[[str, bytes, str], None]:
+        def take(_subject: str, payload: bytes, reply: str) -> None:
+            if reply:
+                task = asyncio.create_task(self._answer(verb, request, act, payload, reply))
+                # The loop itself keeps only a weak reference.
+                self._answering.add(task)
+                task.add_done_callback(self._answering.discard)
+
+        return take
+
+    async def _answer(
+        self,
+        verb: str,
+        request: type[Any],
+        act: Callable[[Any], Awaitable[object]],
+        payload: bytes,
+        reply: str,
+    ) -> None:
+        answer: object
+        try:
+            answer = await act(msgspec.json.decode(payload or b"{}", type=request))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            answer = Refusal(error=f"the request {verb} does not decode: {error}")
+        except LivenessError as error:
+            answer = Refusal(error=str(error))
+        await self._parts.bus.publish(reply, msgspec.json.encode(answer))
+
+    async def _status(self, request: StatusRequest) -> StatusAnswer:
+        parts = self._parts
+        now = parts.hearing.advance(parts.clock())
+        leases = sorted(parts.book, key=lambda lease: (_remaining(parts, lease, now), lease.worker))
+        page = leases[request.offset : request.offset + min(request.limit, PAGE)]
+        troubles = list(self._troubles())
+        running: Mapping[str, int] = {}
+        outbox, oldest = None, None
+        try:
+            running = await parts.store.host.running([lease.worker for lease in page])
+            outbox, oldest = await parts.store.outbox.depth()
+        except LivenessError as error:
+            troubles.append(f"Postgres: {error}")
+        return StatusAnswer(
+            version=liveness.__version__,
+            mode=parts.settings.mode,
+            troubles=troubles,
+            hearing=not parts.hearing.deaf,
+            uptime=time.monotonic() - self._started,
+            leases=len(parts.book),
+            wanting=len(parts.book.wanting),
+            ending=len(parts.book.endings),
+            outbox=outbox,
+            outbox_oldest=oldest,
+            counts=dict(parts.intake.counts),
+            workers=[
+                WorkerStatus(
+                    worker=lease.worker,
+                    state="live" if lease.ending is None else "ending" if lease.ending.proof else "lapsed",
+                    incarnation=lease.incarnation,
+                    epoch=lease.epoch,
+                    ttl=lease.ttl,
+                    remaining=_remaining(parts, lease, now),
+                    silent_for=None if lease.last_beat is None else now - lease.last_beat,
+                    running=running.get(lease.worker, 0),
+                )
+                for lease in page
+            ],
+        )
+
+    async def _sweep(self, request: SweepRequest) -> object:
+        log.info("sweep_asked", dry_run=request.dry_run)
+        return await self._parts.sweep.run_once(dry_run=request.dry_run)
+
+    async def _reclaim(self, request: ReclaimRequest) -> ReclaimAnswer:
+        log.warning("reclaim_asked", worker=request.worker, dry_run=request.dry_run, force=request.force)
+        return await reclaim(self._parts, request)
+
+
+def _remaining(parts: Assembly, lease: Lease, now: float) -> float:
+    return 0.0 if lease.ending is not None else max(parts.book.deadline(lease) - now, 0.0)

@@ -1,0 +1,114 @@
+"""What `sweep` and `reclaim` do when no service runs: listen themselves before they take anything."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
+import click
+
+from liveness.answers import ReclaimAnswer, ReclaimRequest
+from liveness.assembly import Assembly
+from liveness.bus import Bus
+from liveness.errors import LivenessError, NoServiceError
+from liveness.reclaim import reclaim
+from liveness.restore import restore
+from liveness.settings import Settings
+from liveness.store import Database, Store
+from liveness.sweep import Swept
+
+CONNECT_SECONDS = 5.0
+# How often a listening command looks at the clock.
+LOOK_SECONDS = 0.1
+
+
+@contextlib.asynccontextmanager
+async def listening(settings: Settings) -> AsyncIterator[Assembly]:
+    """Connect the parts of a service that hear, without its duties."""
+    database = Database(settings.postgres_dsn, settings.lock_timeout)
+    bus = Bus(settings.nats_url, name="liveness-command")
+    try:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await database.connect()
+                parts = Assembly(settings, await Store.open(database, settings), bus)
+                await restore(
+                    book=parts.book,
+                    hearing=parts.hearing,
+                    store=parts.store,
+                    default_ttl=settings.heartbeat_timeout,
+                )
+                await bus.connect()
+        except TimeoutError as error:
+            raise NoServiceError(
+                f"no service runs, and NATS or Postgres does not answer within {CONNECT_SECONDS:g} s"
+            ) from error
+        watching = asyncio.create_task(bus.keep())
+        try:
+            yield parts
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+    finally:
+        await bus.close()
+        await database.close()
+
+
+async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Listen for so many seconds of hearing, or `until` something is so."""
+    ends = parts.hearing.now + seconds
+    click.echo(f"no service answers: listening for {seconds:g} s", err=True)
+    while parts.hearing.advance(parts.clock()) < ends and not until():  # noqa: ASYNC110 - nothing tells that time passed
+        await asyncio.sleep(LOOK_SECONDS)
+    beats = parts.intake.counts["heartbeats"]
+    workers = sum(lease.last_beat is not None for lease in parts.book)
+    click.echo(f"heard {beats} heartbeats of {workers} workers", err=True)
+
+
+async def sweep_alone(settings: Settings, *, dry_run: bool) -> Swept:
+    """Listen for a full ttl, then end whoever was silent and sweep; the events are published if NATS takes them."""
+    async with listening(settings) as parts:
+        await listen(parts, settings.heartbeat_timeout)
+        now = parts.hearing.now
+        lapsed = [lease.worker for lease in parts.book if parts.book.deadline(lease) <= now]
+        ended, items = 0, 0
+        if not dry_run:
+            await parts.grants.run_once()
+            expired = await parts.expiry.run_once()
+            ended, items = expired.ended, expired.items
+        swept = await parts.sweep.run_once(dry_run=dry_run)
+        swept.lapsed = lapsed
+        swept.ended += ended
+        swept.items += items
+        if not dry_run:
+            swept.items += (await parts.finish.run_once()).items
+            await publish(parts)
+        return swept
+
+
+async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimAnswer:
+    """Listen for the worker's ttl unless forced, then give its work back if it was silent."""
+    async with listening(settings) as parts:
+
+        def heard() -> bool:
+            lease = parts.book.get(request.worker)
+            return lease is not None and lease.last_beat is not None
+
+        if not request.force:
+            lease = parts.book.get(request.worker)
+            await listen(parts, settings.heartbeat_timeout if lease is None else lease.ttl, heard)
+        answer = await reclaim(parts, request)
+        if not request.dry_run:
+            await publish(parts)
+        return answer
+
+
+async def publish(parts: Assembly) -> None:
+    """Publish what is in the outbox now; what cannot be published stays for the service."""
+    settings = parts.settings
+    try:
+        await parts.bus.ensure_stream(
+            settings.events_stream, parts.event_subjects, settings.events_max_age, settings.events_max_bytes
+        )
+        await parts.relay.run_once()
+    except LivenessError as error:
+        click.echo(f"liveness: the events wait in the outbox: {error}", err=True)

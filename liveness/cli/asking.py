@@ -1,0 +1,50 @@
+"""How a command asks the running service."""
+
+import asyncio
+from typing import TypeVar
+
+import msgspec
+
+from liveness.answers import Refusal
+from liveness.bus import Bus
+from liveness.errors import LivenessError, NoServiceError
+from liveness.settings import Settings
+from liveness.subjects import Subjects
+
+# A sweep or a large reclaim takes this long at worst; that nobody is there is answered at once.
+ANSWER_SECONDS = 60.0
+# Long enough for NATS to be reached, short enough for a person.
+CONNECT_SECONDS = 5.0
+
+Answer = TypeVar("Answer")
+
+
+class RefusedError(LivenessError):
+    """The service answered that it will not do it, and why."""
+
+
+async def ask(settings: Settings, verb: str, request: object, answer: type[Answer]) -> Answer:
+    """Return the service's answer. Raises NoServiceError when there is none, RefusedError when it refuses."""
+    bus = Bus(settings.nats_url, name="liveness-command")
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await bus.connect()
+    except TimeoutError as error:
+        raise NoServiceError(f"NATS does not answer within {CONNECT_SECONDS:g} s: check nats_url") from error
+    try:
+        subject = Subjects(settings.subject_prefix).api(verb)
+        payload = await bus.request(subject, msgspec.json.encode(request), ANSWER_SECONDS)
+    finally:
+        await bus.close()
+    return decoded(payload, answer)
+
+
+def decoded(payload: bytes, answer: type[Answer]) -> Answer:
+    """Return what an answer says. Raises RefusedError if it is a refusal, NoServiceError if it is nonsense."""
+    try:
+        fields = msgspec.json.decode(payload, type=dict[str, object])
+        if "error" in fields:
+            raise RefusedError(msgspec.convert(fields, Refusal).error)
+        return msgspec.convert(fields, answer)
+    except msgspec.MsgspecError as error:
+        raise NoServiceError(f"the answer is not one of liveness: {error}") from error

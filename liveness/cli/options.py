@@ -1,0 +1,36 @@
+"""Options that several commands share, and how they read the settings."""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import msgspec
+
+from liveness.settings import Settings, load
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def servers(command: Command) -> Command:
+    """Add --nats-url and --postgres-dsn."""
+    command = click.option("--postgres-dsn", help="The workflow server's database (LIVENESS_POSTGRES_DSN).")(command)
+    return click.option("--nats-url", help="Where NATS is (LIVENESS_NATS_URL).")(command)
+
+
+def as_json(command: Command) -> Command:
+    """Add --json, given to the command as `json_output`."""
+    return click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")(command)
+
+
+def settings_for(**overrides: Any) -> Settings:
+    """Return the settings, with those of the command line over them; warnings go to standard error."""
+    settings, warnings = load(**overrides)
+    for warning in warnings:
+        click.echo(f"liveness: warning: {warning}", err=True)
+    return settings
+
+
+def print_json(answer: object) -> None:
+    """Print what a command has to say as one JSON object."""
+    click.echo(json.dumps(msgspec.to_builtins(answer), indent=2, ensure_ascii=False))

@@ -1,0 +1,44 @@
+"""`liveness reclaim WORKER`: give the work of one worker back."""
+
+import asyncio
+
+import click
+
+from liveness.answers import ReclaimAnswer, ReclaimRequest
+from liveness.cli.alone import reclaim_alone
+from liveness.cli.asking import ask
+from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.errors import NoServiceError
+from liveness.settings import Settings
+
+
+async def run(settings: Settings, request: ReclaimRequest) -> ReclaimAnswer:
+    """Ask the running service; without one, do it here."""
+    try:
+        return await ask(settings, "reclaim", request, ReclaimAnswer)
+    except NoServiceError:
+        return await reclaim_alone(settings, request)
+
+
+@click.command("reclaim")
+@click.argument("worker")
+@servers
+@click.option("--dry-run", is_flag=True, help="Only say what would be taken.")
+@click.option("--force", is_flag=True, help="Even if the worker lives.")
+@as_json
+def command(*, worker: str, dry_run: bool, force: bool, json_output: bool, **overrides: str | None) -> None:
+    """Give the RUNNING work of WORKER back to the queue.
+
+    Asks the running service. Without one, it first listens for the worker itself, unless forced. The work of a worker
+    that lives is taken only with --force.
+    """
+    request = ReclaimRequest(worker=worker, dry_run=dry_run, force=force)
+    answer = asyncio.run(run(settings_for(**overrides), request))
+    if json_output:
+        print_json(answer)
+        return
+    click.echo(f"{answer.worker}: {answer.heard}; it holds {answer.held} pieces of work")
+    if dry_run:
+        click.echo("nothing was touched")
+    else:
+        click.echo(f"put {answer.reclaimed} pieces of work back (epoch {answer.epoch})")

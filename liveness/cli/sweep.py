@@ -1,0 +1,54 @@
+"""`liveness sweep`: look through the database now."""
+
+import asyncio
+
+import click
+
+from liveness.answers import SweepRequest
+from liveness.cli.alone import sweep_alone
+from liveness.cli.asking import ask
+from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.errors import NoServiceError
+from liveness.settings import Settings
+from liveness.sweep import Swept
+
+
+async def run(settings: Settings, *, dry_run: bool) -> Swept:
+    """Ask the running service; without one, do it here."""
+    try:
+        return await ask(settings, "sweep", SweepRequest(dry_run=dry_run), Swept)
+    except NoServiceError:
+        return await sweep_alone(settings, dry_run=dry_run)
+
+
+@click.command("sweep")
+@servers
+@click.option("--dry-run", is_flag=True, help="Only say what would be taken.")
+@as_json
+def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> None:
+    """Find dead work that memory never knew, now, and give it back.
+
+    Asks the running service. Without one, it first listens for a full ttl itself, so that it takes nothing from a
+    worker that lives.
+    """
+    swept = asyncio.run(run(settings_for(**overrides), dry_run=dry_run))
+    if json_output:
+        print_json(swept)
+        return
+    for title, names in (
+        ("silent while listening", swept.lapsed),
+        ("stale", swept.stale),
+        ("owners of orphans", swept.orphaned),
+        ("not listened for long enough yet", swept.too_early),
+    ):
+        if names:
+            click.echo(f"{title}: {', '.join(sorted(names))}")
+    for name, why in swept.ambiguous.items():
+        click.echo(f"left alone: {name!r} ({why})")
+    for work, rows in swept.ownerless.items():
+        if rows:
+            click.echo(f"left alone: {rows} RUNNING {work} rows without an owner")
+    if dry_run:
+        click.echo(f"would end {len({*swept.lapsed, *swept.stale, *swept.orphaned})} lives; nothing was touched")
+    else:
+        click.echo(f"ended {swept.ended} lives, put {swept.items} pieces of work back")

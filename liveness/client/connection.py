@@ -1,0 +1,122 @@
+"""The worker's way to NATS: one link at a time, and a new one whenever it is lost, for ever."""
+
+import asyncio
+import random
+from typing import Final
+from urllib.parse import urlsplit
+
+from liveness.client.link import Link
+from liveness.client.problems import Problems
+
+# The first wait before another attempt. It doubles up to the connection's `patience`.
+FIRST_WAIT_SECONDS: Final = 0.1
+# 0.1 s doubled this often is beyond any patience; the bound keeps the power from growing for ever.
+_MOST_DOUBLINGS: Final = 10
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+
+
+class Connection:
+    """At most one link to NATS, made when it is asked for.
+
+    `nats_url` may name several servers, separated by commas. `patience` (seconds) is the longest wait between two
+    attempts. Raises ValueError for a URL that cannot be one.
+    """
+
+    def __init__(
+        self, nats_url: str, name: str, *, patience: float, problems: Problems, inbox_prefix: str = "_INBOX"
+    ) -> None:
+        self._servers = [part.strip() for part in nats_url.split(",") if part.strip()]
+        _check(self._servers)
+        self._name = name
+        self._patience = patience
+        self._problems = problems
+        self._inbox_prefix = inbox_prefix
+        self._link: Link | None = None
+        self._making = asyncio.Lock()
+        self._attempts = 0
+        self._closed = False
+
+    @property
+    def link(self) -> Link | None:
+        """The link that stands just now, if one does."""
+        return self._link if self._link is not None and not self._link.lost.done() else None
+
+    async def open(self) -> Link:
+        """Return the link that stands, or make one, however long that takes; raises ConnectionError once closed."""
+        async with self._making:
+            while (link := self.link) is None:
+                if self._closed:
+                    raise ConnectionError("closed")
+                await self._lose()
+                await asyncio.sleep(self.wait(self._attempts))
+                self._attempts += 1
+                fresh = Link(lambda text: self._problems.report("refusal", f"NATS refuses: {text}"))
+                try:
+                    await fresh.open(self._servers, self._name, self._inbox_prefix)
+                except Exception as error:  # noqa: BLE001 - whatever nats-py raises, the next attempt may succeed
+                    cause = str(fresh.fault or error) or type(error).__name__
+                    self._problems.report("connection", f"cannot connect to NATS at {self._shown}: {cause}")
+                    await fresh.drop()
+                except BaseException:
+                    fresh.cut()
+                    raise
+                else:
+                    self._link = fresh
+            return link
+
+    def proven(self) -> None:
+        """Say that the link does its work. Until then the waits grow, so that a server which sends us away has rest."""
+        self._attempts = 1
+        self._problems.over()
+
+    async def lose(self, link: Link, cause: str = "") -> None:
+        """Give `link` up, for `cause` or what it knows itself; `open` makes the next one."""
+        async with self._making:
+            if link is self._link:
+                await self._lose(cause)
+
+    async def close(self) -> None:
+        """End the connection for good."""
+        self._closed = True
+        if self._link is not None:
+            await self._link.drop()
+
+    def cut(self) -> None:
+        """End the connection for good, without waiting."""
+        self._closed = True
+        if self._link is not None:
+            self._link.cut()
+
+    def wait(self, attempts: int) -> float:
+        """Return the seconds to wait after so many attempts: none after none, then growing, never the same for all."""
+        if attempts == 0:
+            return 0.0
+        longest = min(FIRST_WAIT_SECONDS * 2.0 ** min(attempts - 1, _MOST_DOUBLINGS), self._patience)
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    async def _lose(self, cause: str = "") -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            cause = cause or str(link.fault or "closed")
+            self._problems.report("connection", f"lost NATS at {self._shown}: {cause}")
+            await link.drop()
+
+    @property
+    def _shown(self) -> str:
+        # Without user and password.
+        return ", ".join(server.rpartition("@")[2].rpartition("//")[2] for server in self._servers)
+
+
+def _check(servers: list[str]) -> None:
+    if not servers:
+        raise ValueError("nats_url is empty: give it as in nats://127.0.0.1:4222")
+    for server in servers:
+        try:
+            parts = urlsplit(server if "://" in server else f"nats://{server}")
+            usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            # Without user and password.
+            shown = server.rpartition("@")[2]
+            raise ValueError(f"nats_url names {shown!r}, which is no server: give it as in nats://127.0.0.1:4222")

@@ -1,0 +1,159 @@
+"""What liveness decided, event by event: which work was given back, which worker's epoch ended."""
+
+import math
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, Final
+
+import msgspec
+from nats.aio.msg import Msg
+
+from liveness.client.connection import Connection
+from liveness.client.consumer import ACK, NAK, PATIENCE_SECONDS, TERM, Consumer
+from liveness.client.link import finish_within
+from liveness.client.problems import Problems, log
+from liveness.errors import MessageError
+from liveness.messages import EVENT_TYPES, CloudEvent, EventData
+from liveness.subjects import event_subject, name_fault
+
+# What giving an unfinished event back may cost. Where it fails, `ack_wait` brings the event back.
+CLOSE_SECONDS: Final = 1.0
+# JetStream uses both names as file names and as one token of a subject.
+_UNFIT: Final = frozenset(".*>/\\")
+_MOST_NAME_BYTES: Final = 255
+
+_envelope = msgspec.json.Decoder(CloudEvent)
+_data = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
+_other_data = msgspec.json.Decoder(dict[str, Any])
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event. `data` is typed by `type`, or a dict for a type that this version does not know."""
+
+    id: str
+    """Never changes, however often the event comes: drop repeats by it."""
+    type: str
+    time: str
+    """When it happened by the database's clock, in RFC 3339."""
+    subject: str
+    """What it is about: the id of the work, or the name of the worker."""
+    source: str
+    data: EventData | dict[str, Any]
+    deliveries: int
+    """How often the event was delivered, this time included."""
+
+
+def events(
+    nats_url: str,
+    *,
+    durable: str,
+    types: Sequence[str] | None = None,
+    stream: str = "LIVENESS_EVENTS",
+    event_prefix: str = "",
+    observed: bool = False,
+    ack_wait: float = 30.0,
+    inbox_prefix: str = "_INBOX",
+) -> AsyncGenerator[Event, None]:
+    """Yield the events of the stream, each at least once, for ever.
+
+        async with contextlib.aclosing(liveness.events(url, durable="billing", types=["workflow.reclaimed"])) as news:
+            async for event in news:
+                ...
+
+    `durable` names the reader: the next run with the same name goes on where this one stopped, and several at once
+    share the events. A new name begins with the oldest event that the stream still has. `types` leaves out all others.
+    `observed` yields what mode `observe` would have done instead of what was done.
+
+    An event counts as finished when the next one is asked for. When the body raises, breaks or is cancelled, its event
+    comes again soon; with `aclosing` by the time that the block is left, without it a moment later. While a body works,
+    for however long, nobody else gets its event. What was finished may come again after an outage all the same: drop
+    repeats by `event.id`, within the transaction that the body makes.
+
+    Outages of NATS, and a stream that is not there yet, are waited through and logged once (`liveness.client`). A
+    message that is no event is logged and never delivered again. `ack_wait` is how many seconds after a reader died its
+    event goes to another one. `nats_url` may name several servers, separated by commas.
+
+    Raises ValueError for arguments that cannot be used, and while iterating CannotStartError when NATS refuses the
+    reader as it is asked for.
+    """
+    for setting, name in (("durable", durable), ("stream", stream)):
+        fault = _name_fault(name)
+        if fault is not None:
+            raise ValueError(f"{setting} ({name!r}) {fault}: choose letters, digits, '-' and '_'")
+    if types is not None and not types:
+        raise ValueError("types is empty, so no event would ever come: leave it out for all types")
+    for kind in types or ():
+        fault = name_fault(kind)
+        if fault is not None:
+            raise ValueError(f"types names {kind!r}, which {fault}: name event types as in 'workflow.reclaimed'")
+    if not (math.isfinite(ack_wait) and ack_wait > 0):
+        raise ValueError(f"ack_wait ({ack_wait:g}) has to be a number of seconds above 0")
+    problems = Problems(f"events for {durable}")
+    connection = Connection(
+        nats_url,
+        f"liveness events for {durable}",
+        patience=PATIENCE_SECONDS,
+        problems=problems,
+        inbox_prefix=inbox_prefix,
+    )
+    subjects = {event_subject(kind, event_prefix, observed=observed) for kind in types or ()}
+    consumer = Consumer(
+        connection, problems, stream=stream, durable=durable, subjects=sorted(subjects), ack_wait=ack_wait
+    )
+    return _yield_events(consumer, connection, event_prefix, observed=observed)
+
+
+async def _yield_events(
+    consumer: Consumer, connection: Connection, event_prefix: str, *, observed: bool
+) -> AsyncGenerator[Event, None]:
+    unsettled: Msg | None = None
+    verdict = NAK
+    try:
+        while True:
+            unsettled, verdict = await consumer.next(), NAK
+            sequence = unsettled.metadata.sequence.stream
+            try:
+                event = read_event(unsettled.data, unsettled.metadata.num_delivered)
+            except MessageError as error:
+                log.warning("message %d of the stream is skipped for good: %s", sequence, error)
+                verdict = TERM
+            else:
+                # One stream may also hold another mode's, another prefix's or the host's own messages.
+                if unsettled.subject == event_subject(event.type, event_prefix, observed=observed):
+                    with consumer.working_on(unsettled):
+                        yield event
+                verdict = ACK
+            await consumer.settle(unsettled, verdict)
+            unsettled = None
+    finally:
+        try:
+            await finish_within(CLOSE_SECONDS, consumer.close(unsettled, verdict))
+        finally:
+            connection.cut()
+
+
+def read_event(payload: bytes, deliveries: int) -> Event:
+    """Return the event that `payload` says. Pure. Raises MessageError for anything that is none."""
+    try:
+        envelope = _envelope.decode(payload)
+        data = _data.get(envelope.type, _other_data).decode(envelope.data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(f"it is no event of liveness: {error}") from error
+    return Event(
+        id=envelope.id,
+        type=envelope.type,
+        time=envelope.time,
+        subject=envelope.subject,
+        source=envelope.source,
+        data=data,
+        deliveries=deliveries,
+    )
+
+
+def _name_fault(name: str) -> str | None:
+    if not name:
+        return "is empty"
+    if not name.isprintable() or " " in name or not _UNFIT.isdisjoint(name):
+        return "contains white space or one of . * > / \\"
+    if len(name.encode(errors="replace")) > _MOST_NAME_BYTES:
+        return f"has more than {_MOST_NAME_BYTES} bytes"
+    return None

@@ -1,0 +1,227 @@
+"""The worker's heart: while a body runs, it says on NATS that the worker lives, and at the end that it is over."""
+
+import asyncio
+import contextlib
+import math
+import time
+import uuid
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from nats.aio.msg import Msg
+
+from liveness.client.connection import Connection
+from liveness.client.link import Link, finish_within
+from liveness.client.problems import Problems, log
+from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Superseded
+from liveness.subjects import Subjects, name_fault
+
+# Four beats may be lost before a lease lapses.
+BEATS_IN_A_TTL: Final = 5
+# For a worker that states no ttl: six in the service's default of 60 s.
+DEFAULT_INTERVAL: Final = 10.0
+# What entering waits for the first beat, so that a worker which claims work right away is normally known by then.
+ENTER_SECONDS: Final = 1.0
+# What leaving may cost: shorter than what supervisors grant a process between SIGTERM and SIGKILL.
+LEAVE_SECONDS: Final = 1.0
+# An answer from NATS is a matter of milliseconds; below half a second, a busy machine would look like a lost server.
+LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
+
+_superseded = msgspec.json.Decoder(Superseded)
+
+
+class Heartbeater:
+    """Beats for `worker` while the body of its `async with` runs.
+
+        async with Heartbeater("nats://127.0.0.1:4222", worker="w1", ttl=10, interval=2) as heartbeater:
+            ...
+
+    `ttl` is how many seconds one beat is good for (without it, the service's `heartbeat_timeout` holds); `interval` is
+    the seconds between two beats, a fifth of the ttl by default, or 10. `incarnation` tells this process from the one
+    that bore the name before; by default it is random. `nats_url` may name several servers, separated by commas.
+
+    Entering waits a second at most and never fails because NATS is away: the beats begin when it is back. Nothing that
+    goes wrong with the heartbeat is raised into the body; it is logged (`liveness.client`), and kept in `last_problem`.
+    However the body ends, a goodbye follows, within about a second: by an exception too, because no more beats will
+    follow and whatever the body did is over. Its work goes back to the queue at once.
+
+    The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
+
+    Raises ValueError for a name, incarnation, ttl, interval or URL that cannot be used.
+    """
+
+    def __init__(
+        self,
+        nats_url: str,
+        *,
+        worker: str,
+        ttl: float | None = None,
+        interval: float | None = None,
+        incarnation: str | None = None,
+        prefix: str = "liveness",
+    ) -> None:
+        fault = name_fault(worker)
+        if fault is not None:
+            raise ValueError(f"the worker name {worker!r} {fault}")
+        self.worker: Final = worker
+        self.incarnation: Final = uuid.uuid4().hex if incarnation is None else incarnation
+        if not 0 < len(self.incarnation) <= MAX_INCARNATION or "\0" in self.incarnation:
+            raise ValueError(f"incarnation has to be a text of 1 to {MAX_INCARNATION} characters, none of them U+0000")
+        self.interval: Final = _interval(ttl, interval)
+        self.ttl: Final = ttl
+        self.beats_sent = 0
+        """How many beats NATS has taken."""
+        self.superseded: Final = asyncio.Event()
+        """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
+        self.superseded_epoch: int | None = None
+        """The epoch that is over."""
+
+        self._subjects = Subjects(prefix)
+        self._problems = Problems(f"worker {worker}")
+        self._patience = min(max(self.interval, LEAST_PATIENCE), MOST_PATIENCE)
+        self._connection = Connection(
+            nats_url, f"liveness worker {worker}", patience=self._patience, problems=self._problems
+        )
+        self._born = _clock()
+        self._seq = 0
+        self._known = asyncio.Event()
+        self._leaving = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to NATS just now."""
+        return self._connection.link is not None
+
+    @property
+    def last_problem(self) -> str | None:
+        """The last thing that went wrong with the heartbeat, also when it goes well again; None if nothing did."""
+        return self._problems.last
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("a Heartbeater is one life and is entered once: make another one")
+        self._task = asyncio.create_task(self._live(), name=f"heartbeat of {self.worker}")
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ENTER_SECONDS):
+                    await self._known.wait()
+        except BaseException:
+            # Cancelled: there will be no body, and so no end of it either.
+            await self._leave()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._leave()
+        except asyncio.CancelledError:
+            # A second cancellation adds nothing to the first, which goes on its way; one that came meanwhile does.
+            if not isinstance(error, asyncio.CancelledError):
+                raise
+
+    async def _live(self) -> None:
+        # Not only cancelled but told: nats-py, and wait_for of Python 3.11, may swallow a cancellation.
+        while not self._leaving:
+            link, cause = None, ""
+            try:
+                link = await self._connection.open()
+                await link.subscribe(self._subjects.superseded(self.worker), cb=self._hear_superseded)
+                await self._beat_until_lost(link)
+            except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
+                cause = str(error) or type(error).__name__
+            if link is not None and not self._leaving:
+                await self._connection.lose(link, cause)
+
+    async def _beat_until_lost(self, link: Link) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while not self._leaving and not link.lost.done():
+            await self._beat(link)
+            due += self.interval
+            now = loop.time()
+            if due <= now:
+                # After a stall the beat that was missed is made up for, not every one of them.
+                due = now + self.interval
+            await asyncio.wait({link.lost}, timeout=due - now)
+
+    async def _beat(self, link: Link) -> None:
+        self._seq += 1
+        beat = Heartbeat(
+            incarnation=self.incarnation,
+            seq=self._seq,
+            ttl=self.ttl,
+            interval=self.interval,
+            uptime=_clock() - self._born,
+            via=link.server_id,
+        )
+        await link.publish(self._subjects.heartbeat(self.worker), msgspec.json.encode(beat))
+        # One beat at a time is on its way, so a server that stood still cannot be flooded with old ones.
+        await link.answer(self._patience)
+        self.beats_sent += 1
+        self._connection.proven()
+        self._known.set()
+
+    async def _hear_superseded(self, message: Msg) -> None:
+        try:
+            notice = _superseded.decode(message.data)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._problems.report("superseded", f"a message on {message.subject} does not decode: {error}")
+            return
+        if notice.incarnation == self.incarnation:
+            log.warning("worker %s: its epoch %d is over, its work was given away", self.worker, notice.epoch)
+            self.superseded_epoch = notice.epoch
+            self.superseded.set()
+
+    async def _leave(self) -> None:
+        self._leaving = True
+        try:
+            await finish_within(LEAVE_SECONDS, self._say_goodbye())
+        finally:
+            # In case the second was not enough.
+            self._connection.cut()
+
+    async def _say_goodbye(self) -> None:
+        # The beats end first: one behind the goodbye would begin a new life.
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        link = self._connection.link
+        if link is not None:
+            try:
+                goodbye = msgspec.json.encode(Goodbye(incarnation=self.incarnation))
+                await link.publish(self._subjects.goodbye(self.worker), goodbye)
+                await link.answer(LEAVE_SECONDS)
+                # The second answer stands behind the goodbye.
+                await link.answer(LEAVE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
+                self._problems.report("goodbye", f"the goodbye may be lost: {error}")
+        elif self.beats_sent:
+            self._problems.report("goodbye", "no goodbye: NATS is away; the work goes back when the ttl has run out")
+        await self._connection.close()
+
+
+def _interval(ttl: float | None, interval: float | None) -> float:
+    if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
+        raise ValueError(f"ttl ({ttl:g}) has to be a number of seconds above 0")
+    if interval is None:
+        return DEFAULT_INTERVAL if ttl is None else ttl / BEATS_IN_A_TTL
+    if not (math.isfinite(interval) and interval > 0):
+        stated = "none stated" if ttl is None else f"{ttl:g}"
+        raise ValueError(f"interval ({interval:g}) has to be above 0 and below the ttl ({stated}): raise interval")
+    if ttl is not None and interval >= ttl:
+        raise ValueError(
+            f"interval ({interval:g}) is not below the ttl ({ttl:g}), so the lease would lapse between two beats: "
+            f"lower interval, best to {ttl / BEATS_IN_A_TTL:g}, or raise ttl"
+        )
+    return interval
+
+
+def _clock() -> float:
+    # A duration that goes on while the machine is suspended, where the system can tell.
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()

@@ -1,0 +1,59 @@
+"""The HTTP listener: `/livez` and `/readyz`, on the service's own event loop, so that a hung loop cannot look alive."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from liveness.errors import CannotStartError
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, leaving the signals to the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Http:
+    """Answers probes. `troubles()` says why the service is not ready, a line each; none means ready."""
+
+    def __init__(self, listen: str, troubles: Callable[[], Sequence[str]]) -> None:
+        """`listen` as host:port. Raises CannotStartError when that address cannot be had."""
+        self._troubles = troubles
+        host, _, port = listen.rpartition(":")
+        host = host.strip("[]")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._socket = socket.socket(family)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._socket.bind((host, int(port)))
+        except (OSError, OverflowError) as error:
+            self._socket.close()
+            raise CannotStartError(f"http_listen = {listen} cannot be used: {error}") from error
+        self.port: int = self._socket.getsockname()[1]
+        application = Starlette(routes=[Route("/livez", self._livez), Route("/readyz", self._readyz)])
+        self._server = _Server(
+            uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+        )
+
+    async def serve(self) -> None:
+        """Answer until cancelled."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            self._socket.close()
+
+    async def _livez(self, _request: Request) -> PlainTextResponse:
+        return PlainTextResponse("alive\n")
+
+    async def _readyz(self, _request: Request) -> PlainTextResponse:
+        if troubles := self._troubles():
+            return PlainTextResponse("".join(f"{trouble}\n" for trouble in troubles), status_code=503)
+        return PlainTextResponse("ready\n")

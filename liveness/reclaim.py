@@ -1,0 +1,61 @@
+"""An operator gives the work of one worker back, whatever the book thinks of it."""
+
+from liveness.answers import ReclaimAnswer, ReclaimRequest
+from liveness.assembly import Assembly
+from liveness.errors import LivenessError
+from liveness.leases import Lease
+from liveness.verdicts import Case, Outcome
+
+
+class StillAliveError(LivenessError):
+    """The worker holds a lease, and nobody said that its work should be taken all the same."""
+
+
+async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
+    """End the life of a worker on an operator's word and put its work back.
+
+    Raises StillAliveError, unless forced, for a worker whose lease has not lapsed; DatabaseAwayError,
+    DatabaseRefusedError.
+    """
+    worker = request.worker
+    lease = parts.book.get(worker)
+    heard = _heard(parts, lease)
+    held = (await parts.store.host.running([worker])).get(worker, 0)
+    if request.dry_run:
+        return ReclaimAnswer(worker=worker, heard=heard, dry_run=True, held=held, reclaimed=0, epoch=None)
+    if lease is not None and not request.force and _holds(parts, lease):
+        raise StillAliveError(f"{worker}: {heard}. Stop it first, or use --force to take its work all the same")
+    if lease is None:
+        case = Case(
+            worker=worker,
+            epoch=None,
+            incarnation=None,
+            reason="operator",
+            ttl=parts.settings.heartbeat_timeout,
+            evidence={"why": "an operator ended it", "heard": heard},
+        )
+        verdict = (await parts.store.reclaims.settle([case]))[0]
+        epoch = verdict.epoch if verdict.outcome is Outcome.ENDED else None
+    else:
+        if lease.epoch is None:
+            await parts.grants.grant([lease])
+        epoch = lease.epoch
+        parts.book.end(worker, parts.hearing.now, "operator", {"heard": heard})
+        await parts.expiry.settle([worker])
+    await parts.finish.run_once()
+    reclaimed = await parts.store.reclaims.count(worker, epoch) if epoch is not None else 0
+    return ReclaimAnswer(worker=worker, heard=heard, dry_run=False, held=held, reclaimed=reclaimed, epoch=epoch)
+
+
+def _holds(parts: Assembly, lease: Lease) -> bool:
+    return lease.ending is None and parts.book.deadline(lease) > parts.hearing.advance(parts.clock())
+
+
+def _heard(parts: Assembly, lease: Lease | None) -> str:
+    now = parts.hearing.advance(parts.clock())
+    if lease is None:
+        return "no lease: nothing was heard of it"
+    last = "no heartbeat yet" if lease.last_beat is None else f"last heartbeat {now - lease.last_beat:.1f} s ago"
+    if lease.ending is not None:
+        return f"{last}, its life ends ({lease.ending.reason})"
+    return f"{last}, its lease runs {max(parts.book.deadline(lease) - now, 0.0):.1f} s more"

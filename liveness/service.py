@@ -1,0 +1,122 @@
+"""The service, from start to stop.
+
+    worker -- heartbeat --> NATS --> intake --> leases (memory)
+                                                  | a lease lapses
+                                                  v
+       subscribers <-- workflow.reclaimed -- relay <-- outbox <-- reclaim (one SQL transaction)
+                                                                    ^
+                                     sweep (SQL: what memory never knew)
+
+Read next: `assembly` (who tells whom), `intake` (the way in), `leases` (the book), `expiry` (the way out),
+`sql/end_epochs.sql` and `sql/reclaim_first.sql` (the verdict), `relay` (the news), `sweep` (the fallback).
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+import liveness
+from liveness.api import Api
+from liveness.assembly import Assembly
+from liveness.bus import Bus
+from liveness.http import Http
+from liveness.restore import restore
+from liveness.settings import Settings
+from liveness.store import Database, Store
+
+log = structlog.get_logger("liveness.service")
+
+# How long a stop waits for what the duties have under way. Within the 5 s in which an orchestrator expects an end.
+STOP_SECONDS = 2.0
+
+
+class Service:
+    """One replica. `run` does everything; `ready` is set while work that ends is put back."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError for a DSN that does not parse and CannotStartError for an HTTP address in use."""
+        self.settings = settings
+        self.started = asyncio.Event()
+        self.parts: Assembly | None = None
+        self._waiting_for: str | None = "starting"
+        self._duties: list[asyncio.Task[None]] = []
+        self._database = Database(settings.postgres_dsn, settings.lock_timeout)
+        self._bus = Bus(settings.nats_url)
+        self.http = Http(settings.http_listen, self.troubles)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set. Raises CannotStartError or SettingsError when it cannot start."""
+        log.info("starting", version=liveness.__version__, mode=self.settings.mode, http_port=self.http.port)
+        running = asyncio.create_task(self._run())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            await self._finish_duties()
+            # A transaction still under way is rolled back whole; whoever comes next does what it would have done.
+            running.cancel()
+            await asyncio.wait({running})
+            await self._bus.close()
+            await self._database.close()
+            log.info("stopped")
+        if not running.cancelled() and (error := running.exception()) is not None:
+            raise _first(error)
+
+    def troubles(self) -> list[str]:
+        """Return why the service is not ready, a line each; empty when it is."""
+        if self._waiting_for is not None:
+            return [self._waiting_for]
+        found = [] if self._bus.connected else ["NATS: not connected, so nothing can be heard"]
+        if self.parts is not None:
+            found += [f"{duty.name}: Postgres does not answer" for duty in self.parts.rounds if duty.failing_since]
+        return found
+
+    async def _finish_duties(self) -> None:
+        for duty in self.parts.rounds if self.parts is not None else []:
+            duty.stop()
+        if self._duties:
+            await asyncio.wait(self._duties, timeout=STOP_SECONDS)
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.http.serve())
+            parts = await self._start()
+            tasks.create_task(self._bus.keep())
+            tasks.create_task(parts.store.outbox.listen(parts.news_waits.set))
+            self._duties = [tasks.create_task(duty.keep(), name=duty.name) for duty in parts.rounds]
+            self._waiting_for = None
+            self.started.set()
+            log.info("serving", leases=len(parts.book))
+
+    async def _start(self) -> Assembly:
+        await self._database.connect(self._told("Postgres"))
+        store = await Store.open(self._database, self.settings)
+        self.parts = parts = Assembly(self.settings, store, self._bus)
+        Api(parts, self.troubles)
+        # First everybody who may live, then the ears: a beat always finds the lease that it renews.
+        await restore(book=parts.book, hearing=parts.hearing, store=store, default_ttl=self.settings.heartbeat_timeout)
+        await self._bus.connect(self._told("NATS"))
+        for doubt in await self._bus.ensure_stream(
+            self.settings.events_stream,
+            parts.event_subjects,
+            self.settings.events_max_age,
+            self.settings.events_max_bytes,
+        ):
+            log.warning("stream_doubtful", doubt=doubt)
+        return parts
+
+    def _told(self, whom: str) -> Callable[[str], None]:
+        def on_wait(cause: str) -> None:
+            self._waiting_for = f"{whom}: {cause}"
+            log.warning("waiting", waiting_for=whom, cause=cause)
+
+        return on_wait
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return the error itself rather than the group that the tasks wrapped it in."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
