@@ -1,0 +1,198 @@
+"""Real servers for every test that needs them.
+
+One Postgres for the whole run, and in it a fresh database for each test, copied from a template that is migrated once.
+A nats-server for each test: it starts in milliseconds, and no test hears another's messages.
+"""
+
+import asyncio
+import contextlib
+import os
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from liveness.embedded import NatsServer, PostgresServer
+from liveness.settings import Settings, load
+from liveness.store import Database, Store, migrate
+
+# An end that never comes is a failure of the test, not of its patience.
+SOON = 20.0
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_from_outside() -> None:
+    for name in [name for name in os.environ if name.startswith("LIVENESS_") and name != "LIVENESS_PG_BIN"]:
+        del os.environ[name]
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres server for the whole run, with the database `migrated` to copy."""
+    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+
+    async def start() -> None:
+        await server.start()
+        connection = await asyncpg.connect(server.dsn)
+        await connection.execute("CREATE DATABASE migrated")
+        await connection.close()
+        database = Database(named(server.dsn, "migrated"))
+        await database.connect()
+        await migrate(database, "public", host_tables=True)
+        await database.close()
+
+    asyncio.run(start())
+    yield server
+    asyncio.run(server.stop())
+
+
+def named(dsn: str, database: str) -> str:
+    """Return `dsn` with another database's name."""
+    return dsn.rpartition("/")[0] + "/" + database
+
+
+async def _new_database(server: PostgresServer, template: str) -> str:
+    name = f"test_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    await connection.close()
+    return named(server.dsn, name)
+
+
+@pytest.fixture
+async def dsn(postgres: PostgresServer) -> str:
+    """A fresh database with the schema liveness and the reference host tables."""
+    return await _new_database(postgres, "migrated")
+
+
+@pytest.fixture
+async def empty_dsn(postgres: PostgresServer) -> str:
+    """A fresh database with nothing in it."""
+    return await _new_database(postgres, "template1")
+
+
+@pytest.fixture
+async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server with JetStream, for this test alone."""
+    server = NatsServer(tmp_path / "nats")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def host(dsn: str) -> AsyncIterator["HostTables"]:
+    """The host's side of the fresh database."""
+    connection = await asyncpg.connect(dsn)
+    yield HostTables(connection)
+    await connection.close()
+
+
+@pytest.fixture
+def settings(dsn: str) -> Callable[..., Settings]:
+    """Make settings for the fresh database; tests change what they are about."""
+
+    def make(**overrides: Any) -> Settings:
+        values = {"postgres_dsn": dsn, "http_listen": "127.0.0.1:0"} | overrides
+        return load({}, **values)[0]
+
+    return make
+
+
+@pytest.fixture
+async def stores(dsn: str, settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+    """Open stores on the fresh database, with settings as given; all are closed at the end."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def open_store(**overrides: Any) -> Store:
+            made = settings(**overrides)
+            database = Database(made.postgres_dsn, made.lock_timeout)
+            stack.push_async_callback(database.close)
+            await database.connect()
+            return await Store.open(database, made)
+
+        yield open_store
+
+
+@pytest.fixture
+async def store(stores: Callable[..., Any]) -> Store:
+    """A store on the fresh database with default settings."""
+    opened: Store = await stores()
+    return opened
+
+
+class HostTables:
+    """What a workflow server would do to its tables, and looks at them."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self.connection = connection
+
+    async def worker(self, name: str, status: str = "ONLINE", silent_for: float = 0.0) -> str:
+        """Register a worker whose last recorded beat is `silent_for` seconds old; return its row's id."""
+        return str(
+            await self.connection.fetchval(
+                "INSERT INTO worker (worker_name, status, last_heartbeat_at)"
+                " VALUES ($1, $2, now() - make_interval(secs => $3)) RETURNING id",
+                name,
+                status,
+                silent_for,
+            )
+        )
+
+    async def workflows(
+        self, owner: str | None, count: int = 1, status: str = "RUNNING", untouched_for: float = 0.0
+    ) -> list[str]:
+        """Create workflows of that status held by `owner`, untouched for so many seconds; return their ids."""
+        rows = await self.connection.fetch(
+            "INSERT INTO workflow_execution (worker_id, status, kind, queue, updated_at)"
+            " SELECT $1, $2, 'invoice', 'billing', now() - make_interval(secs => $4) FROM generate_series(1, $3)"
+            " RETURNING id::text",
+            owner,
+            status,
+            count,
+            untouched_for,
+        )
+        return [row["id"] for row in rows]
+
+    async def tasks(self, owner: str, count: int = 1) -> list[str]:
+        """Create RUNNING tasks held by `owner`; return their ids."""
+        rows = await self.connection.fetch(
+            "INSERT INTO task_execution (worker_id, status, queue)"
+            " SELECT $1, 'RUNNING', 'mail' FROM generate_series(1, $2) RETURNING id::text",
+            owner,
+            count,
+        )
+        return [row["id"] for row in rows]
+
+    async def state(self, workflow: str) -> tuple[str, str | None]:
+        """Return status and owner of one workflow."""
+        row = await self.connection.fetchrow(
+            "SELECT status, worker_id FROM workflow_execution WHERE id = $1::uuid", workflow
+        )
+        assert row is not None
+        return row["status"], row["worker_id"]
+
+    async def count(self, status: str, owner: str | None = None) -> int:
+        """Return how many workflows have this status, and owner if one is given."""
+        return int(
+            await self.connection.fetchval(
+                "SELECT count(*) FROM workflow_execution WHERE status = $1 AND ($2::text IS NULL OR worker_id = $2)",
+                status,
+                owner,
+            )
+        )
+
+    async def worker_status(self, name: str) -> list[str]:
+        """Return the status of each of the worker's rows."""
+        rows = await self.connection.fetch(
+            "SELECT status FROM worker WHERE worker_name = $1 ORDER BY created_at, id", name
+        )
+        return [row["status"] for row in rows]
+
+    async def outbox(self) -> list[tuple[str, str]]:
+        """Return type and subject of the events in the outbox, in their order."""
+        rows = await self.connection.fetch("SELECT type, subject FROM liveness.outbox ORDER BY seq")
+        return [(row["type"], row["subject"]) for row in rows]
