@@ -103,7 +103,7 @@ def settings(dsn: str) -> Callable[..., Settings]:
 
 
 @pytest.fixture
-async def stores(dsn: str, settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
+async def stores(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
     """Open stores on the fresh database, with settings as given; all are closed at the end."""
     async with contextlib.AsyncExitStack() as stack:
 

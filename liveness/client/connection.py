@@ -33,6 +33,7 @@ class Connection:
         self._inbox_prefix = inbox_prefix
         self._link: Link | None = None
         self._making = asyncio.Lock()
+        self._opened_at = 0.0
         self._attempts = 0
         self._closed = False
 
@@ -62,11 +63,11 @@ class Connection:
                     raise
                 else:
                     self._link = fresh
+                    self._opened_at = asyncio.get_running_loop().time()
             return link
 
     def proven(self) -> None:
-        """Say that the link does its work. Until then the waits grow, so that a server which sends us away has rest."""
-        self._attempts = 1
+        """Say that the link does its work."""
         self._problems.over()
 
     async def lose(self, link: Link, cause: str = "") -> None:
@@ -99,6 +100,10 @@ class Connection:
         if link is not None:
             cause = cause or str(link.fault or "closed")
             self._problems.report("connection", f"lost NATS at {self._shown}: {cause}")
+            # A link that lasted is a new beginning. One that did not is another failure, so that a server which lets
+            # everybody in and sends them away again has rest.
+            if asyncio.get_running_loop().time() - self._opened_at > self._patience:
+                self._attempts = 1
             await link.drop()
 
     @property

@@ -1,7 +1,7 @@
 """What liveness decided, event by event: which work was given back, which worker's epoch ended."""
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -95,15 +95,21 @@ def events(
         problems=problems,
         inbox_prefix=inbox_prefix,
     )
-    subjects = {event_subject(kind, event_prefix, observed=observed) for kind in types or ()}
-    consumer = Consumer(
-        connection, problems, stream=stream, durable=durable, subjects=sorted(subjects), ack_wait=ack_wait
-    )
-    return _yield_events(consumer, connection, event_prefix, observed=observed)
+    subjects = sorted({event_subject(kind, event_prefix, observed=observed) for kind in types or ()})
+    consumer = Consumer(connection, problems, stream=stream, durable=durable, subjects=subjects, ack_wait=ack_wait)
+
+    def wanted(event: Event, subject: str) -> bool:
+        # One stream may also hold another mode's, another prefix's or the host's own messages; and what an earlier run
+        # left unfinished comes again, whatever types this one wishes.
+        return subject == event_subject(event.type, event_prefix, observed=observed) and (
+            not subjects or subject in subjects
+        )
+
+    return _yield_events(consumer, connection, wanted)
 
 
 async def _yield_events(
-    consumer: Consumer, connection: Connection, event_prefix: str, *, observed: bool
+    consumer: Consumer, connection: Connection, wanted: Callable[[Event, str], bool]
 ) -> AsyncGenerator[Event, None]:
     unsettled: Msg | None = None
     verdict = NAK
@@ -117,8 +123,7 @@ async def _yield_events(
                 log.warning("message %d of the stream is skipped for good: %s", sequence, error)
                 verdict = TERM
             else:
-                # One stream may also hold another mode's, another prefix's or the host's own messages.
-                if unsettled.subject == event_subject(event.type, event_prefix, observed=observed):
+                if wanted(event, unsettled.subject):
                     with consumer.working_on(unsettled):
                         yield event
                 verdict = ACK

@@ -158,9 +158,8 @@ class Heartbeater:
             uptime=_clock() - self._born,
             via=link.server_id,
         )
-        await link.publish(self._subjects.heartbeat(self.worker), msgspec.json.encode(beat))
-        # One beat at a time is on its way, so a server that stood still cannot be flooded with old ones.
-        await link.answer(self._patience)
+        # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
+        await link.deliver(self._subjects.heartbeat(self.worker), msgspec.json.encode(beat), self._patience)
         self.beats_sent += 1
         self._connection.proven()
         self._known.set()
@@ -193,10 +192,7 @@ class Heartbeater:
         if link is not None:
             try:
                 goodbye = msgspec.json.encode(Goodbye(incarnation=self.incarnation))
-                await link.publish(self._subjects.goodbye(self.worker), goodbye)
-                await link.answer(LEAVE_SECONDS)
-                # The second answer stands behind the goodbye.
-                await link.answer(LEAVE_SECONDS)
+                await link.deliver(self._subjects.goodbye(self.worker), goodbye, LEAVE_SECONDS)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 self._problems.report("goodbye", f"the goodbye may be lost: {error}")
         elif self.beats_sent:

@@ -58,12 +58,15 @@ class Link(Client):
         """What went wrong last on this connection."""
         return self._fault or self.last_error
 
-    async def answer(self, seconds: float) -> None:
-        """Wait for the server to answer; raises ConnectionError when it does not within `seconds`.
+    async def deliver(self, subject: str, payload: bytes, seconds: float) -> None:
+        """Publish, and wait until the server has taken it; raises ConnectionError when it does not in `seconds`."""
+        await self.publish(subject, payload)
+        # nats-py writes on the next turn of the loop. A question asked in this one would overtake the message.
+        await asyncio.sleep(0)
+        await self.answer(seconds)
 
-        nats-py writes the question ahead of what is still waiting to be sent, so only a second answer says that the
-        server has all that was published before.
-        """
+    async def answer(self, seconds: float) -> None:
+        """Wait for the server to answer; raises ConnectionError when it does not within `seconds`."""
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Not rtt() and not flush(): both cancel their future, and a late answer to a cancelled one ends the reading;
         # and flush() reports success when the reading has ended already.

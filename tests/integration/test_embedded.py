@@ -101,7 +101,7 @@ def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.chmod(0o1777)
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     yield folder
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def content(folder: Path, pattern: str = "*") -> list[str]:
@@ -125,7 +125,7 @@ def killed() -> Iterator[list[int]]:
         for owner, _ in (running, paused):
             owner.kill()
     yield processes
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 async def test_both_servers_answer_and_end(temporary: Path) -> None:

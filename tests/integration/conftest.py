@@ -1,0 +1,34 @@
+"""What the integration tests share: lives that are granted and cases that end them."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from liveness.store import Life, Store
+from liveness.verdicts import Case
+
+Grant = Callable[..., Coroutine[Any, Any, int]]
+
+
+def case(worker: str, epoch: int | None, **fields: Any) -> Case:
+    """Return a case with everything that a test does not care about filled in."""
+    values: dict[str, Any] = {
+        "incarnation": None,
+        "reason": "lapsed",
+        "ttl": 10.0,
+        "silent_for": 10.5,
+        "overdue": 0.5,
+        "evidence": {"why": "a test says so"},
+    }
+    return Case(worker=worker, epoch=epoch, **(values | fields))
+
+
+@pytest.fixture
+def grant(store: Store) -> Grant:
+    """Grant an epoch to a name and return it."""
+
+    async def granted(worker: str, ttl: float = 10.0, incarnation: str | None = None) -> int:
+        return (await store.epochs.grant([Life(worker, None, incarnation, ttl)]))[worker]
+
+    return granted

@@ -1,0 +1,527 @@
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from liveness.client import Heartbeater, heartbeater, link
+from liveness.client.connection import Connection
+from liveness.embedded import NatsServer
+from liveness.messages import Goodbye, Heartbeat, Superseded
+
+SECONDS = 10
+INFO = b'INFO {"server_id":"fake","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
+
+
+class Logs(logging.Handler):
+    """What the client logs, to be awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record."""
+        self.seen.append(record.getMessage())
+        self.lines.put_nowait(record.getMessage())
+
+    async def until(self, words: str) -> None:
+        """Wait for a line with these words."""
+        async with asyncio.timeout(SECONDS):
+            while words not in await self.lines.get():
+                pass
+
+
+class Spy:
+    """Hears heartbeats and goodbyes as a service would."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._heard: asyncio.Queue[Msg] = asyncio.Queue()
+
+    async def listen(self) -> None:
+        """Subscribe, and return once the server knows it."""
+        await self.client.subscribe("liveness.heartbeat.>", cb=self._heard.put)
+        await self.client.subscribe("liveness.goodbye.>", cb=self._heard.put)
+        await self.client.flush()
+
+    async def next(self) -> Heartbeat | Goodbye:
+        """Wait for the next message."""
+        async with asyncio.timeout(SECONDS):
+            message = await self._heard.get()
+        if message.subject.startswith("liveness.goodbye."):
+            return msgspec.json.decode(message.data, type=Goodbye)
+        return msgspec.json.decode(message.data, type=Heartbeat)
+
+    async def beat(self) -> Heartbeat:
+        """Wait for the next message, which has to be a heartbeat."""
+        message = await self.next()
+        assert isinstance(message, Heartbeat)
+        return message
+
+    async def goodbye(self) -> Goodbye:
+        """Wait for a goodbye, and check that nothing stands behind it."""
+        while isinstance(message := await self.next(), Heartbeat):
+            pass
+        await self.client.flush()
+        assert self._heard.empty()
+        return message
+
+
+class FakeServer:
+    """Speaks enough NATS for a heartbeater, and misbehaves on demand.
+
+    `misbehave(connection, beat)`, both counted from 1, returns bytes to send after that beat, or None to say nothing
+    more on that connection, not even answers.
+    """
+
+    def __init__(self, misbehave: Callable[[int, int], bytes | None], port: int = 0) -> None:
+        self.beats: asyncio.Queue[tuple[int, Heartbeat]] = asyncio.Queue()
+        self._misbehave = misbehave
+        self._port = port
+        self._connections = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
+        self.url = f"nats://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def next(self) -> tuple[int, Heartbeat]:
+        """Wait for the next beat; return the connection that it came on, and the beat."""
+        async with asyncio.timeout(SECONDS):
+            return await self.beats.get()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        self._tasks.add(asyncio.create_task(self._serve(self._connections, reader, writer)))
+
+    async def _serve(self, connection: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        beats, silent = 0, False
+        writer.write(INFO)
+        try:
+            while line := await reader.readline():
+                if line.startswith(b"PUB liveness.heartbeat."):
+                    payload = await reader.readexactly(int(line.split()[-1]) + 2)
+                    beats += 1
+                    answer = self._misbehave(connection, beats)
+                    silent = silent or answer is None
+                    writer.write(answer or b"")
+                    self.beats.put_nowait((connection, msgspec.json.decode(payload, type=Heartbeat)))
+                elif line == b"PING\r\n" and not silent:
+                    writer.write(b"PONG\r\n")
+        except OSError:
+            pass
+        finally:
+            writer.transport.abort()
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """Yield a running server with JetStream."""
+    server = NatsServer(tmp_path / "nats")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """Yield what the client logs from here on."""
+    taken = Logs()
+    logger = logging.getLogger("liveness.client")
+    logger.addHandler(taken)
+    logger.setLevel(logging.INFO)
+    yield taken
+    logger.removeHandler(taken)
+
+
+@contextlib.asynccontextmanager
+async def spying(url: str) -> AsyncIterator[Spy]:
+    """Yield a spy on the server at `url`."""
+    client = await nats.connect(url)
+    spy = Spy(client)
+    await spy.listen()
+    yield spy
+    await client.close()
+
+
+async def test_first_beat_comes_at_once(nats_server: NatsServer) -> None:
+    """Once entered, the worker has been heard, and its beat says what the contract asks for."""
+    async with (
+        spying(nats_server.url) as spy,
+        Heartbeater(nats_server.url, worker="host.example.w1", ttl=600, interval=100) as worker,
+    ):
+        assert worker.beats_sent == 1
+        assert worker.connected
+        beat = await spy.beat()
+        assert (beat.incarnation, beat.seq, beat.ttl, beat.interval) == (worker.incarnation, 1, 600, 100)
+        assert beat.uptime is not None
+        assert 0 <= beat.uptime < 5
+        assert beat.via == spy.client._server_info["server_id"]
+        assert worker.last_problem is None
+
+
+async def test_subject_carries_name_and_prefix(nats_server: NatsServer) -> None:
+    """The subject is the identity: prefix and name stand in it as they were given."""
+    client = await nats.connect(nats_server.url)
+    subscription = await client.subscribe("house.>")
+    await client.flush()
+    async with Heartbeater(nats_server.url, worker="a.b", prefix="house", incarnation="mine"):
+        beat = await subscription.next_msg(SECONDS)
+    goodbye = await subscription.next_msg(SECONDS)
+    await client.close()
+    assert (beat.subject, goodbye.subject) == ("house.heartbeat.a.b", "house.goodbye.a.b")
+    assert msgspec.json.decode(beat.data)["incarnation"] == msgspec.json.decode(goodbye.data)["incarnation"] == "mine"
+    assert "ttl" not in msgspec.json.decode(beat.data)
+
+
+async def test_beats_are_steady(nats_server: NatsServer) -> None:
+    """Beats follow each other at the interval, each with the next number."""
+    async with (
+        spying(nats_server.url) as spy,
+        Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker,
+    ):
+        beats = [await spy.beat() for _ in range(6)]
+        assert [beat.seq for beat in beats] == [1, 2, 3, 4, 5, 6]
+        uptimes = [beat.uptime or 0 for beat in beats]
+        assert uptimes == sorted(uptimes)
+        assert uptimes[5] - uptimes[0] > 0.2
+        assert worker.beats_sent >= 5
+
+
+async def test_stall_is_followed_by_one_beat(nats_server: NatsServer) -> None:
+    """After the loop stood still a beat comes at once, and the missed ones are not made up for."""
+    async with spying(nats_server.url) as spy, Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.1):
+        before = await spy.beat()
+        end = time.monotonic() + 0.65
+        while time.monotonic() < end:
+            pass
+        uptimes = [(await spy.beat()).uptime or 0 for _ in range(4)]
+        assert uptimes[0] - (before.uptime or 0) > 0.6
+        assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(uptimes))
+
+
+async def test_entering_while_nats_is_away(
+    nats_server: NatsServer, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker starts without NATS, and is heard as soon as NATS is there."""
+    monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
+    await nats_server.stop()
+    async with asyncio.timeout(SECONDS), Heartbeater(nats_server.url, worker="w1", ttl=600) as worker:
+        assert not worker.connected
+        await logs.until("cannot connect")
+        assert "refused" in (worker.last_problem or "").lower() or "connect" in (worker.last_problem or "").lower()
+        await nats_server.start()
+        await worker._known.wait()
+        assert worker.beats_sent == 1
+        assert worker.connected
+    assert len([line for line in logs.seen if "cannot connect" in line]) == 1
+
+
+async def test_leaving_while_nats_was_never_there(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that nobody could hear ends without ado."""
+    monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
+    await nats_server.stop()
+    async with asyncio.timeout(5):
+        async with Heartbeater(nats_server.url, worker="w1"):
+            pass
+
+
+async def test_exception_of_the_body(nats_server: NatsServer) -> None:
+    """What the body raises comes out unchanged, after a goodbye of this incarnation behind the last beat."""
+    error = KeyError("the body's own")
+    async with spying(nats_server.url) as spy:
+        with pytest.raises(KeyError) as caught:
+            async with Heartbeater(nats_server.url, worker="w1", incarnation="mine", ttl=1, interval=0.01):
+                raise error
+        assert caught.value is error
+        assert await spy.goodbye() == Goodbye(incarnation="mine")
+
+
+async def test_normal_end(nats_server: NatsServer) -> None:
+    """A body that ends says goodbye, and nothing is left running."""
+    async with spying(nats_server.url) as spy:
+        before = asyncio.all_tasks()
+        async with Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.01) as worker:
+            await spy.beat()
+        assert await spy.goodbye() == Goodbye(incarnation=worker.incarnation)
+        assert not worker.connected
+        assert asyncio.all_tasks() <= before
+    with pytest.raises(RuntimeError, match="entered once"):
+        async with worker:
+            pass
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancellation(nats_server: NatsServer, times: int) -> None:
+    """A cancelled worker says goodbye and stays cancelled, also when it is cancelled again meanwhile."""
+    inside = asyncio.Event()
+
+    async def work() -> None:
+        async with Heartbeater(nats_server.url, worker="w1", incarnation="mine"):
+            inside.set()
+            await asyncio.Event().wait()
+
+    async with spying(nats_server.url) as spy, asyncio.timeout(SECONDS):
+        task = asyncio.create_task(work())
+        await inside.wait()
+        for _ in range(times):
+            task.cancel()
+            # One turn of the loop, so that the second one meets the leaving.
+            await asyncio.wait({task}, timeout=0)
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert await spy.goodbye() == Goodbye(incarnation="mine")
+
+
+async def test_cancellation_while_leaving(nats_server: NatsServer) -> None:
+    """A cancellation that comes while the goodbye is said is not lost, and neither is the goodbye."""
+    about_to_leave = asyncio.Event()
+
+    async def work() -> None:
+        async with Heartbeater(nats_server.url, worker="w1", incarnation="mine"):
+            about_to_leave.set()
+
+    async with spying(nats_server.url) as spy, asyncio.timeout(SECONDS):
+        task = asyncio.create_task(work())
+        await about_to_leave.wait()
+        task.cancel()
+        await asyncio.wait({task})
+        assert task.cancelled()
+        assert await spy.goodbye() == Goodbye(incarnation="mine")
+
+
+async def test_cancellation_while_entering(nats_server: NatsServer) -> None:
+    """A worker cancelled before its body began leaves nothing behind."""
+    nats_server.pause()
+    before = asyncio.all_tasks()
+
+    async def work() -> None:
+        async with Heartbeater(nats_server.url, worker="w1"):
+            raise AssertionError
+
+    task = asyncio.create_task(work())
+    await asyncio.wait({task}, timeout=0.05)
+    task.cancel()
+    async with asyncio.timeout(SECONDS):
+        await asyncio.wait({task})
+    assert task.cancelled()
+    assert asyncio.all_tasks() <= before
+    nats_server.resume()
+
+
+async def test_leaving_while_nats_stands_still(nats_server: NatsServer) -> None:
+    """Leaving costs about a second when the server says nothing, and raises nothing."""
+    async with Heartbeater(nats_server.url, worker="w1", ttl=100) as worker:
+        nats_server.pause()
+        start = time.monotonic()
+    assert time.monotonic() - start < 2
+    assert worker.last_problem is not None or not worker.connected
+    nats_server.resume()
+
+
+async def test_restart_of_nats(nats_server: NatsServer, logs: Logs) -> None:
+    """After an outage beats go on at once, and none of those that fell into it arrives late."""
+    client = await nats.connect(nats_server.url)
+    # The stream hears every beat, in the first moment after the restart too, and notes when it came.
+    await client.jetstream().add_stream(name="BEATS", subjects=["liveness.heartbeat.>"])
+    subscription = await client.subscribe("liveness.heartbeat.>")
+    await client.flush()
+    async with Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker:
+        for _ in range(3):
+            await subscription.next_msg(SECONDS)
+        await client.close()
+        nats_server.kill()
+        await logs.until("lost NATS")
+        assert not worker.connected
+        await nats_server.stop()
+        # Attempts to connect are the clock of the outage: at growing distances, the fourth comes after many intervals.
+        attempts: asyncio.Queue[None] = asyncio.Queue()
+
+        def turn_away(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            attempts.put_nowait(None)
+            writer.transport.abort()
+
+        in_place = await asyncio.start_server(turn_away, "127.0.0.1", nats_server.port)
+        async with asyncio.timeout(SECONDS):
+            for _ in range(4):
+                await attempts.get()
+        in_place.close()
+        sent = worker.beats_sent
+        await nats_server.start()
+        await logs.until("goes on")
+        async with spying(nats_server.url) as spy:
+            while ((await spy.beat()).seq or 0) < sent + 3:
+                pass
+            context = spy.client.jetstream()
+            last = (await context.stream_info("BEATS")).state.last_seq
+            stored = [await context.get_msg("BEATS", number) for number in range(1, last + 1)]
+    births, seqs = [], []
+    for message in stored:
+        beat = msgspec.json.decode(message.data or b"", type=Heartbeat)
+        assert isinstance(message.time, datetime)
+        births.append(message.time.timestamp() - (beat.uptime or 0))
+        seqs.append(beat.seq or 0)
+    assert seqs == sorted(set(seqs))
+    # The moment of arrival minus the uptime is the same for all that came fresh; the outage alone took longer.
+    assert max(births) - min(births) < 0.3
+    assert len([line for line in logs.seen if "NATS at" in line]) == 1
+
+
+async def test_beat_after_reconnect_is_not_awaited(nats_server: NatsServer, logs: Logs) -> None:
+    """The first beat after an outage does not wait for the interval to pass."""
+    async with Heartbeater(nats_server.url, worker="w1", ttl=6000, interval=1000) as worker:
+        worker._known.clear()
+        nats_server.kill()
+        await logs.until("lost NATS")
+        await nats_server.start()
+        async with asyncio.timeout(SECONDS):
+            await worker._known.wait()
+        assert worker.beats_sent == 2
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        b"-ERR 'Authentication Timeout'\r\n",
+        b"-ERR 'User Authentication Expired'\r\n",
+        b"-ERR 'maximum connections exceeded'\r\n",
+        # nats-py's reading ends at this with an exception that it only logs.
+        b"INFO {this is no JSON}\r\n",
+        # And this is no word of the protocol.
+        b"HELLO\r\n",
+        # A half-open connection: nothing is said any more.
+        None,
+    ],
+)
+async def test_connection_that_is_no_good_is_replaced(logs: Logs, last_words: bytes | None) -> None:
+    """Whatever ends or numbs nats-py's client, another one takes over, and beats at once."""
+    async with (
+        FakeServer(lambda connection, _: b"" if connection > 1 else last_words) as server,
+        Heartbeater(server.url, worker="w1", ttl=600, interval=0.5) as worker,
+    ):
+        assert (await server.next())[0] == 1
+        await logs.until("lost NATS")
+        connection, beat = await server.next()
+        assert connection == 2
+        assert (beat.seq, beat.incarnation) == (2, worker.incarnation)
+        assert worker.last_problem is not None
+
+
+async def test_server_that_sends_everybody_away_is_not_pestered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts slow down also when each of them gets as far as a connection."""
+    waits = []
+    original = Connection.wait
+
+    def note(self: Connection, attempts: int) -> float:
+        waits.append(attempts)
+        return original(self, attempts) / 10
+
+    monkeypatch.setattr(Connection, "wait", note)
+    async with (
+        FakeServer(lambda *_: b"-ERR 'Authentication Timeout'\r\n") as server,
+        Heartbeater(server.url, worker="w1", ttl=600),
+    ):
+        for _ in range(4):
+            await server.next()
+    assert waits[:4] == [0, 1, 2, 3]
+
+
+async def test_late_answer_does_no_harm(nats_server: NatsServer) -> None:
+    """An answer that nobody waits for any more leaves the connection as it is."""
+    made = link.Link(lambda _: None)
+    await made.open([nats_server.url], "test", "_INBOX")
+    nats_server.pause()
+    with pytest.raises(ConnectionError, match=r"no answer within 0\.01 s"):
+        await made.answer(0.01)
+    nats_server.resume()
+    await made.answer(SECONDS)
+    assert not made.lost.done()
+    await made.drop()
+    assert made.lost.done()
+
+
+async def test_superseded(nats_server: NatsServer, logs: Logs) -> None:
+    """The news that an epoch of this incarnation is over arrives; another incarnation's, and noise, does not."""
+    async with (
+        spying(nats_server.url) as spy,
+        Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker,
+    ):
+        other = Superseded(epoch=3, incarnation="another", new_epoch=4)
+        for payload in (b"\xff", b"[]", msgspec.json.encode(other)):
+            await spy.client.publish("liveness.superseded.w1", payload)
+        await logs.until("does not decode")
+        mine = Superseded(epoch=5, incarnation=worker.incarnation, new_epoch=6)
+        await spy.client.publish("liveness.superseded.w2", msgspec.json.encode(mine))
+        await spy.client.flush()
+        assert not worker.superseded.is_set()
+        await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(mine))
+        async with asyncio.timeout(SECONDS):
+            await worker.superseded.wait()
+        assert worker.superseded_epoch == 5
+        sent = worker.beats_sent
+        while ((await spy.beat()).seq or 0) <= sent + 1:
+            pass
+
+
+async def test_superseded_after_a_restart(nats_server: NatsServer, logs: Logs) -> None:
+    """The worker still hears about its epoch on a later connection."""
+    async with Heartbeater(nats_server.url, worker="w1", ttl=600) as worker:
+        nats_server.kill()
+        await logs.until("lost NATS")
+        await nats_server.start()
+        await logs.until("goes on")
+        client = await nats.connect(nats_server.url)
+        mine = Superseded(epoch=1, incarnation=worker.incarnation, new_epoch=2)
+        await client.publish("liveness.superseded.w1", msgspec.json.encode(mine))
+        async with asyncio.timeout(SECONDS):
+            await worker.superseded.wait()
+        await client.close()
+
+
+async def test_refused_subject_is_told(tmp_path: Path, logs: Logs) -> None:
+    """A worker that may not publish its beats works on; the log says why nobody hears it."""
+    config = 'authorization { users: [{user: u, password: secret, permissions: {publish: ["other"]}}] }'
+    server = NatsServer(tmp_path / "nats", jetstream=False, config=config)
+    await server.start()
+    url = server.url.replace("nats://", "nats://u:secret@")
+    async with Heartbeater(url, worker="w1", ttl=600) as worker:
+        await logs.until("refuses")
+        assert "liveness.heartbeat.w1" in (worker.last_problem or "")
+    await server.stop()
+
+
+async def test_wrong_password_is_told_and_not_shown(
+    tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that NATS does not let in works on; the log names the cause, and no password."""
+    monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
+    server = NatsServer(tmp_path / "nats", jetstream=False, config="authorization { user: u, password: right }")
+    await server.start()
+    async with Heartbeater(server.url.replace("nats://", "nats://u:secret@"), worker="w1", ttl=600) as worker:
+        await logs.until("uthorization")
+        assert not worker.connected
+    await server.stop()
+    assert "secret" not in "".join(logs.seen)

@@ -1,0 +1,271 @@
+"""The races of a reclaim, each forced: what happens between belief and UPDATE."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from liveness.errors import DatabaseAwayError
+from liveness.store import Progress, Store
+from liveness.verdicts import Outcome
+from tests.conftest import SOON, HostTables
+from tests.integration.conftest import Grant, case
+
+
+async def test_a_workflow_that_completes_between_lapse_and_update_stays_completed(
+    dsn: str, host: HostTables, store: Store, grant: Grant
+) -> None:
+    """A row that the worker completes while the reclaim is under way is neither put back nor told of."""
+    epoch = await grant("w1")
+    (completing,) = await host.workflows("w1")
+    (dead,) = await host.workflows("w1")
+    worker = await asyncpg.connect(dsn)
+    finish = worker.transaction()
+    await finish.start()
+    # The completion is written and not yet committed: the reclaim's snapshot still shows RUNNING.
+    await worker.execute("UPDATE workflow_execution SET status = 'COMPLETED' WHERE id = $1::uuid", completing)
+
+    verdicts = await store.reclaims.settle([case("w1", epoch)])
+    await finish.commit()
+    await worker.close()
+    await store.reclaims.finish(Progress())
+
+    assert [verdict.outcome for verdict in verdicts] == [Outcome.ENDED]
+    assert await host.state(completing) == ("COMPLETED", "w1")
+    assert await host.state(dead) == ("PENDING", None)
+    assert ("workflow.reclaimed", completing) not in await host.outbox()
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 0
+
+
+async def test_a_completion_that_rolls_back_is_put_back_on_the_next_pass(
+    dsn: str, host: HostTables, store: Store, grant: Grant
+) -> None:
+    """A row that somebody held locked is not forgotten: the next pass takes it."""
+    epoch = await grant("w1")
+    (held,) = await host.workflows("w1")
+    worker = await asyncpg.connect(dsn)
+    finish = worker.transaction()
+    await finish.start()
+    await worker.execute("UPDATE workflow_execution SET status = 'COMPLETED' WHERE id = $1::uuid", held)
+    await store.reclaims.settle([case("w1", epoch)])
+    await finish.rollback()
+    await worker.close()
+    assert await host.state(held) == ("RUNNING", "w1")
+
+    progress = Progress()
+    await store.reclaims.finish(progress)
+
+    assert progress.items == 1
+    assert await host.state(held) == ("PENDING", None)
+    assert await host.outbox() == [("worker.expired", "w1"), ("workflow.reclaimed", held)]
+
+
+async def test_an_epoch_ends_once_whoever_reports_it(
+    host: HostTables, stores: Callable[..., Any], grant: Grant
+) -> None:
+    """Eight replicas and sweeps that offer the same epoch at once end it once; the others learn that it was over."""
+    epoch = await grant("w1")
+    await host.workflows("w1", 5)
+    replicas = [await stores() for _ in range(4)]
+
+    verdicts = await asyncio.gather(
+        *(replica.reclaims.settle([case("w1", epoch)]) for replica in replicas for _ in range(2))
+    )
+
+    outcomes = [verdict.outcome for answer in verdicts for verdict in answer]
+    assert outcomes.count(Outcome.ENDED) == 1
+    assert outcomes.count(Outcome.OVER) == 7
+    assert [kind for kind, _ in await host.outbox()] == ["worker.expired"] + ["workflow.reclaimed"] * 5
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration") == 1
+
+
+async def test_no_chunk_reaches_into_the_next_life(host: HostTables, stores: Callable[..., Any], grant: Grant) -> None:
+    """Rows that the name's next life holds are left alone by the chunks of the former life's reclaim.
+
+    Of the rows fixed for the former life, one was completed and claimed again by the next life under the same name: it
+    looks the same, RUNNING and owned by that name.
+    """
+    store = await stores(reclaim_chunk=2)
+    epoch = await grant("w1")
+    old = sorted(await host.workflows("w1", 5))
+    await store.reclaims.settle([case("w1", epoch)])
+    assert await host.count("PENDING") == 2
+    next_epoch = await grant("w1")
+    again, *rest = old[2:]
+    await host.connection.execute(
+        "UPDATE workflow_execution SET status = 'RUNNING', worker_id = 'w1', version = version + 1 WHERE id = $1::uuid",
+        again,
+    )
+    (new,) = await host.workflows("w1")
+
+    progress = Progress()
+    while True:
+        await store.reclaims.finish(progress)
+        if not progress.looked_at:
+            break
+
+    assert next_epoch > epoch
+    assert await host.state(again) == ("RUNNING", "w1")
+    assert await host.state(new) == ("RUNNING", "w1")
+    assert [await host.state(workflow) for workflow in rest] == [("PENDING", None)] * 2
+
+
+async def test_no_epoch_is_granted_before_the_former_lifes_rows_are_fixed(
+    dsn: str, host: HostTables, grant: Grant
+) -> None:
+    """A grant waits for the transaction that ends the name's former epoch."""
+    epoch = await grant("w1")
+    ending = await asyncpg.connect(dsn)
+    transaction = ending.transaction()
+    await transaction.start()
+    await ending.execute("UPDATE liveness.epoch SET ended_at = now() WHERE worker = 'w1' AND epoch = $1", epoch)
+
+    granting = asyncio.create_task(grant("w1"))
+    async with asyncio.timeout(SOON):
+        while not await host.connection.fetchval(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO liveness.epoch%'"
+        ):
+            assert not granting.done()
+    await transaction.commit()
+    await ending.close()
+
+    assert await granting > epoch
+
+
+async def test_a_grant_of_the_same_life_returns_the_same_epoch(grant: Grant) -> None:
+    """A grant whose answer was lost may be repeated."""
+    assert await grant("w1") == await grant("w1")
+
+
+async def test_work_claimed_by_a_worker_that_is_offline_is_an_orphan_for_the_sweep(
+    host: HostTables, store: Store, grant: Grant
+) -> None:
+    """A row claimed after the reclaim's snapshot is not that life's; it is found as an orphan."""
+    await host.worker("w1")
+    epoch = await grant("w1")
+    await host.workflows("w1")
+    await store.reclaims.settle([case("w1", epoch)])
+    (late,) = await host.workflows("w1", untouched_for=500.0)
+
+    await store.reclaims.finish(Progress())
+    found = await store.host.orphaned(120.0)
+
+    assert await host.state(late) == ("RUNNING", "w1")
+    assert [orphan.worker for orphan in found] == ["w1"]
+
+
+async def test_a_host_that_locks_in_the_opposite_order_never_fails(
+    dsn: str, host: HostTables, store: Store, grant: Grant
+) -> None:
+    """A host that locks the worker's row first and its work in descending order never waits for us in a circle.
+
+    Two hundred host transactions against as many reclaims of the same name: the host gets no deadlock and no timeout.
+    """
+    await host.worker("w1")
+    await host.workflows("w1", 40)
+    other = await asyncpg.connect(dsn)
+    await other.execute("SET deadlock_timeout = '10ms'")
+
+    async def hosts_work() -> int:
+        for _ in range(200):
+            async with other.transaction():
+                await other.execute("UPDATE worker SET last_heartbeat_at = now() WHERE worker_name = 'w1'")
+                for row in await other.fetch("SELECT id FROM workflow_execution ORDER BY id DESC LIMIT 5 FOR UPDATE"):
+                    await other.execute("UPDATE workflow_execution SET updated_at = now() WHERE id = $1", row["id"])
+            await other.execute(
+                "UPDATE workflow_execution SET status = 'RUNNING', worker_id = 'w1' WHERE status = 'PENDING'"
+            )
+        return 200
+
+    working = asyncio.create_task(hosts_work())
+    rounds = 0
+    while not working.done():
+        await store.reclaims.settle([case("w1", await grant("w1"))])
+        await store.reclaims.finish(Progress())
+        rounds += 1
+
+    assert await working == 200
+    assert rounds > 1
+    await other.close()
+
+
+async def test_a_row_that_the_host_locks_costs_us_no_wait(
+    dsn: str, host: HostTables, store: Store, grant: Grant
+) -> None:
+    """While the host holds the worker's row, its work goes back all the same; the row is marked OFFLINE afterwards."""
+    await host.worker("w1")
+    (workflow,) = await host.workflows("w1")
+    epoch = await grant("w1")
+    other = await asyncpg.connect(dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM worker WHERE worker_name = 'w1' FOR UPDATE")
+
+    async with asyncio.timeout(SOON):
+        await store.reclaims.settle([case("w1", epoch)])
+    assert await host.state(workflow) == ("PENDING", None)
+    assert await host.worker_status("w1") == ["ONLINE"]
+    await transaction.rollback()
+    await other.close()
+    await store.reclaims.finish(Progress())
+
+    assert await host.worker_status("w1") == ["OFFLINE"]
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration WHERE finished_at IS NULL") == 0
+
+
+async def test_a_name_that_lives_again_is_not_marked_offline_by_its_former_reclaim(
+    dsn: str, host: HostTables, store: Store, grant: Grant
+) -> None:
+    """The late part of a reclaim does not mark the worker's row when the name has begun a new life."""
+    await host.worker("w1")
+    epoch = await grant("w1")
+    other = await asyncpg.connect(dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM worker WHERE worker_name = 'w1' FOR UPDATE")
+    await store.reclaims.settle([case("w1", epoch)])
+    await transaction.rollback()
+    await other.close()
+    await grant("w1")
+
+    await store.reclaims.finish(Progress())
+
+    assert await host.worker_status("w1") == ["ONLINE"]
+
+
+async def test_a_table_that_is_locked_makes_us_wait_no_longer_than_lock_timeout(
+    dsn: str, host: HostTables, stores: Callable[..., Any], grant: Grant
+) -> None:
+    """A host that migrates its table finds our transaction gone and nothing half done."""
+    store = await stores(lock_timeout=0.05)
+    epoch = await grant("w1")
+    (workflow,) = await host.workflows("w1")
+    other = await asyncpg.connect(dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("LOCK TABLE workflow_execution IN ACCESS EXCLUSIVE MODE")
+
+    with pytest.raises(DatabaseAwayError, match="lock timeout"):
+        await store.reclaims.settle([case("w1", epoch)])
+    await transaction.rollback()
+    await other.close()
+
+    assert await host.outbox() == []
+    assert await host.state(workflow) == ("RUNNING", "w1")
+    verdicts = await store.reclaims.settle([case("w1", epoch)])
+    assert verdicts[0].outcome is Outcome.ENDED
+
+
+async def test_a_restored_backup_issues_no_epoch_again(host: HostTables, grant: Grant) -> None:
+    """Epochs issued after a backup was made are not issued again when it is restored."""
+    before = await grant("w1")
+    await host.connection.execute("UPDATE liveness.epoch SET ended_at = now()")
+    used_after_the_backup = await grant("w1")
+
+    # The restore: what came after the backup is gone.
+    await host.connection.execute("DELETE FROM liveness.epoch WHERE epoch = $1", used_after_the_backup)
+
+    assert await grant("w1") > used_after_the_backup > before
