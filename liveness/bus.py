@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
 
 import msgspec
 import structlog
@@ -83,7 +84,10 @@ class Bus:
     """One connection to NATS at a time, for ever, with the subscriptions that were asked for."""
 
     def __init__(self, url: str, name: str = "liveness", inbox_prefix: str = "_INBOX") -> None:
-        self._servers = [part.strip() for part in url.split(",") if part.strip()]
+        """`url`: one server, or several separated by commas. Raises SettingsError for what is no address."""
+        self._servers = [_checked(part.strip()) for part in url.split(",") if part.strip()]
+        if not self._servers:
+            raise SettingsError("nats_url is empty: name a server, such as nats://127.0.0.1:4222")
         self._name = name
         self._inbox_prefix = inbox_prefix
         self._sinks: list[tuple[str, Sink]] = []
@@ -112,8 +116,7 @@ class Bus:
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Wait, with back-off, for the first connection.
 
-        `on_wait` is told the cause, once per cause. Raises SettingsError for an unusable URL and CannotStartError when
-        NATS refuses us.
+        `on_wait` is told the cause, once per cause. Raises CannotStartError when NATS refuses us.
         """
         told: set[str] = set()
         wait = BACKOFF_LEAST
@@ -122,8 +125,6 @@ class Bus:
                 return await self._open()
             except nats_errors.AuthorizationError as error:
                 raise CannotStartError(f"NATS at {self._shown()} refuses us: {error}: check nats_url") from error
-            except ValueError as error:
-                raise SettingsError(f"nats_url cannot be used: {error}") from error
             except (nats_errors.Error, OSError, TimeoutError) as error:
                 cause = str(self._last_error or error)
                 if isinstance(self._last_error, nats_errors.AuthorizationError) or "Authorization" in cause:
@@ -149,7 +150,7 @@ class Bus:
     async def connect_again(self) -> None:
         """Wait for a connection, whatever stands against it: who was let in once may be let in again."""
         while True:
-            with contextlib.suppress(CannotStartError, SettingsError):
+            with contextlib.suppress(CannotStartError):
                 return await self.connect()
             await asyncio.sleep(BACKOFF_MOST * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
@@ -283,7 +284,8 @@ class Bus:
         if client is None:
             return
         client.cut()
-        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
+        # nats-py asserts that a client which is closed had come as far as connecting.
+        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError, AssertionError):
             await asyncio.wait_for(client.close(), 1.0)
 
     async def _on_error(self, error: Exception) -> None:
@@ -329,6 +331,18 @@ class Bus:
     def _shown(self) -> str:
         # Without user and password.
         return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._servers)
+
+
+def _checked(server: str) -> str:
+    try:
+        address = urlsplit(server if "://" in server else f"nats://{server}")
+        usable = address.hostname is not None and (address.port is None or address.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        # Without user and password.
+        raise SettingsError(f"nats_url cannot be used: {server.rpartition('@')[2]} is no host:port")
+    return server
 
 
 def _covers(pattern: str, subject: str) -> bool:

@@ -129,6 +129,8 @@ class Database:
         level would fail instead. Raises DatabaseAwayError, DatabaseRefusedError.
         """
         with answers():
+            # Nothing is done the second time.
+            await self._pool
             async with self._pool.acquire() as connection:
                 try:
                     async with connection.transaction(isolation="read_committed"):

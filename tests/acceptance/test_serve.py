@@ -1,6 +1,6 @@
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -90,9 +90,7 @@ async def test_stops_while_it_waits_for_its_servers(serve: Serve) -> None:
     await service.stop()
 
 
-async def test_waits_for_servers_that_are_not_up_yet(
-    serve: Serve, liveness: Liveness, postgres: PostgresServer, tmp_path: Path
-) -> None:
+async def test_waits_for_servers_that_are_not_up_yet(serve: Serve, liveness: Liveness, tmp_path: Path) -> None:
     """A service that starts before its servers lives, says what it waits for, and works when they are up."""
     own_postgres, own_nats = PostgresServer(tmp_path / "own-postgres"), NatsServer(tmp_path / "own-nats")
     try:
@@ -175,7 +173,7 @@ async def test_wrong_password(liveness: Liveness, host: HostTables, locked_role:
     ids=["role", "database"],
 )
 async def test_role_or_database_that_does_not_exist(
-    liveness: Liveness, dsn: str, dsn_of: "type[str]", complaint: str
+    liveness: Liveness, dsn: str, dsn_of: Callable[[str], str], complaint: str
 ) -> None:
     """A role or a database that does not exist ends the service with one line that names it."""
     line = refused(await liveness("serve", postgres_dsn=dsn_of(dsn)))

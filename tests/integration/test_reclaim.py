@@ -122,10 +122,13 @@ async def test_kind_queue_and_count_are_told(host: HostTables, store: Store, gra
     (workflow,) = await host.workflows("w1")
     await store.reclaims.settle([case("w1", await grant("w1"))])
     await host.connection.execute("UPDATE workflow_execution SET status = 'RUNNING', worker_id = 'w2'")
+    (first_time,) = await host.workflows("w2")
 
     await store.reclaims.settle([case("w2", await grant("w2"))])
 
-    told = [msgspec.json.decode(event.data) for event in await store.outbox.pending(0, 10) if event.subject == workflow]
+    events = [(event.subject, msgspec.json.decode(event.data)) for event in await store.outbox.pending(0, 10)]
+    told = [data for subject, data in events if subject == workflow]
+    assert [data["reclaim_count"] for subject, data in events if subject == first_time] == [1]
     assert [event["reclaim_count"] for event in told] == [1, 2]
     assert [event["former_worker"] for event in told] == ["w1", "w2"]
     assert {(event["kind"], event["queue"]) for event in told} == {("invoice", "billing")}

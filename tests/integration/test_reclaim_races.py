@@ -62,6 +62,27 @@ async def test_a_completion_that_rolls_back_is_put_back_on_the_next_pass(
     assert await host.outbox() == [("worker.expired", "w1"), ("workflow.reclaimed", held)]
 
 
+async def test_a_row_that_stays_locked_is_not_given_up(dsn: str, host: HostTables, store: Store, grant: Grant) -> None:
+    """However many passes find it locked, the first that does not takes it."""
+    epoch = await grant("w1")
+    (held,) = await host.workflows("w1")
+    worker = await asyncpg.connect(dsn)
+    transaction = worker.transaction()
+    await transaction.start()
+    await worker.execute("SELECT FROM workflow_execution FOR UPDATE")
+    await store.reclaims.settle([case("w1", epoch)])
+    for _ in range(3):
+        progress = Progress()
+        await store.reclaims.finish(progress)
+        assert (progress.items, progress.looked_at, progress.unfinished) == (0, 1, 1)
+    await transaction.rollback()
+    await worker.close()
+
+    await store.reclaims.finish(Progress())
+
+    assert await host.state(held) == ("PENDING", None)
+
+
 async def test_an_epoch_ends_once_whoever_reports_it(
     host: HostTables, stores: Callable[..., Any], grant: Grant
 ) -> None:

@@ -1,0 +1,130 @@
+"""The schema `liveness`: created, upgraded, refused."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from liveness.errors import CannotStartError, DatabaseAwayError
+from liveness.settings import Settings
+from liveness.store import Database, Store, migrate, migrations
+from liveness.store.migrations import known_migrations
+
+
+@pytest.fixture
+async def database(empty_dsn: str) -> Any:
+    """An empty database."""
+    opened = Database(empty_dsn)
+    await opened.connect()
+    yield opened
+    await opened.close()
+
+
+async def test_migrating_twice_changes_nothing(database: Database) -> None:
+    """The second time there is nothing to do."""
+    first = await migrate(database, "public")
+    second = await migrate(database, "public")
+
+    assert first.applied == [f"{one.version:04d}_{one.name}" for one in known_migrations()]
+    assert second.applied == []
+
+
+async def test_two_that_migrate_at_once_take_turns(empty_dsn: str) -> None:
+    """One applies, the others find it done."""
+    databases = [Database(empty_dsn) for _ in range(4)]
+
+    done = await asyncio.gather(*(migrate(one, "public", host_tables=True) for one in databases))
+    for one in databases:
+        await one.close()
+
+    assert sorted(len(one.applied) for one in done) == [0, 0, 0, len(known_migrations())]
+
+
+async def test_a_migration_that_fails_leaves_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one transaction."""
+    broken = migrations.Migration(99, "broken", 1, "CREATE TABLE liveness.half (); SELECT nonsense")
+    monkeypatch.setattr(migrations, "known_migrations", lambda: [*known_migrations(), broken])
+
+    with pytest.raises(Exception, match="nonsense"):
+        await migrate(database, "public")
+
+    rows = await database.fetch("SELECT to_regclass('liveness.migration') AS found")
+    assert rows[0]["found"] is None
+
+
+async def test_host_tables_are_created_only_when_asked_for(database: Database) -> None:
+    """And what is there is left as it is."""
+    await migrate(database, "flow")
+    rows = await database.fetch("SELECT to_regclass('flow.worker') AS found")
+    assert rows[0]["found"] is None
+    await migrate(database, "flow", host_tables=True)
+    await database.fetch("INSERT INTO flow.worker (worker_name) VALUES ('w1')")
+
+    await migrate(database, "flow", host_tables=True)
+
+    rows = await database.fetch("SELECT count(*) AS workers FROM flow.worker")
+    assert rows[0]["workers"] == 1
+
+
+async def test_a_newer_schema_is_not_migrated(database: Database) -> None:
+    """An old `migrate` refuses, naming both versions."""
+    await migrate(database, "public")
+    await database.fetch("INSERT INTO liveness.migration (version, name, compatible_from) VALUES (77, 'later', 1)")
+
+    with pytest.raises(CannotStartError, match="version 77, newer than the 1"):
+        await migrate(database, "public")
+
+
+@pytest.mark.parametrize(("compatible_from", "works"), [(1, True), (2, False)])
+async def test_a_newer_schema_is_served_if_it_says_so(
+    dsn: str,
+    settings: Callable[..., Settings],
+    compatible_from: int,
+    works: bool,  # noqa: FBT001
+) -> None:
+    """A replica may stay while a newer one has migrated, as long as the schema is compatible with it."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(
+        "INSERT INTO liveness.migration (version, name, compatible_from) VALUES (2, 'later', $1)", compatible_from
+    )
+    await connection.close()
+    database = Database(dsn)
+
+    try:
+        if works:
+            await Store.open(database, settings())
+        else:
+            with pytest.raises(CannotStartError, match="upgrade liveness"):
+                await Store.open(database, settings())
+    finally:
+        await database.close()
+
+
+async def test_what_is_missing_is_named(dsn: str, empty_dsn: str, settings: Callable[..., Settings]) -> None:
+    """The schema, a table, a column; each with the way out."""
+    connection = await asyncpg.connect(dsn)
+    database, empty = Database(dsn), Database(empty_dsn)
+
+    with pytest.raises(CannotStartError, match="has not been created: run `liveness migrate`"):
+        await Store.open(empty, settings())
+    await connection.execute("ALTER TABLE task_execution DROP COLUMN updated_at")
+    with pytest.raises(CannotStartError, match=r"public\.task_execution has no column updated_at"):
+        await Store.open(database, settings())
+    await connection.execute("DROP TABLE task_execution")
+    with pytest.raises(CannotStartError, match=r"there is no table public\.task_execution"):
+        await Store.open(database, settings())
+
+    await connection.close()
+    await database.close()
+    await empty.close()
+
+
+async def test_an_away_database_is_an_error_of_its_own() -> None:
+    """Try again later, says the type."""
+    database = Database("postgresql://postgres@127.0.0.1:1/nothing")
+
+    with pytest.raises(DatabaseAwayError):
+        await database.fetch("SELECT 1")
+    await database.close()

@@ -1,0 +1,387 @@
+"""The whole service in this process, on real servers: from a heartbeat to an event."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import asyncpg
+import msgspec
+import nats as nats_py
+import pytest
+from nats.aio.client import Client
+
+from liveness.client import Event, events
+from liveness.embedded import NatsServer, PostgresServer
+from liveness.messages import WorkflowReclaimed
+from liveness.service import Service
+from liveness.settings import Settings, load
+from liveness.store import Database, migrate
+from tests.conftest import SOON, HostTables
+
+Serve = Callable[..., Awaitable[Service]]
+
+
+@pytest.fixture
+async def serve(nats: NatsServer, settings: Callable[..., Settings]) -> AsyncIterator[Serve]:
+    """Start services on the fresh servers; all are stopped at the end."""
+    async with AsyncExitStack() as stack:
+
+        async def started(**overrides: Any) -> Service:
+            service, stop = Service(settings(nats_url=nats.url, **overrides)), asyncio.Event()
+            running = asyncio.create_task(service.run(stop))
+
+            async def end() -> None:
+                stop.set()
+                await running
+
+            stack.push_async_callback(end)
+            waiting = asyncio.create_task(service.started.wait())
+            await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            if running.done():
+                running.result()
+            return service
+
+        yield started
+
+
+@pytest.fixture
+async def client(nats: NatsServer) -> AsyncIterator[Client]:
+    """A plain client: a worker that knows nothing of this project."""
+    connected = await nats_py.connect(nats.url)
+    yield connected
+    await connected.close()
+
+
+@pytest.fixture
+async def news(nats: NatsServer) -> AsyncIterator["News"]:
+    """Everything that subscribers receive, in its order."""
+    listening = News(nats.url)
+    yield listening
+    await listening.close()
+
+
+class News:
+    """A durable subscriber, read from the moment it is first asked."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stack = AsyncExitStack()
+        self._source: Any = None
+
+    async def next(self) -> Event:
+        """Wait for the next event."""
+        if self._source is None:
+            self._source = await self._stack.enter_async_context(aclosing(events(self._url, durable="test")))
+        async with asyncio.timeout(SOON):
+            event: Event = await anext(self._source)
+        return event
+
+    async def until(self, event_type: str) -> Event:
+        """Wait for the next event of this type."""
+        while (event := await self.next()).type != event_type:
+            pass
+        return event
+
+    async def close(self) -> None:
+        """Stop reading."""
+        await self._stack.aclose()
+
+
+async def ask(client: Client, verb: str, **request: Any) -> Any:
+    """Ask the service as a command does."""
+    reply = await client.request(f"liveness.api.{verb}", msgspec.json.encode(request), timeout=SOON)
+    return msgspec.json.decode(reply.data)
+
+
+async def beat(client: Client, worker: str, **fields: Any) -> None:
+    """Publish one heartbeat, and see that the server has it."""
+    await client.publish(f"liveness.heartbeat.{worker}", msgspec.json.encode(fields) if fields else b"")
+    await client.flush()
+
+
+async def test_a_worker_that_falls_silent_loses_its_work(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """From its only heartbeat to the event that a subscriber receives."""
+    await host.worker("w1")
+    (workflow,) = await host.workflows("w1")
+    await serve(heartbeat_timeout=60.0)
+    await beat(client, "w2")
+    await ask(client, "status")
+    (other,) = await host.workflows("w2")
+    await beat(client, "w1", ttl=1, incarnation="a")
+
+    # w1 was restored with the default ttl: that promise is kept.
+    status = {worker["worker"]: worker for worker in (await ask(client, "status"))["workers"]}
+    assert status["w1"]["ttl"] == 60.0
+    assert status["w1"]["running"] == 1
+    await beat(client, "w3", ttl=1, incarnation="c")
+    (of_w3,) = await host.workflows("w3")
+
+    event = await news.until("workflow.reclaimed")
+
+    assert isinstance(event.data, WorkflowReclaimed)
+    assert (event.data.workflow_id, event.data.former_worker, event.data.incarnation) == (of_w3, "w3", "c")
+    assert await host.state(of_w3) == ("PENDING", None)
+    assert await host.state(workflow) == ("RUNNING", "w1")
+    assert await host.state(other) == ("RUNNING", "w2")
+
+
+async def test_a_goodbye_gives_the_work_back_at_once(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """Without waiting for any ttl, even when it follows the first beat immediately."""
+    await serve()
+    await host.worker("w1")
+    (workflow,) = await host.workflows("w1")
+    await beat(client, "w1", ttl=60, incarnation="a")
+    await client.publish("liveness.goodbye.w1", b'{"incarnation": "a"}')
+
+    event = await news.until("workflow.reclaimed")
+
+    assert isinstance(event.data, WorkflowReclaimed)
+    assert (event.data.workflow_id, event.data.reason) == (workflow, "released")
+    assert await host.worker_status("w1") == ["OFFLINE"]
+
+
+async def test_a_worker_that_beats_again_lives_again(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """Under a new epoch, ONLINE again, told to subscribers and to the worker itself."""
+    await host.worker("w1")
+    await serve(heartbeat_timeout=1.0)
+    told: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def take(message: Any) -> None:
+        told.put_nowait(message.data)
+
+    await client.subscribe("liveness.superseded.w1", cb=take)
+    await beat(client, "w1", incarnation="a")
+    ended = await news.until("worker.expired")
+    await beat(client, "w1", incarnation="a")
+    recovered = await news.until("worker.recovered")
+
+    async with asyncio.timeout(SOON):
+        superseded = msgspec.json.decode(await told.get())
+    former, new = msgspec.to_builtins(ended.data), msgspec.to_builtins(recovered.data)
+    assert new["former_epoch"] == former["epoch"] < new["epoch"]
+    assert superseded == {"epoch": former["epoch"], "incarnation": "a", "new_epoch": new["epoch"]}
+    async with asyncio.timeout(SOON):
+        while await host.worker_status("w1") != ["ONLINE"]:
+            await ask(client, "status")
+
+
+async def test_unknown_workers_are_served_and_registered_only_if_asked(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """No host row is invented."""
+    await serve(heartbeat_timeout=1.0)
+    (workflow,) = await host.workflows("stranger")
+    await beat(client, "stranger")
+
+    event = await news.until("workflow.reclaimed")
+
+    assert event.subject == workflow
+    assert await host.worker_status("stranger") == []
+
+
+async def test_a_thousand_workers_half_of_which_fall_silent(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """Five thousand events with five thousand ids for the silent half's rows; the other half's are untouched."""
+    await host.connection.execute("INSERT INTO worker (worker_name) SELECT 'w' || n FROM generate_series(0, 999) AS n")
+    await host.connection.execute(
+        "INSERT INTO workflow_execution (worker_id, status) SELECT 'w' || n, 'RUNNING'"
+        " FROM generate_series(0, 999) AS n, generate_series(1, 10)"
+    )
+    await serve(heartbeat_timeout=3.0)
+    stop = asyncio.Event()
+
+    async def living() -> None:
+        while not stop.is_set():
+            for number in range(1, 1000, 2):
+                await client.publish(f"liveness.heartbeat.w{number}")
+            await client.flush()
+            try:
+                await asyncio.wait_for(stop.wait(), 0.5)
+            except TimeoutError:
+                continue
+
+    beating = asyncio.create_task(living())
+    received: dict[str, str] = {}
+    async with asyncio.timeout(60):
+        while len(received) < 5000:
+            event = await news.until("workflow.reclaimed")
+            assert event.id not in received
+            received[event.id] = event.subject
+    stop.set()
+    await beating
+
+    owners = await host.connection.fetch(
+        "SELECT worker_id, count(*) AS items FROM workflow_execution WHERE status = 'RUNNING' GROUP BY 1"
+    )
+    assert {row["worker_id"]: row["items"] for row in owners} == {f"w{number}": 10 for number in range(1, 1000, 2)}
+    assert await host.count("PENDING") == 5000
+    assert len(set(received.values())) == 5000
+
+
+async def test_a_restart_takes_nothing_from_the_living(
+    nats: NatsServer, host: HostTables, settings: Callable[..., Settings], serve: Serve, client: Client
+) -> None:
+    """A ttl of ten minutes, stated once, is still promised after a restart of the service."""
+    (workflow,) = await host.workflows("slow")
+    first, stop = Service(settings(nats_url=nats.url, heartbeat_timeout=1.0)), asyncio.Event()
+    running = asyncio.create_task(first.run(stop))
+    await first.started.wait()
+    await beat(client, "slow", ttl=600)
+    async with asyncio.timeout(SOON):
+        while await host.connection.fetchval("SELECT ttl FROM liveness.epoch WHERE worker = 'slow'") != 600.0:
+            await ask(client, "status")
+    stop.set()
+    await running
+
+    await serve(heartbeat_timeout=1.0)
+    worker = (await ask(client, "status"))["workers"][0]
+
+    assert (worker["worker"], worker["ttl"], worker["silent_for"]) == ("slow", 600.0, None)
+    assert worker["remaining"] > 590.0
+    assert await host.state(workflow) == ("RUNNING", "slow")
+
+
+async def test_a_reconnect_owes_everyone_a_full_ttl(nats: NatsServer, serve: Serve, client: Client) -> None:
+    """Beats may have been lost while NATS was away."""
+    service = await serve()
+    await beat(client, "w1", ttl=5)
+    await ask(client, "status")
+    parts = service.parts
+    assert parts is not None
+    lease = parts.book.get("w1")
+    assert lease is not None
+    before = parts.book.deadline(lease)
+    deaf, hears = asyncio.Event(), asyncio.Event()
+    down, up = parts.bus.on_down, parts.bus.on_up
+
+    def on_down() -> None:
+        down()
+        deaf.set()
+
+    def on_up() -> None:
+        up()
+        hears.set()
+
+    parts.bus.on_down, parts.bus.on_up = on_down, on_up
+
+    nats.kill()
+    async with asyncio.timeout(SOON):
+        await deaf.wait()
+        assert parts.hearing.deaf
+        assert service.troubles() == ["NATS: not connected, so nothing can be heard"]
+        await nats.start()
+        await hears.wait()
+
+    assert parts.book.deadline(lease) == parts.hearing.now + 5.0 > before
+
+
+async def test_the_probes_of_an_orchestrator_are_answered(serve: Serve) -> None:
+    """Alive and ready, and 404 for anything else."""
+    service = await serve()
+
+    def get(path: str) -> tuple[int, str]:
+        try:
+            with urlopen(f"http://127.0.0.1:{service.http.port}{path}") as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    assert await asyncio.to_thread(get, "/livez") == (200, "alive\n")
+    assert await asyncio.to_thread(get, "/readyz") == (200, "ready\n")
+    assert (await asyncio.to_thread(get, "/nothing"))[0] == 404
+    service._waiting_for = "Postgres: away"
+    assert await asyncio.to_thread(get, "/readyz") == (503, "Postgres: away\n")
+    service._waiting_for = None
+
+
+async def test_a_command_reclaims_only_whom_it_may(host: HostTables, serve: Serve, client: Client) -> None:
+    """The work of a worker that lives is taken with force only."""
+    await host.workflows("restored", 2)
+    await serve()
+    (workflow,) = await host.workflows("w1")
+    await host.workflows("nobody")
+    await beat(client, "w1", ttl=600)
+
+    refusal = await ask(client, "reclaim", worker="w1")
+    dry = await ask(client, "reclaim", worker="w1", dry_run=True, force=True)
+    assert "--force" in refusal["error"]
+    assert (dry["held"], dry["reclaimed"]) == (1, 0)
+    assert await host.state(workflow) == ("RUNNING", "w1")
+    forced = await ask(client, "reclaim", worker="w1", force=True)
+
+    assert (forced["held"], forced["reclaimed"]) == (1, 1)
+    assert await host.state(workflow) == ("PENDING", None)
+    # Restored because it holds work: it has a lease too, and no heartbeat.
+    assert "error" in await ask(client, "reclaim", worker="restored")
+    assert (await ask(client, "reclaim", worker="restored", force=True))["reclaimed"] == 2
+    assert (await ask(client, "reclaim", worker="nobody"))["reclaimed"] == 1
+    assert (await ask(client, "reclaim", worker="never seen"))["held"] == 0
+
+
+@pytest.mark.parametrize("payload", [b"{", b'{"worker": 7}', b"\xff", b"[]"])
+async def test_a_nonsensical_request_is_answered(serve: Serve, client: Client, payload: bytes) -> None:
+    """With an error that says which request it was."""
+    await serve()
+
+    reply = await client.request("liveness.api.reclaim", payload, timeout=SOON)
+
+    assert "the request reclaim does not decode" in msgspec.json.decode(reply.data)["error"]
+
+
+async def test_what_lapses_while_postgres_is_away_is_settled_when_it_is_back(
+    tmp_path: Path, nats: NatsServer, client: Client
+) -> None:
+    """Nothing is forgotten, and a worker that beats before the verdict keeps its work."""
+    postgres = PostgresServer(tmp_path / "postgres", durable=True)
+    await postgres.start()
+    database = Database(postgres.dsn)
+    await migrate(database, "public", host_tables=True)
+    await database.close()
+    made, _ = load({}, postgres_dsn=postgres.dsn, nats_url=nats.url, http_listen="127.0.0.1:0", heartbeat_timeout=1.0)
+    service, stop = Service(made), asyncio.Event()
+    running = asyncio.create_task(service.run(stop))
+    await service.started.wait()
+    parts = service.parts
+    assert parts is not None
+    connection = await asyncpg.connect(postgres.dsn)
+    await beat(client, "dead")
+    await beat(client, "alive")
+    async with asyncio.timeout(SOON):
+        while await connection.fetchval("SELECT count(*) FROM liveness.epoch") < 2:
+            await ask(client, "status")
+    for name in ("dead", "alive"):
+        await connection.execute("INSERT INTO workflow_execution (worker_id, status) VALUES ($1, 'RUNNING')", name)
+    connection.terminate()
+    postgres.kill()
+    async with asyncio.timeout(SOON):
+        while len(parts.book.endings) < 2:
+            await ask(client, "status")
+        assert parts.book.endings.keys() == {"dead", "alive"}
+        await beat(client, "alive", ttl=600)
+        while "alive" in parts.book.endings:
+            await ask(client, "status")
+        await postgres.start()
+        host = HostTables(await asyncpg.connect(postgres.dsn))
+        while parts.book.endings:
+            await ask(client, "status")
+
+    owners = await host.connection.fetch("SELECT worker_id, status FROM workflow_execution ORDER BY worker_id")
+    assert [(row["worker_id"], row["status"]) for row in owners] == [("alive", "RUNNING"), (None, "PENDING")]
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration") == 1
+    await host.connection.close()
+    stop.set()
+    await running
+    await postgres.stop()
