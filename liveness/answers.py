@@ -4,50 +4,55 @@ Every answer is a JSON object; one with `error` says in a line why nothing was d
 """
 
 from collections.abc import Mapping
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
+
+from liveness.messages import Seconds
 
 # Workers in one answer: far below what makes an answer too large for a NATS message of 1 MiB.
 PAGE = 500
+
+Count = Annotated[int, Meta(ge=0)]
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`status`: which page of the workers, in the order of their remaining time."""
 
-    offset: int = 0
-    limit: int = PAGE
+    offset: Annotated[int, Meta(ge=0, description="Behind so many workers.")] = 0
+    limit: Annotated[int, Meta(ge=0, description="So many workers at most.")] = PAGE
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker as the book sees it. Durations in seconds."""
+    """One worker as the book sees it."""
 
     worker: str
-    # live, lapsed (waiting for the verdict), or ending (proof was given).
-    state: str
+    state: Annotated[
+        Literal["live", "lapsed", "ending"],
+        Meta(description="lapsed: silent too long, waits for the verdict; ending: proof was given."),
+    ]
     incarnation: str | None
-    epoch: int | None
-    ttl: float
-    remaining: float
-    # Since its last heartbeat; None if this service has heard none.
-    silent_for: float | None
-    # Pieces of work it holds in the database.
-    running: int
+    epoch: Annotated[int, Meta(description="None until Postgres has issued it.")] | None
+    ttl: Seconds
+    remaining: Annotated[float, Meta(ge=0, description="Seconds until its lease lapses if nothing is heard.")]
+    silent_for: Annotated[float, Meta(description="Seconds since its last heartbeat; None: none heard yet.")] | None
+    running: Annotated[int, Meta(ge=0, description="Pieces of work it holds in the database.")]
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The service as it sees itself."""
 
     version: str
-    mode: str
-    # Empty when everything works; else what does not, a line each.
-    troubles: list[str]
-    hearing: bool
-    uptime: float
-    leases: int
-    wanting: int
-    ending: int
-    outbox: int | None
-    outbox_oldest: float | None
+    mode: Literal["act", "observe"]
+    troubles: Annotated[list[str], Meta(description="What does not work, a line each; empty when ready.")]
+    hearing: Annotated[bool, Meta(description="Whether heartbeats can be heard now.")]
+    uptime: Seconds
+    leases: Count
+    wanting: Annotated[int, Meta(ge=0, description="Leases that wait for an epoch.")]
+    ending: Annotated[int, Meta(ge=0, description="Leases that wait for a verdict.")]
+    outbox: Annotated[int, Meta(ge=0, description="Events that are not published yet.")] | None
+    outbox_oldest: Annotated[float, Meta(ge=0, description="Seconds the oldest of them has waited.")] | None
     counts: Mapping[str, int]
     workers: list[WorkerStatus]
 
@@ -55,28 +60,44 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`sweep`: look through the database now."""
 
+    dry_run: Annotated[bool, Meta(description="Only say what would be taken.")] = False
+
+
+class Swept(msgspec.Struct, kw_only=True):
+    """What a sweep found and did. Names by find."""
+
     dry_run: bool = False
+    lapsed: Annotated[
+        list[str], Meta(description="Leases that ran out while a command without a running service listened.")
+    ] = []
+    stale: Annotated[list[str], Meta(description="Up in the registry, silent for too long.")] = []
+    orphaned: Annotated[list[str], Meta(description="Not up, and owner of RUNNING work that nobody touches.")] = []
+    too_early: Annotated[list[str], Meta(description="Not listened for long enough yet.")] = []
+    ambiguous: Annotated[
+        dict[str, str], Meta(description="Name to the reason why nobody can say whose work it is.")
+    ] = {}
+    ownerless: Annotated[Mapping[str, int], Meta(description="RUNNING rows without an owner, by kind of work.")] = {}
+    ended: Annotated[int, Meta(ge=0, description="Lives ended.")] = 0
+    items: Annotated[int, Meta(ge=0, description="Pieces of work put back.")] = 0
 
 
 class ReclaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`reclaim`: give the work of one worker back, on the operator's word."""
 
     worker: str
-    dry_run: bool = False
-    # Even if the worker holds a lease that has not lapsed.
-    force: bool = False
+    dry_run: Annotated[bool, Meta(description="Only say what would be taken.")] = False
+    force: Annotated[bool, Meta(description="Even if the worker holds a lease that has not lapsed.")] = False
 
 
 class ReclaimAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What `reclaim` did: `heard` is what is known of the worker, in a line."""
+    """What `reclaim` did."""
 
     worker: str
-    heard: str
+    heard: Annotated[str, Meta(description="What is known of the worker, in a line.")]
     dry_run: bool
-    # Pieces of work the worker held, and of those the ones put back.
-    held: int
-    reclaimed: int
-    epoch: int | None
+    held: Annotated[int, Meta(ge=0, description="Pieces of work the worker held.")]
+    reclaimed: Annotated[int, Meta(ge=0, description="Pieces of work put back.")]
+    epoch: Annotated[int, Meta(description="The epoch that ended; None if none did.")] | None
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,22 +4,29 @@ The running service uses it, and so do the commands that have to act when no ser
 """
 
 import asyncio
+import contextlib
 import time
+
+import structlog
 
 from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
+from liveness.errors import CannotStartError
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.grants import Grants
 from liveness.hearing import Hearing
 from liveness.intake import Intake
 from liveness.leases import LeaseTable
+from liveness.messages import EVENT_TYPES
 from liveness.relay import Relay
 from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.subjects import Subjects, event_subject
 from liveness.sweep import Sweep
+
+log = structlog.get_logger("liveness.assembly")
 
 # The longest time between two looks at the book. A lease cannot begin and lapse within it, since min_ttl is longer.
 LOOK_SECONDS = 0.25
@@ -46,7 +53,7 @@ class Assembly:
         self._lives_wait, self._endings_wait, self._rest_waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.news_waits = asyncio.Event()
 
-        self.grants = Grants(book=self.book, store=store, settings=settings, publish=bus.publish)
+        self.grants = Grants(book=self.book, store=store, settings=settings, publish=bus.publish, clock=self.clock)
         self.expiry = Expiry(
             book=self.book,
             hearing=self.hearing,
@@ -76,7 +83,7 @@ class Assembly:
             Round("grants", self._grant, lambda: GRANT_SECONDS, self._lives_wait),
             Round("expiry", self.expiry.run_once, self._until_next_look, self._endings_wait),
             Round("finish", self._finish, lambda: self._finish_seconds, self._rest_waits),
-            Round("relay", self.relay.run_once, lambda: OUTBOX_SECONDS, self.news_waits),
+            Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.news_waits),
             Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval),
         ]
         # Mode observe touches nothing of the host's.
@@ -98,14 +105,27 @@ class Assembly:
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
-        types = ("workflow.reclaimed", "task.reclaimed", "worker.expired", "worker.released", "worker.recovered")
-        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in types]
+        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
 
     async def _grant(self) -> None:
         await self.grants.run_once()
         if self.book.endings:
             # A life that ended before it had its epoch can be settled now.
             self._endings_wait.set()
+
+    async def ensure_stream(self) -> None:
+        """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""
+        settings = self.settings
+        for doubt in await self.bus.ensure_stream(
+            settings.events_stream, self.event_subjects, settings.events_max_age, settings.events_max_bytes
+        ):
+            log.warning("stream_doubtful", doubt=doubt)
+
+    async def _relay(self) -> None:
+        if (await self.relay.run_once()).complaint is not None and self.bus.connected:
+            # Perhaps somebody deleted the stream.
+            with contextlib.suppress(CannotStartError):
+                await self.ensure_stream()
 
     async def _finish(self) -> None:
         finished = await self.finish.run_once()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from liveness.errors import DatabaseRefusedError
+from liveness.apart import apart
 from liveness.hearing import Hearing
 from liveness.leases import Ending, Lease, LeaseTable
 from liveness.store import Store
@@ -84,39 +84,24 @@ class Expiry:
         done = Expired()
         async with self._one_at_a_time:
             for start in range(0, len(workers), BATCH):
-                await self._settle(workers[start : start + BATCH], done)
+                batch = await self._without_ambiguous(workers[start : start + BATCH])
+                for worker, error in await apart(batch, lambda some: self._offer(some, done)):
+                    self._refused_until[worker] = self._now() + REFUSED_PAUSE
+                    done.refused += 1
+                    log.error("reclaim_refused", worker=worker, cause=str(error))
         return done
 
-    async def _settle(self, workers: Sequence[str], done: Expired) -> None:
-        workers = await self._without_ambiguous(workers)
+    async def _offer(self, workers: Sequence[str], done: Expired) -> None:
         now = self._now()
         cases = [
             case_of(lease, lease.ending, now, self._hearing)
             for worker in workers
             if (lease := self._book.endings.get(worker)) is not None and lease.ending is not None
         ]
-        if not cases:
-            return
-        try:
-            verdicts = await self._store.reclaims.settle(cases)
-        except DatabaseRefusedError as error:
-            await self._settle_halves(cases, error, done)
-            return
-        for verdict in verdicts:
-            self._take(verdict, done)
-        self._on_ended()
-
-    async def _settle_halves(self, cases: Sequence[Case], error: DatabaseRefusedError, done: Expired) -> None:
-        # One that Postgres refuses must not hold up the others of its batch.
-        if len(cases) == 1:
-            worker = cases[0].worker
-            self._refused_until[worker] = self._now() + REFUSED_PAUSE
-            done.refused += 1
-            log.error("reclaim_refused", worker=worker, epoch=cases[0].epoch, cause=str(error))
-            return
-        names = [case.worker for case in cases]
-        await self._settle(names[: len(names) // 2], done)
-        await self._settle(names[len(names) // 2 :], done)
+        if cases:
+            for verdict in await self._store.reclaims.settle(cases):
+                self._take(verdict, done)
+            self._on_ended()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
         # A name that we never heard and that differs only in case from one that lives may be that one's.
@@ -187,8 +172,6 @@ def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:
         case "operator":
             return "an operator ended it"
         case _ if silent_for is None:
-            return (
-                f"nothing was heard of it since this service began to listen {listened:.3f} s ago; ttl {ending.ttl:g} s"
-            )
+            return f"nothing was heard of it in {listened:.3f} s of listening; ttl {ending.ttl:g} s"
         case _:
             return f"no heartbeat for {silent_for:.3f} s of hearing; ttl {ending.ttl:g} s"

@@ -1,6 +1,8 @@
 """The duty that tells Postgres of lives: new ones get an epoch, changes are kept, recoveries are told.
 
-None of it happens per heartbeat: a life wants an epoch once, and what changes in it is written in one batch a round.
+None of it happens per heartbeat: a life wants an epoch once, and what changes in it is written in one batch a round. A
+life whose epoch was just issued counts as changed, too, if it was heard: what has to be told of it then is told until
+Postgres has taken it.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
+from liveness.apart import apart
 from liveness.leases import Lease, LeaseTable
 from liveness.messages import Superseded
 from liveness.settings import Settings
@@ -22,6 +25,10 @@ BATCH = 1_000
 RANKED_AT_ONCE = 20_000
 
 
+# Seconds after which a life that Postgres refused is offered again: somebody has to mend something first.
+REFUSED_PAUSE = 30.0
+
+
 class Granted(msgspec.Struct):
     """What one round did."""
 
@@ -30,57 +37,71 @@ class Granted(msgspec.Struct):
 
 
 class Grants:
-    """Grants epochs. `publish` sends a message on the bus, at most once."""
+    """Grants epochs. `publish` sends a message on the bus, at most once; `clock` is the loop's monotonic time."""
 
     def __init__(
-        self, *, book: LeaseTable, store: Store, settings: Settings, publish: Callable[[str, bytes], Awaitable[bool]]
+        self,
+        *,
+        book: LeaseTable,
+        store: Store,
+        settings: Settings,
+        publish: Callable[[str, bytes], Awaitable[bool]],
+        clock: Callable[[], float],
     ) -> None:
         self._book = book
         self._store = store
         self._publish = publish
+        self._clock = clock
         self._subjects = Subjects(settings.subject_prefix)
         self._register = settings.register_unknown_workers and settings.mode == "act"
+        self._refused_until: dict[str, float] = {}
 
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
-        while self._book.wanting:
-            done.granted += await self.grant(await self._first_in_line())
-        if self._book.changed:
-            await self._update(list(self._book.changed.values()), done)
+        self._refused_until = {name: at for name, at in self._refused_until.items() if at > self._clock()}
+        while wanting := [lease for name, lease in self._book.wanting.items() if name not in self._refused_until]:
+            await self.grant(await self._first_in_line(wanting))
+            done.granted += 1
+        changed = [lease for lease in self._book.changed.values() if lease.epoch is not None]
+        for start in range(0, len(changed), BATCH):
+            await self._update(changed[start : start + BATCH])
+            done.updated += 1
         return done
 
-    async def _first_in_line(self) -> list[Lease]:
-        wanting = list(self._book.wanting.values())[:RANKED_AT_ONCE]
-        if len(wanting) > BATCH:
-            known = await self._store.epochs.known([lease.worker for lease in wanting])
-            wanting.sort(key=lambda lease: lease.worker not in known)
-        return wanting[:BATCH]
+    async def grant(self, leases: Sequence[Lease]) -> None:
+        """Have epochs issued for these leases. Raises DatabaseAwayError."""
+        for lease, error in await apart(leases, self._grant):
+            self._refused_until[lease.worker] = self._clock() + REFUSED_PAUSE
+            log.error("grant_refused", worker=lease.worker, cause=str(error))
 
-    async def grant(self, leases: Sequence[Lease]) -> int:
-        """Have epochs issued for these leases; return how many. Raises DatabaseAwayError."""
-        asked = {lease.worker: lease for lease in leases}
+    async def _first_in_line(self, wanting: Sequence[Lease]) -> Sequence[Lease]:
+        if len(wanting) <= BATCH:
+            return wanting
+        looked_at = list(wanting[:RANKED_AT_ONCE])
+        known = await self._store.epochs.known([lease.worker for lease in looked_at])
+        looked_at.sort(key=lambda lease: lease.worker not in known)
+        return looked_at[:BATCH]
+
+    async def _grant(self, leases: Sequence[Lease]) -> None:
         granted = await self._store.epochs.grant(_life(lease) for lease in leases)
         for worker, epoch in granted.items():
             self._book.granted(worker, epoch)
-        heard = {worker: epoch for worker, epoch in granted.items() if asked[worker].last_beat is not None}
-        if self._register and heard:
+
+    async def _update(self, leases: Sequence[Lease]) -> None:
+        # A life that ends has nothing to be kept.
+        current = [lease for lease in leases if lease.ending is None]
+        written = {lease.worker: (lease.incarnation, lease.stated) for lease in current}
+        heard = {lease.worker: lease.epoch for lease in current if lease.epoch is not None}
+        for lease, error in await apart(current, lambda some: self._store.epochs.update(_life(one) for one in some)):
+            log.error("update_refused", worker=lease.worker, cause=str(error))
+        if self._register:
             await self._store.host.register(list(heard))
         await self._recover(heard)
-        return len(granted)
-
-    async def _update(self, leases: Sequence[Lease], done: Granted) -> None:
-        # A life that ends has nothing to be kept, and one that wants an epoch brings its fields along.
-        current = [lease for lease in leases if lease.epoch is not None and lease.ending is None]
-        written = {lease.worker: (lease.incarnation, lease.stated) for lease in current}
-        await self._store.epochs.update(_life(lease) for lease in current)
-        done.updated += len(current)
-        heard = {lease.worker: lease.epoch for lease in current if lease.epoch is not None}
         for lease in leases:
             # What changed again while this was being written stays for the next round.
             if written.get(lease.worker, (lease.incarnation, lease.stated)) == (lease.incarnation, lease.stated):
                 self._book.changed.pop(lease.worker, None)
-        await self._recover(heard)
 
     async def _recover(self, heard: dict[str, int]) -> None:
         recoveries = await self._store.epochs.recover(heard) if heard else []

@@ -98,8 +98,9 @@ def rounded_ttl(ttl: float) -> float:
 class LeaseTable:
     """The leases of all workers, by name.
 
-    `wanting` holds the leases that have no epoch yet, `changed` those whose ttl, incarnation or having been heard
-    at all is newer than what Postgres knows, `endings` those that wait for a verdict; each in order of arrival.
+    `wanting` holds the leases that have no epoch yet, `changed` those of which Postgres has to be told something (their
+    ttl, their incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in
+    order of arrival.
     """
 
     def __init__(self, default_ttl: float) -> None:
@@ -195,6 +196,8 @@ class LeaseTable:
         lease = self.wanting.pop(worker, None)
         if lease is not None:
             lease.epoch = epoch
+            if lease.last_beat is not None:
+                self.changed[worker] = lease
 
     def lapse(self, now: float) -> list[Lease]:
         """Mark every lease whose deadline is not after `now`, and return them in the order of their deadlines."""

@@ -28,6 +28,13 @@ Incarnation = Annotated[
         description="Opaque text made by the worker at its start; a new one means that the former process is over.",
     ),
 ]
+Instant = Annotated[
+    str, Meta(description="RFC 3339, UTC, by Postgres' clock.", extra_json_schema={"format": "date-time"})
+]
+Epoch = Annotated[int, Meta(ge=0, description="Issued by Postgres for each life of a name; it only grows.")]
+Reason = Annotated[
+    str, Meta(description="lapsed, released, died, restarted, stale, orphaned or operator; more may come.")
+]
 Seconds = Annotated[float, Meta(ge=0, description="A duration in seconds.")]
 
 
@@ -55,8 +62,10 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     incarnation: Incarnation | None = None
-    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)] | None = None
-    signal: Annotated[int, Meta(ge=1, le=64)] | None = None
+    exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, description="With which the process ended.")] | None = (
+        None
+    )
+    signal: Annotated[int, Meta(ge=1, le=64, description="By which the process was ended.")] | None = None
 
     @property
     def reason(self) -> Literal["released", "died"]:
@@ -67,26 +76,23 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told on `<prefix>.superseded.<worker>`: `epoch` is over; stop, drop its work."""
 
-    epoch: int
+    epoch: Epoch
     incarnation: str | None
-    new_epoch: int
+    new_epoch: Epoch
 
 
 class WorkReclaimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What every `*.reclaimed` event says of one piece of work. Instants are RFC 3339 by Postgres' clock."""
+    """What every `*.reclaimed` event says of one piece of work."""
 
     kind: str | None
     queue: str | None
     former_worker: str
     incarnation: str | None
-    epoch: int
-    reason: Annotated[
-        str,
-        Meta(description="lapsed, released, died, restarted, stale, orphaned or operator; more may come."),
-    ]
-    last_heartbeat_at: str | None
-    lapsed_at: str | None
-    reclaimed_at: str
+    epoch: Epoch
+    reason: Reason
+    last_heartbeat_at: Instant | None
+    lapsed_at: Instant | None
+    reclaimed_at: Instant
     reclaim_count: Annotated[int, Meta(ge=1, description="How often this piece of work was reclaimed so far.")]
 
 
@@ -107,12 +113,12 @@ class WorkerEnded(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     incarnation: str | None
-    epoch: int
-    reason: str
+    epoch: Epoch
+    reason: Reason
     ttl: Seconds
-    last_heartbeat_at: str | None
-    lapsed_at: str | None
-    expired_at: str
+    last_heartbeat_at: Instant | None
+    lapsed_at: Instant | None
+    expired_at: Instant
 
 
 class WorkerRecovered(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,12 +126,12 @@ class WorkerRecovered(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     incarnation: str | None
-    epoch: int
+    epoch: Epoch
     former_incarnation: str | None
-    former_epoch: int
-    former_reason: str
-    expired_at: str
-    recovered_at: str
+    former_epoch: Epoch
+    former_reason: Reason
+    expired_at: Instant
+    recovered_at: Instant
 
 
 EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered
@@ -145,11 +151,11 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     specversion: Literal["1.0"] = "1.0"
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: str
+    id: Annotated[str, Meta(description="The same for every delivery of this event.")]
+    source: Annotated[str, Meta(description="The subject prefix of the service.")]
+    type: Annotated[str, Meta(description="What happened; the NATS subject without its prefix.")]
+    subject: Annotated[str, Meta(description="To whom: the id of the work, or the worker's name.")]
+    time: Annotated[Instant, Meta(description="When it was committed.")]
     datacontenttype: Literal["application/json"] = "application/json"
     data: msgspec.Raw
 

@@ -98,13 +98,7 @@ class Service:
         # First everybody who may live, then the ears: a beat always finds the lease that it renews.
         await restore(book=parts.book, hearing=parts.hearing, store=store, default_ttl=self.settings.heartbeat_timeout)
         await self._bus.connect(self._told("NATS"))
-        for doubt in await self._bus.ensure_stream(
-            self.settings.events_stream,
-            parts.event_subjects,
-            self.settings.events_max_age,
-            self.settings.events_max_bytes,
-        ):
-            log.warning("stream_doubtful", doubt=doubt)
+        await parts.ensure_stream()
         return parts
 
     def _told(self, whom: str) -> Callable[[str], None]:

@@ -6,11 +6,11 @@ that is in the book (the way out decides on those), nothing before it has itself
 nothing that is ambiguous. What is left of its belief by then is checked again by the reclaim's own statements.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import msgspec
 import structlog
 
+from liveness.answers import Swept
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
@@ -22,24 +22,6 @@ log = structlog.get_logger("liveness.sweep")
 
 # Names that one transaction ends: as many as the way out does, for the same reason.
 BATCH = 500
-
-
-class Swept(msgspec.Struct, kw_only=True):
-    """What a sweep found and did. Names by find; `items` counts the work that went back."""
-
-    dry_run: bool = False
-    # Leases that ran out while a command without a running service listened.
-    lapsed: list[str] = []
-    stale: list[str] = []
-    orphaned: list[str] = []
-    # Not listened for long enough yet.
-    too_early: list[str] = []
-    # Name to the reason why nobody can say whose work it is.
-    ambiguous: dict[str, str] = {}
-    # RUNNING rows without an owner, by kind of work.
-    ownerless: Mapping[str, int] = {}
-    ended: int = 0
-    items: int = 0
 
 
 class Sweep:

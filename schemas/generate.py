@@ -17,9 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest
+from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Superseded
-from liveness.sweep import Swept
 
 FOLDER: Final = Path(__file__).resolve().parent / "messages"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import click
 
-from liveness.answers import ReclaimAnswer, ReclaimRequest
+from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
 from liveness.errors import LivenessError, NoServiceError
@@ -14,7 +14,6 @@ from liveness.reclaim import reclaim
 from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.store import Database, Store
-from liveness.sweep import Swept
 
 CONNECT_SECONDS = 5.0
 # How often a listening command looks at the clock.
@@ -104,11 +103,8 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
 
 async def publish(parts: Assembly) -> None:
     """Publish what is in the outbox now; what cannot be published stays for the service."""
-    settings = parts.settings
     try:
-        await parts.bus.ensure_stream(
-            settings.events_stream, parts.event_subjects, settings.events_max_age, settings.events_max_bytes
-        )
+        await parts.ensure_stream()
         await parts.relay.run_once()
     except LivenessError as error:
         click.echo(f"liveness: the events wait in the outbox: {error}", err=True)

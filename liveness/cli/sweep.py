@@ -4,13 +4,12 @@ import asyncio
 
 import click
 
-from liveness.answers import SweepRequest
+from liveness.answers import SweepRequest, Swept
 from liveness.cli.alone import sweep_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for
 from liveness.errors import NoServiceError
 from liveness.settings import Settings
-from liveness.sweep import Swept
 
 
 async def run(settings: Settings, *, dry_run: bool) -> Swept:

@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 
 from liveness.client import events
+from liveness.demo.worker import COMPLETIONS
 from liveness.errors import LivenessError
 from liveness.messages import WorkflowReclaimed
 
@@ -24,13 +25,6 @@ TTL = 2.0
 STORY_SECONDS = 28.0
 LOOK_SECONDS = 0.02
 
-TABLE = """
-    CREATE TABLE demo_completion (
-        workflow_id uuid NOT NULL,
-        worker text NOT NULL,
-        completed_at timestamptz NOT NULL DEFAULT clock_timestamp()
-    )
-"""
 ENQUEUE = "INSERT INTO workflow_execution (kind, queue) SELECT 'demo', 'default' FROM generate_series(1, $1)"
 # A workflow that the victim has only just begun, once everybody has completed something.
 JUST_CLAIMED = """
@@ -78,7 +72,7 @@ class Story:
         connection = await asyncpg.connect(self._dsn)
         try:
             async with asyncio.timeout(STORY_SECONDS):
-                await connection.execute(TABLE)
+                await connection.execute(COMPLETIONS)
                 await connection.execute(ENQUEUE, WORKFLOWS)
                 self._say(f"{WORKFLOWS} workflows are PENDING")
                 watching = asyncio.create_task(self._watch_events())

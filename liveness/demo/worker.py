@@ -13,6 +13,14 @@ import asyncpg
 
 from liveness import Heartbeater
 
+# Who completed what: more than one row for a workflow would mean that it was done twice.
+COMPLETIONS = """
+    CREATE TABLE IF NOT EXISTS demo_completion (
+        workflow_id uuid NOT NULL,
+        worker text NOT NULL,
+        completed_at timestamptz NOT NULL DEFAULT clock_timestamp()
+    )
+"""
 CLAIM = """
     UPDATE workflow_execution
     SET status = 'RUNNING', worker_id = $1, version = version + 1, updated_at = now()
@@ -43,6 +51,10 @@ async def work(name: str, nats_url: str, postgres_dsn: str, ttl: float) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     connection = await asyncpg.connect(postgres_dsn)
+    async with connection.transaction():
+        # IF NOT EXISTS alone fails when two create the table at the same moment.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('demo_completion'))")
+        await connection.execute(COMPLETIONS)
     async with Heartbeater(nats_url, worker=name, ttl=ttl, interval=ttl / 5):
         while not stop.is_set():
             workflow = await connection.fetchval(CLAIM, name)

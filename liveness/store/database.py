@@ -23,7 +23,7 @@ POOL_SIZE = 6
 CONNECT_SECONDS = 5.0
 # A reclaim of a full chunk takes well under a second; what takes this long hangs. asyncpg waits as long again for its
 # cancellation to be answered.
-COMMAND_SECONDS = 15.0
+COMMAND_SECONDS = 30.0
 # The first wait for a server that is not up yet, and the longest.
 BACKOFF_LEAST, BACKOFF_MOST = 0.2, 5.0
 # How often the connection that listens is asked whether it still lives: a dead one is silent.

@@ -153,9 +153,7 @@ class Reclaims:
 
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
-        await connection.execute(
-            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed
-        )
+        await connection.execute(self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed)
         # Wakes the relay when this transaction commits, and not before.
         await connection.execute("SELECT pg_notify('liveness_outbox', '')")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest
+from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.errors import MessageError
 from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Superseded, decode_goodbye, decode_heartbeat
-from liveness.sweep import Swept
 from tests.contract.conftest import example_paths, message_of, name_of, read, validator
 
 

@@ -376,16 +376,23 @@ async def test_restart_while_waiting(nats_server: NatsServer, publisher: Publish
         assert (await first).id == "1"
 
 
-async def test_restart_while_working(nats_server: NatsServer, publisher: Publisher) -> None:
+@pytest.mark.parametrize("crash", [False, True])
+async def test_restart_while_working(nats_server: NatsServer, publisher: Publisher, *, crash: bool) -> None:
     """An event that is worked on over a restart is finished by the reader that has it."""
     await publisher.reclaimed(1)
     async with asyncio.timeout(SECONDS), aclosing(events(nats_server.url, durable="d", ack_wait=3600)) as news:
         assert (await soon(news)).id == "1"
-        nats_server.kill()
+        if crash:
+            nats_server.kill()
+        else:
+            await nats_server.stop()
         await nats_server.start()
         await publisher.client.flush()
         await publisher.reclaimed(2)
         second = await soon(news)
+        if crash and second.id == "1":
+            # A crash may cost the server the memory of having delivered it.
+            second = await soon(news)
         assert (second.id, second.deliveries) == ("2", 1)
         assert await publisher.finished() == 1
 

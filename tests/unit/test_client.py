@@ -134,6 +134,8 @@ def test_unknown_event_is_a_dict() -> None:
         b"\xff\xfe",
         b"{}",
         b"[" * 100_000,
+        msgspec.json.encode(ENVELOPE | {"type": "worker.promoted", "data": None}).replace(b"null", b"[" * 100_000),
+        msgspec.json.encode(ENVELOPE).replace(b'"w1"', b'"\xff"'),
         msgspec.json.encode(ENVELOPE | {"data": {}}),
         msgspec.json.encode(ENVELOPE | {"type": "worker.promoted", "data": 1}),
         msgspec.json.encode(ENVELOPE | {"specversion": "2.0"}),

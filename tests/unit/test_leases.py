@@ -16,9 +16,10 @@ def book() -> LeaseTable:
 
 
 def granted(book: LeaseTable, worker: str, now: float = 0.0, epoch: int = 1, ttl: float | None = 10.0) -> None:
-    """Let `worker` beat for the first time and be granted an epoch."""
+    """Let `worker` beat for the first time and be granted an epoch, of which Postgres knows all."""
     book.beat(worker, now, ttl=ttl)
     book.granted(worker, epoch)
+    book.changed.pop(worker)
 
 
 def lapsed(book: LeaseTable, now: float) -> list[str]:
@@ -239,6 +240,16 @@ def test_a_restored_lease_is_owed_a_full_ttl(book: LeaseTable) -> None:
     assert lapsed(book, 15.0) == ["w"]
 
 
+def test_a_life_that_was_heard_and_granted_is_news(book: LeaseTable) -> None:
+    """Postgres has to be asked whether the name has recovered; of a life not heard there is nothing to tell."""
+    book.beat("heard", 0.0)
+    book.restore("unheard", 0.0, 10.0)
+    book.granted("heard", 1)
+    book.granted("unheard", 2)
+
+    assert list(book.changed) == ["heard"]
+
+
 def test_the_first_beat_of_a_restored_lease_is_news(book: LeaseTable) -> None:
     """It may be the recovery of a worker that was given up."""
     book.restore("w", 0.0, ttl=10.0, epoch=7)
@@ -284,6 +295,7 @@ def test_a_new_incarnation_becomes_the_known_one(book: LeaseTable) -> None:
     """The life goes on, nothing is taken, and Postgres is to be told."""
     book.beat("w", 0.0, incarnation="a")
     book.granted("w", 1)
+    book.changed.clear()
     book.beat("w", 1.0, incarnation="b")
 
     lease = book.get("w")
