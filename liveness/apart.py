@@ -1,4 +1,4 @@
-"""One that Postgres refuses must not hold up the others of its batch: halve the batch until it stands alone."""
+"""One that Postgres refuses must not hold up the others of its batch."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
@@ -7,13 +7,18 @@ from liveness.errors import DatabaseRefusedError
 
 Item = TypeVar("Item")
 
+# Seconds after which what was refused is offered again. Usually somebody has to mend something first; and where two
+# transactions only met at a bad moment, it is not long.
+PAUSE = 10.0
+
 
 async def apart(
     items: Sequence[Item], act: Callable[[Sequence[Item]], Awaitable[object]]
 ) -> list[tuple[Item, DatabaseRefusedError]]:
     """Do `act` with all of `items`, in as few batches as it takes, and return those refused, each with its error.
 
-    `act` has to be all or nothing. Its other errors come through.
+    A batch that is refused is halved until the guilty one stands alone. `act` has to be all or nothing; its other
+    errors come through.
     """
     try:
         await act(items)
@@ -23,3 +28,23 @@ async def apart(
         half = len(items) // 2
         return [*await apart(items[:half], act), *await apart(items[half:], act)]
     return []
+
+
+class Refusals:
+    """The names that are not offered again just now. `clock` is the loop's monotonic time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def __contains__(self, name: str) -> bool:
+        if name not in self._until:
+            return False
+        if self._until[name] > self._clock():
+            return True
+        del self._until[name]
+        return False
+
+    def add(self, name: str) -> None:
+        """Let `name` wait."""
+        self._until[name] = self._clock() + PAUSE

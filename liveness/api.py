@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -77,8 +78,7 @@ class Api:
     async def _status(self, request: StatusRequest) -> StatusAnswer:
         parts = self._parts
         now = parts.hearing.advance(parts.clock())
-        leases = sorted(parts.book, key=lambda lease: (_remaining(parts, lease, now), lease.worker))
-        page = leases[request.offset : request.offset + min(request.limit, PAGE)]
+        page = list(islice(parts.book.soonest(), request.offset, request.offset + min(request.limit, PAGE)))
         troubles = list(self._troubles())
         running: Mapping[str, int] = {}
         outbox, oldest = None, None

@@ -28,7 +28,8 @@ from liveness.sweep import Sweep
 
 log = structlog.get_logger("liveness.assembly")
 
-# The longest time between two looks at the book. A lease cannot begin and lapse within it, since min_ttl is longer.
+# The longest time between two looks at the book. Usually the next deadline comes first; a lease that begins and lapses
+# in between is found so much late at worst.
 LOOK_SECONDS = 0.25
 # Between two rounds of grants that nothing has woken: for what an outage left undone.
 GRANT_SECONDS = 1.0

@@ -244,10 +244,17 @@ class Bus:
         await self._discard()
 
     async def _open(self) -> None:
-        await self._discard()
         self._last_error = None
-        client = _Client()
-        self._client = client
+        self._client = client = _Client()
+        try:
+            await self._set_up(client)
+        except BaseException:
+            await self._discard()
+            raise
+        self._up.set()
+        self.on_up()
+
+    async def _set_up(self, client: _Client) -> None:
         async with asyncio.timeout(CONNECT_SECONDS * (len(self._servers) + 1)):
             await client.connect(
                 servers=self._servers,
@@ -263,10 +270,9 @@ class Bus:
             )
             for subject, sink in self._sinks:
                 await client.subscribe(subject, cb=_delivering(sink))
-            # The answer comes behind the server's having taken the subscriptions.
-            await client.flush(timeout=CONNECT_SECONDS)
-        self._up.set()
-        self.on_up()
+            await _echo(client)
+        if "permissions violation for subscription" in str(self._last_error).lower():
+            raise CannotStartError(f"NATS at {self._shown()} refuses us: {self._last_error}: check its permissions")
 
     async def _watch(self) -> str:
         client = self._client
@@ -293,6 +299,8 @@ class Bus:
         if isinstance(error, nats_errors.SlowConsumerError):
             self.faults["dropped"] = self.faults.get("dropped", 0) + 1
             self.on_drop()
+        elif self.connected:
+            log.warning("nats_error", error=str(error))
 
     async def _ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
@@ -331,6 +339,19 @@ class Bus:
     def _shown(self) -> str:
         # Without user and password.
         return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._servers)
+
+
+async def _echo(client: Client) -> None:
+    """Return when the server has taken, or refused, every subscription made so far.
+
+    `flush()` would not do: nats-py writes its PING ahead of commands that still wait to be sent, so that the answer may
+    come before the server has seen them. A message to ourselves comes behind them.
+    """
+    inbox = client.new_inbox()
+    subscription = await client.subscribe(inbox)
+    await client.publish(inbox)
+    await subscription.next_msg(timeout=CONNECT_SECONDS)
+    await subscription.unsubscribe()
 
 
 def _checked(server: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from liveness.apart import apart
+from liveness.apart import Refusals, apart
 from liveness.hearing import Hearing
 from liveness.leases import Ending, Lease, LeaseTable
 from liveness.store import Store
@@ -25,8 +25,6 @@ BATCH = 500
 # A beat in the registry counts as somebody else's only if it is this much younger (seconds) than the last one that we
 # heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
 CHECKPOINT_SLACK = 1.0
-# Seconds after which a case that Postgres refused is offered again: somebody has to mend something first.
-REFUSED_PAUSE = 10.0
 
 
 class Expired(msgspec.Struct):
@@ -58,7 +56,7 @@ class Expiry:
         self._clock = clock
         self._on_new_life = on_new_life
         self._on_ended = on_ended
-        self._refused_until: dict[str, float] = {}
+        self._refusals = Refusals(clock)
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
 
@@ -69,13 +67,11 @@ class Expiry:
         """
         for lease in self._book.lapse(self._now()):
             log.info("lease_lapsed", worker=lease.worker, epoch=lease.epoch, ttl=lease.ttl)
-        if self._refused_until:
-            self._refused_until = {name: at for name, at in self._refused_until.items() if at > self._now()}
         # A life without an epoch waits for its grant.
         due = [
             worker
             for worker, lease in self._book.endings.items()
-            if lease.epoch is not None and worker not in self._refused_until
+            if lease.epoch is not None and worker not in self._refusals
         ]
         return await self.settle(due)
 
@@ -86,7 +82,7 @@ class Expiry:
             for start in range(0, len(workers), BATCH):
                 batch = await self._without_ambiguous(workers[start : start + BATCH])
                 for worker, error in await apart(batch, lambda some: self._offer(some, done)):
-                    self._refused_until[worker] = self._now() + REFUSED_PAUSE
+                    self._refusals.add(worker)
                     done.refused += 1
                     log.error("reclaim_refused", worker=worker, cause=str(error))
         return done
@@ -105,7 +101,14 @@ class Expiry:
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
         # A name that we never heard and that differs only in case from one that lives may be that one's.
-        unheard = [worker for worker in workers if (at := self._book.get(worker)) is not None and at.last_beat is None]
+        unheard = [
+            worker
+            for worker in workers
+            if (lease := self._book.endings.get(worker)) is not None
+            and lease.ending is not None
+            and not lease.ending.proof
+            and lease.last_beat is None
+        ]
         ambiguous = await self._store.host.ambiguous(unheard)
         for worker, other in ambiguous.items():
             log.warning("name_ambiguous", worker=worker, other=other)

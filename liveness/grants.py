@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from liveness.apart import apart
+from liveness.apart import Refusals, apart
 from liveness.leases import Lease, LeaseTable
 from liveness.messages import Superseded
 from liveness.settings import Settings
@@ -25,12 +25,8 @@ BATCH = 1_000
 RANKED_AT_ONCE = 20_000
 
 
-# Seconds after which a life that Postgres refused is offered again: somebody has to mend something first.
-REFUSED_PAUSE = 30.0
-
-
 class Granted(msgspec.Struct):
-    """What one round did."""
+    """What one round did, in lives."""
 
     granted: int = 0
     updated: int = 0
@@ -51,29 +47,28 @@ class Grants:
         self._book = book
         self._store = store
         self._publish = publish
-        self._clock = clock
         self._subjects = Subjects(settings.subject_prefix)
         self._register = settings.register_unknown_workers and settings.mode == "act"
-        self._refused_until: dict[str, float] = {}
+        self._refusals = Refusals(clock)
 
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
-        self._refused_until = {name: at for name, at in self._refused_until.items() if at > self._clock()}
-        while wanting := [lease for name, lease in self._book.wanting.items() if name not in self._refused_until]:
-            await self.grant(await self._first_in_line(wanting))
-            done.granted += 1
+        while wanting := [lease for name, lease in self._book.wanting.items() if name not in self._refusals]:
+            done.granted += await self.grant(await self._first_in_line(wanting))
         changed = [lease for lease in self._book.changed.values() if lease.epoch is not None]
         for start in range(0, len(changed), BATCH):
             await self._update(changed[start : start + BATCH])
-            done.updated += 1
+        done.updated = len(changed)
         return done
 
-    async def grant(self, leases: Sequence[Lease]) -> None:
-        """Have epochs issued for these leases. Raises DatabaseAwayError."""
-        for lease, error in await apart(leases, self._grant):
-            self._refused_until[lease.worker] = self._clock() + REFUSED_PAUSE
+    async def grant(self, leases: Sequence[Lease]) -> int:
+        """Have epochs issued for these leases; return for how many that went well. Raises DatabaseAwayError."""
+        refused = await apart(leases, self._grant)
+        for lease, error in refused:
+            self._refusals.add(lease.worker)
             log.error("grant_refused", worker=lease.worker, cause=str(error))
+        return len(leases) - len(refused)
 
     async def _first_in_line(self, wanting: Sequence[Lease]) -> Sequence[Lease]:
         if len(wanting) <= BATCH:

@@ -23,6 +23,7 @@ once per ttl (0.55 us each, half a second of work when the million come due toge
 """
 
 import enum
+import heapq
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -261,6 +262,14 @@ class LeaseTable:
             self.endings.pop(worker, None)
             self._link(lease, since, self._line(lease.stated))
 
+    def soonest(self) -> Iterator[Lease]:
+        """Go through all leases, those that are ending first, then in the order of their deadlines.
+
+        The book must not change meanwhile. The cost follows how far one goes.
+        """
+        yield from self.endings.values()
+        yield from heapq.merge(*map(_walk, self._lines.values()), key=self.deadline)
+
     def extend(self, now: float) -> None:
         """Give every live lease a full ttl from `now`: beats may have been lost before it."""
         self._extended_at = max(self._extended_at, now)
@@ -313,6 +322,8 @@ class LeaseTable:
 
     def _revive(self, lease: Lease, now: float) -> None:
         lease.ending = None
+        # What had changed in it was not worth telling while it was about to end.
+        self.changed[lease.worker] = lease
         self.endings.pop(lease.worker, None)
         self._link(lease, now, self._line(lease.stated))
 
@@ -389,6 +400,13 @@ def _new_line(ttl: float) -> _Line:
     )  # fmt: skip
     end.previous = end.next = end
     return _Line(ttl=ttl, end=end)
+
+
+def _walk(line: _Line) -> Iterator[Lease]:
+    lease = line.end.next
+    while lease is not line.end:
+        yield lease
+        lease = lease.next
 
 
 def _cut(lease: Lease) -> None:

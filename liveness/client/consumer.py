@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js import errors as js_errors
 
@@ -58,6 +59,7 @@ class Consumer:
         self._subjects = sorted(subjects)
         self._ack_wait = ack_wait
         self._bound: Link | None = None
+        self._subscription: Subscription | None = None
         self._inbox = ""
         self._pulls = 0
         # None in between says that the connection is lost.
@@ -134,6 +136,10 @@ class Consumer:
         """Settle the last message, give back what came after it, and end the connection."""
         if unsettled is not None:
             await self.settle(unsettled, verdict)
+        link = self._connection.link
+        if link is not None and link is self._bound and self._subscription is not None:
+            # What the server still gave to our last pull would otherwise be nobody's until `ack_wait` is over.
+            await link.hush(self._subscription, PATIENCE_SECONDS)
         for message in self._left_over():
             await self.settle(message, NAK)
         await self._connection.close()
@@ -175,7 +181,7 @@ class Consumer:
         for message in left:
             arrived.put_nowait(message)
         self._inbox = link.new_inbox()
-        await link.subscribe(f"{self._inbox}.*", cb=self._take)
+        self._subscription = await link.subscribe(f"{self._inbox}.*", cb=self._take)
         link.lost.add_done_callback(lambda _: arrived.put_nowait(None))
         self._bound = link
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 
 # For each step of connecting (TCP, greeting, answer): a server that takes longer is as good as away.
 STEP_SECONDS: Final = 2
@@ -75,6 +76,17 @@ class Link(Client):
         if not answered.done():
             cause = self.fault or "closed" if self.lost.done() else f"no answer within {seconds:g} s"
             raise ConnectionError(str(cause))
+
+    async def hush(self, subscription: Subscription, seconds: float) -> None:
+        """Unsubscribe, and return once all that the server had sent until then was given to the callback.
+
+        Raises ConnectionError when the server does not answer within `seconds`.
+        """
+        await self._send_unsubscribe(subscription._id)  # noqa: SLF001 - unsubscribe() throws away what arrives meanwhile
+        await asyncio.sleep(0)
+        await self.answer(seconds)
+        while subscription.pending_msgs:  # noqa: ASYNC110 - nobody tells when a queue of nats-py is empty
+            await asyncio.sleep(0)
 
     def cut(self) -> None:
         """End the connection without waiting; what was not sent yet is not sent any more."""

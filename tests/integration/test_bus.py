@@ -151,6 +151,21 @@ async def test_a_server_that_refuses_us_is_named(tmp_path: Path) -> None:
     await server.stop()
 
 
+async def test_a_server_that_does_not_let_us_listen_is_named(tmp_path: Path) -> None:
+    """Connected and deaf would look like a world in which everybody has died."""
+    user = '{ user: "a", password: "b", permissions: { subscribe: "_INBOX.>" } }'
+    server = NatsServer(tmp_path / "deaf", config=f"authorization {{ users: [{user}] }}")
+    await server.start()
+    bus = Bus(server.url.replace("nats://", "nats://a:b@"))
+    bus.subscribe("liveness.heartbeat.>", lambda *_: None)
+
+    with pytest.raises(CannotStartError, match=r"liveness\.heartbeat"):
+        await bus.connect()
+    assert not bus.connected
+    await bus.close()
+    await server.stop()
+
+
 async def test_a_server_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> None:
     """And the cause is told once."""
     server = NatsServer(tmp_path / "late")

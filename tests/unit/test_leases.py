@@ -313,6 +313,17 @@ def test_the_next_deadline_is_that_of_the_first_lease(book: LeaseTable) -> None:
     assert book.next_deadline() == 13.0
 
 
+def test_leases_can_be_gone_through_by_their_deadlines(book: LeaseTable) -> None:
+    """Those that are ending first, whatever line the others stand in."""
+    granted(book, "ending", now=0.0, ttl=1.0)
+    book.lapse(1.0)
+    granted(book, "third", now=1.0, ttl=30.0)
+    granted(book, "first", now=2.0, ttl=5.0)
+    granted(book, "second", now=3.0, ttl=5.0)
+
+    assert [lease.worker for lease in book.soonest()] == ["ending", "first", "second", "third"]
+
+
 def test_who_was_heard_since_a_moment(book: LeaseTable) -> None:
     """Those with a shortened ttl included, restored ones that were not heard excluded."""
     granted(book, "old", now=0.0)

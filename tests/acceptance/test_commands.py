@@ -1,0 +1,270 @@
+import asyncio
+import re
+from typing import Any
+
+import asyncpg
+import pytest
+from nats.aio.client import Client
+
+from .conftest import Gate, HostTables, Liveness, Serve, beating, eventually, of_type, published
+from .test_serve import free_port
+
+COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim"}
+# A service that looks by itself only once, at its start, so that a test sees what a command did.
+RARELY = 3600
+
+
+async def epochs(host: HostTables) -> Any:
+    """Return the open epoch of each worker."""
+    rows = await host.connection.fetch("SELECT worker, epoch FROM liveness.epoch WHERE ended_at IS NULL")
+    return {row["worker"]: row["epoch"] for row in rows}
+
+
+async def test_migrate_twice(liveness: Liveness, empty_dsn: str) -> None:
+    """The second migration finds nothing to do, and the reference tables come only when asked for."""
+    first = await liveness("migrate", postgres_dsn=empty_dsn)
+    assert first.code == 0
+    assert re.fullmatch(r"schema liveness is at version \d+: applied 0001_initial.*\n", first.out)
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        there = "SELECT to_regclass('public.worker') IS NOT NULL"
+        assert not await connection.fetchval(there)
+
+        second = await liveness("migrate", "--host-tables", "--json", postgres_dsn=empty_dsn)
+        assert second.code == 0
+        assert second.answer["applied"] == []
+        assert await connection.fetchval(there)
+        await connection.execute("INSERT INTO worker (worker_name) VALUES ('A')")
+
+        third = await liveness("migrate", "--host-tables", postgres_dsn=empty_dsn)
+        assert third.code == 0
+        assert "nothing to do" in third.out
+        assert await connection.fetchval("SELECT count(*) FROM worker") == 1
+    finally:
+        await connection.close()
+
+
+async def test_two_migrations_at_once(liveness: Liveness, empty_dsn: str) -> None:
+    """Of two migrations that run at the same time both succeed, and one does the work."""
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        # Both have begun before either can go on: they meet at the table of migrations.
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("CREATE SCHEMA liveness")
+        both = [
+            asyncio.create_task(liveness("migrate", "--host-tables", "--json", postgres_dsn=empty_dsn))
+            for _ in range(2)
+        ]
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'liveness' AND wait_event_type = 'Lock'"
+        )
+        await eventually(lambda: connection.fetchval(waiting), lambda count: count == len(both))
+        await transaction.rollback()
+        answers = [await one for one in both]
+    finally:
+        await connection.close()
+    assert [one.code for one in answers] == [0, 0]
+    applied = sorted((one.answer["applied"] for one in answers), key=len)
+    assert applied[0] == []
+    assert applied[1][0] == "0001_initial"
+
+
+async def test_help(liveness: Liveness) -> None:
+    """Every command explains itself."""
+    overview = await liveness("--help")
+    assert overview.code == 0
+    listed = set(re.findall(r"^  ([a-z]+)  ", overview.out.partition("Commands:")[2], re.MULTILINE))
+    assert listed >= COMMANDS
+    for name in sorted(listed):
+        ran = await liveness(name, "--help")
+        assert (ran.code, ran.err) == (0, "")
+        assert ran.out.startswith(f"Usage: python -m liveness {name} ")
+        # A sentence, not only the options.
+        assert re.search(r"^  [A-Z].*\.$", ran.out, re.MULTILINE), ran.out
+
+
+async def test_wrong_use(liveness: Liveness) -> None:
+    """Wrong use exits 2 and says what is wrong, a failure exits 1 with one line."""
+    for arguments, words in (
+        (["resurrect"], "No such command 'resurrect'"),
+        (["serve", "--loudly"], "No such option"),
+        (["reclaim"], "Missing argument 'WORKER'"),
+        (["status", "--limit", "many"], "'many' is not a valid"),
+    ):
+        ran = await liveness(*arguments)
+        assert ran.code == 2
+        assert words in ran.err
+        assert ran.out == ""
+
+    nobody = await liveness("status")
+    assert nobody.code == 1
+    assert nobody.complaint.startswith("liveness: no liveness service answers on this NATS")
+    away = await liveness("status", nats_url=f"nats://127.0.0.1:{free_port()}")
+    assert away.code == 1
+    assert away.complaint.startswith("liveness: NATS does not answer within 5 s")
+
+
+async def test_status(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:
+    """Status shows the service and each worker with what it holds, to people and as JSON."""
+    await serve(heartbeat_timeout=60, workflow_stuck_timeout=60)
+    await host.workflows("billing.1", count=3)
+    await host.tasks("billing.1", count=2)
+    async with beating(client, ["billing.1", "idle"]):
+        known = await eventually(lambda: epochs(host), lambda known: len(known) == 2)
+
+    answer = (await liveness("status", "--json")).answer
+    assert (answer["mode"], answer["troubles"], answer["hearing"]) == ("act", [], True)
+    assert (answer["leases"], answer["outbox"]) == (2, 0)
+    workers = {worker["worker"]: worker for worker in answer["workers"]}
+    assert {name: worker["running"] for name, worker in workers.items()} == {"billing.1": 5, "idle": 0}
+    for name, worker in workers.items():
+        assert (worker["state"], worker["ttl"], worker["epoch"]) == ("live", 60, known[name])
+        assert 0 < worker["remaining"] <= 60
+
+    shown = await liveness("status")
+    assert (shown.code, shown.err) == (0, "")
+    assert "ready" in shown.out.splitlines()[0]
+    assert re.search(rf"billing\.1 .* live .* 5 .* {known['billing.1']} ", shown.out)
+    assert "\x1b" not in shown.out
+
+
+async def test_sweep_with_a_service(liveness: Liveness, serve: Serve, host: HostTables) -> None:
+    """A sweep on demand is the running service's: a dry run names what it would take and takes nothing."""
+    await serve(stale_worker_check_interval=RARELY)
+    await host.worker("stale", silent_for=3600)
+    (stale,) = await host.workflows("stale")
+    (orphan,) = await host.workflows("gone", untouched_for=3600)
+
+    # Refused until the service itself has listened for a ttl.
+    dry = await eventually(lambda: liveness("sweep", "--dry-run", "--json"), lambda ran: not ran.answer["too_early"])
+    assert (dry.answer["stale"], dry.answer["orphaned"], dry.answer["ended"]) == (["stale"], ["gone"], 0)
+    shown = await liveness("sweep", "--dry-run")
+    assert (shown.code, shown.err) == (0, "")
+    assert "stale: stale\n" in shown.out
+    assert "owners of orphans: gone\n" in shown.out
+    assert "would end 2 lives; nothing was touched\n" in shown.out
+    assert await host.state(stale) == ("RUNNING", "stale")
+    assert await host.state(orphan) == ("RUNNING", "gone")
+
+    swept = await liveness("sweep")
+    assert (swept.code, swept.err) == (0, "")
+    assert "ended 2 lives, put 2 pieces of work back\n" in swept.out
+    assert await host.state(stale) == ("PENDING", None)
+    assert await host.state(orphan) == ("PENDING", None)
+    assert await host.worker_status("stale") == ["OFFLINE"]
+
+
+async def test_reclaim_with_a_service(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:
+    """The running service takes nothing of a worker that lives unless forced, and says when it was heard."""
+    await serve(heartbeat_timeout=60, workflow_stuck_timeout=60, stale_worker_check_interval=RARELY)
+    living = await host.workflows("living", count=3)
+    (silent,) = await host.workflows("silent")
+    async with beating(client, ["living"]):
+        await eventually(lambda: epochs(host), lambda known: "living" in known)
+
+        dry = await liveness("reclaim", "living", "--dry-run")
+        assert (dry.code, dry.err) == (0, "")
+        assert re.match(r"living: last heartbeat \d\.\d s ago, its lease runs \d+\.\d s more; it holds 3 ", dry.out)
+        assert dry.out.endswith("nothing was touched\n")
+
+        refused = await liveness("reclaim", "living")
+        assert (refused.code, refused.out) == (1, "")
+        assert re.match(r"liveness: living: last heartbeat \d\.\d s ago, its lease runs", refused.complaint)
+        assert "--force" in refused.complaint
+        assert [await host.state(workflow) for workflow in living] == [("RUNNING", "living")] * 3
+
+    forced = await liveness("reclaim", "living", "--force", "--json")
+    assert forced.code == 0
+    assert (forced.answer["held"], forced.answer["reclaimed"]) == (3, 3)
+    assert [await host.state(workflow) for workflow in living] == [("PENDING", None)] * 3
+
+    unheard = await liveness("reclaim", "silent")
+    assert (unheard.code, unheard.err) == (0, "")
+    assert "nothing was heard of it" in unheard.out
+    assert "put 1 pieces of work back" in unheard.out
+    assert await host.state(silent) == ("PENDING", None)
+
+
+async def test_sweep_without_a_service(liveness: Liveness, host: HostTables, client: Client) -> None:
+    """Without a service a sweep listens for a ttl, says what it heard, and takes the work of the silent only."""
+    await host.worker("dead", silent_for=3600)
+    await host.worker("living", silent_for=3600)
+    (taken,) = await host.workflows("dead", untouched_for=3600)
+    (orphan,) = await host.workflows("gone", untouched_for=3600)
+    kept = await host.workflows("living", count=2, untouched_for=3600)
+    async with beating(client, ["living", "unknown"]):
+        dry = await liveness("sweep", "--dry-run", "--json")
+        assert dry.code == 0
+        assert set(dry.answer["lapsed"]) | set(dry.answer["stale"]) | set(dry.answer["orphaned"]) == {"dead", "gone"}
+        assert await host.count("RUNNING") == 4
+
+        swept = await liveness("sweep")
+    assert swept.code == 0
+    assert "no service answers: listening for 1 s\n" in swept.err
+    assert re.search(r"^heard \d+ heartbeats of 2 workers$", swept.err, re.MULTILINE)
+    assert "ended 2 lives, put 2 pieces of work back\n" in swept.out
+    assert await host.state(taken) == ("PENDING", None)
+    assert await host.state(orphan) == ("PENDING", None)
+    assert [await host.state(workflow) for workflow in kept] == [("RUNNING", "living")] * 2
+    # Nobody else would publish what it committed.
+    told = of_type(await published(client), "workflow.reclaimed")
+    assert sorted(event["subject"] for event in told) == sorted([taken, orphan])
+
+
+async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, client: Client) -> None:
+    """Without a service a reclaim listens for the worker itself, and spares one that it hears unless forced."""
+    await host.worker("living", silent_for=3600)
+    (kept,) = await host.workflows("living", untouched_for=3600)
+    (taken,) = await host.workflows("dead")
+    async with beating(client, ["living"]):
+        refused = await liveness("reclaim", "living")
+        assert (refused.code, refused.out) == (1, "")
+        assert "no service answers: listening for 1 s\n" in refused.err
+        assert re.search(r"^heard \d+ heartbeats of 1 workers$", refused.err, re.MULTILINE)
+        assert "--force" in refused.err.splitlines()[-1]
+        assert await host.state(kept) == ("RUNNING", "living")
+
+        forced = await liveness("reclaim", "living", "--force")
+        assert forced.code == 0
+        assert "put 1 pieces of work back" in forced.out
+        assert await host.state(kept) == ("PENDING", None)
+
+        dry = await liveness("reclaim", "dead", "--dry-run")
+        assert dry.code == 0
+        assert "it holds 1 pieces of work\nnothing was touched\n" in dry.out
+        assert await host.state(taken) == ("RUNNING", "dead")
+
+        dead = await liveness("reclaim", "dead")
+    assert dead.code == 0
+    assert "put 1 pieces of work back" in dead.out
+    assert await host.state(taken) == ("PENDING", None)
+    told = of_type(await published(client), "workflow.reclaimed")
+    assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(kept, "living"), (taken, "dead")]
+
+
+@pytest.mark.parametrize("arguments", [("sweep",), ("reclaim", "A")], ids=["sweep", "reclaim"])
+async def test_nothing_is_taken_by_a_command_that_cannot_hear(
+    liveness: Liveness, host: HostTables, arguments: tuple[str, ...]
+) -> None:
+    """A sweep or a reclaim without NATS takes nothing, and says why in one line."""
+    (workflow,) = await host.workflows("A", untouched_for=3600)
+    ran = await liveness(*arguments, nats_url=f"nats://127.0.0.1:{free_port()}")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.complaint.startswith("liveness: ")
+    assert await host.state(workflow) == ("RUNNING", "A")
+
+
+async def test_reclaim_does_not_wait_for_the_host(
+    liveness: Liveness, serve: Serve, host: HostTables, gate: Gate
+) -> None:
+    """A command whose service is stuck on the host's locks ends all the same, and the work comes back later."""
+    await serve(stale_worker_check_interval=RARELY, heartbeat_timeout=60, workflow_stuck_timeout=60)
+    (workflow,) = await host.workflows("A")
+    await gate.close_before("UPDATE ON workflow_execution")
+    ran = await liveness("reclaim", "A")
+    assert ran.code == 1
+    assert await host.state(workflow) == ("RUNNING", "A")
+    await gate.open()
+    assert (await liveness("reclaim", "A")).code == 0
+    assert await host.state(workflow) == ("PENDING", None)

@@ -1,0 +1,69 @@
+"""A name or row that Postgres refuses holds up nobody else."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from liveness.expiry import Expiry
+from liveness.grants import Grants
+from liveness.hearing import Hearing
+from liveness.leases import LeaseTable
+from liveness.settings import Settings
+from liveness.store import Store
+from tests.conftest import HostTables
+
+
+@pytest.fixture
+def duties(store: Store, settings: Callable[..., Settings]) -> Any:
+    """Grants and expiry over one book, with nobody to be told."""
+
+    async def publish(_subject: str, _payload: bytes) -> bool:
+        return True
+
+    book, hearing = LeaseTable(10.0), Hearing(0.0)
+    hearing.start(0.0)
+    grants = Grants(book=book, store=store, settings=settings(), publish=publish, clock=lambda: 0.0)
+    expiry = Expiry(
+        book=book,
+        hearing=hearing,
+        store=store,
+        clock=lambda: 0.0,
+        on_new_life=lambda: None,
+        on_ended=lambda: None,
+    )
+    return book, hearing, grants, expiry
+
+
+async def test_a_row_that_its_table_refuses_to_put_back_holds_up_only_its_worker(host: HostTables, duties: Any) -> None:
+    """The others of the batch are reclaimed; the refused one is kept and tried again later."""
+    book, hearing, grants, expiry = duties
+    await host.connection.execute(
+        "ALTER TABLE workflow_execution ADD CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
+    )
+    for number in range(20):
+        book.beat(f"w{number}", 0.0)
+        await host.workflows(f"w{number}")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'poison' WHERE worker_id = 'w7'")
+    await grants.run_once()
+    hearing.now = 10.0
+
+    done = await expiry.run_once()
+
+    assert (done.ended, done.refused) == (19, 1)
+    assert list(book.endings) == ["w7"]
+    assert await host.count("RUNNING", "w7") == 1
+    assert (await expiry.run_once()).refused == 0
+
+
+async def test_a_name_that_postgres_refuses_holds_up_no_grant(host: HostTables, duties: Any) -> None:
+    """Twenty lives get their epochs, the refused one waits, and the round ends."""
+    book, _, grants, _ = duties
+    await host.connection.execute("ALTER TABLE liveness.epoch ADD CHECK (worker <> 'w7')")
+    for number in range(20):
+        book.beat(f"w{number}", 0.0)
+
+    done = await grants.run_once()
+
+    assert done.granted == 19
+    assert list(book.wanting) == ["w7"]

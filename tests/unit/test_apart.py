@@ -1,0 +1,49 @@
+"""Batches of which one part is refused."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from liveness.apart import PAUSE, Refusals, apart
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError
+
+
+@pytest.mark.parametrize("guilty", [set(), {0}, {3, 4}, {9}, set(range(10))])
+async def test_only_the_guilty_are_left_out(guilty: set[int]) -> None:
+    """Everything else is done, once."""
+    done: list[int] = []
+
+    async def act(items: Sequence[int]) -> None:
+        if guilty & set(items):
+            raise DatabaseRefusedError("refused")
+        done.extend(items)
+
+    refused = await apart(range(10), act)
+
+    assert {item for item, _ in refused} == guilty
+    assert sorted(done) == sorted(set(range(10)) - guilty)
+
+
+async def test_an_outage_is_not_halved() -> None:
+    """It comes through at the first try."""
+    tries = []
+
+    async def act(items: Sequence[int]) -> None:
+        tries.append(items)
+        raise DatabaseAwayError("away")
+
+    with pytest.raises(DatabaseAwayError):
+        await apart(range(10), act)
+    assert len(tries) == 1
+
+
+def test_what_was_refused_waits() -> None:
+    """And is offered again after the pause."""
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    refusals.add("w")
+
+    assert "w" in refusals
+    assert "other" not in refusals
+    now = PAUSE
+    assert "w" not in refusals
