@@ -48,7 +48,8 @@ class Heartbeater:
 
     The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
 
-    Raises ValueError for a name, incarnation, ttl, interval or URL that cannot be used.
+    Raises ValueError for a name, incarnation, ttl, interval or URL that cannot be used, and RuntimeError when
+    it is entered a second time.
     """
 
     def __init__(

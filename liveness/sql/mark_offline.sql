@@ -28,18 +28,22 @@ marked AS (
     RETURNING l.id, l.former, l.worker, l.epoch
 ),
 gathered AS (
-    SELECT worker, epoch, count(*) AS rows, jsonb_object_agg(id::text, former) AS offlined
+    SELECT worker, epoch, jsonb_object_agg(id::text, former) AS offlined
     FROM marked
     GROUP BY worker, epoch
+),
+settled AS (
+    SELECT
+        e.worker, e.epoch, g.offlined,
+        (e.worker, e.epoch) NOT IN (SELECT m.worker, m.epoch FROM mine AS m WHERE m.id NOT IN (SELECT k.id FROM marked AS k))
+            AND NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = e.worker AND d.epoch = e.epoch)
+            AS finished
+    FROM ended AS e
+    LEFT JOIN gathered AS g USING (worker, epoch)
 )
 UPDATE liveness.expiration AS x
 SET
-    offlined = CASE WHEN g.offlined IS NULL THEN x.offlined ELSE coalesce(x.offlined, '{}') || g.offlined END,
-    finished_at = CASE
-        WHEN NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = x.worker AND d.epoch = x.epoch)
-            AND coalesce(g.rows, 0) = (SELECT count(*) FROM mine AS m WHERE m.worker = x.worker AND m.epoch = x.epoch)
-            THEN now()
-    END
-FROM ended AS e
-LEFT JOIN gathered AS g USING (worker, epoch)
-WHERE x.worker = e.worker AND x.epoch = e.epoch
+    offlined = CASE WHEN s.offlined IS NULL THEN x.offlined ELSE coalesce(x.offlined, '{}') || s.offlined END,
+    finished_at = CASE WHEN s.finished THEN now() END
+FROM settled AS s
+WHERE x.worker = s.worker AND x.epoch = s.epoch AND (s.finished OR s.offlined IS NOT NULL)

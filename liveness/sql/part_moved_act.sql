@@ -3,5 +3,7 @@ moved AS (
     SET {put_back}
     FROM taken AS t
     WHERE {id} = t.id AND {status} = $2 AND {owner} = t.worker
-    RETURNING {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch
+    RETURNING
+        {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch, t.incarnation, t.reason,
+        t.last_heartbeat_at, t.lapsed_at
 )

@@ -2,26 +2,28 @@
 -- touched since, perhaps by the name's next life: it is left alone. A row that somebody locks waits for the next pass.
 -- $1 to $7 as in reclaim_first.sql  $8, $9, $10: worker, epoch and id behind which to go on
 WITH ended AS (
-    SELECT x.*
+    SELECT
+        x.worker, x.epoch, x.incarnation, x.reason, x.untouched_for,
+        liveness.rfc3339(x.last_heartbeat_at) AS last_heartbeat_at, liveness.rfc3339(x.lapsed_at) AS lapsed_at
     FROM liveness.expiration AS x
     JOIN jsonb_to_recordset($1::jsonb) AS a (worker text, epoch bigint) USING (worker, epoch)
 ),
+looked_at AS (
+    SELECT * FROM liveness.remainder_behind($5, $8, $9, $10, $4)
+),
 due AS (
-    SELECT d.*
-    FROM liveness.remainder AS d
+    SELECT d.worker, d.epoch, d.id, d.mark, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at
+    FROM looked_at AS d
     JOIN ended AS e USING (worker, epoch)
-    WHERE d.work = $5 AND (d.worker, d.epoch, d.id) > ($8::text, $9::bigint, $10::text)
-    ORDER BY d.worker, d.epoch, d.id
-    LIMIT $4
 ),
 mine AS (
-    SELECT {id}::text AS id, d.worker, d.epoch
+    SELECT {id}::text AS id
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
     WHERE {status} = $2 AND {owner} = d.worker AND w.xmin::text = d.mark
 ),
 taken AS (
-    SELECT {id} AS id, d.worker, d.epoch
+    SELECT {id} AS id, d.worker, d.epoch, d.incarnation, d.reason, d.last_heartbeat_at, d.lapsed_at
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
     WHERE {status} = $2 AND {owner} = d.worker AND w.xmin::text = d.mark
@@ -33,14 +35,11 @@ taken AS (
 cleared AS (
     DELETE FROM liveness.remainder AS r
     USING due AS d
-    WHERE r.worker = d.worker AND r.epoch = d.epoch AND r.work = d.work AND r.id = d.id
-        AND (
-            EXISTS (SELECT FROM moved AS v WHERE v.id = d.id AND v.epoch = d.epoch)
-            OR NOT EXISTS (SELECT FROM mine AS m WHERE m.id = d.id AND m.epoch = d.epoch)
-        )
+    WHERE r.worker = d.worker AND r.epoch = d.epoch AND r.work = $5 AND r.id = d.id
+        AND (d.id IN (SELECT v.id FROM moved AS v) OR d.id NOT IN (SELECT m.id FROM mine AS m))
     RETURNING 1
 )
 SELECT
-    (SELECT count(*) FROM moved) AS items, (SELECT count(*) FROM due) AS looked_at, (SELECT count(*) FROM cleared) AS cleared,
+    (SELECT count(*) FROM moved) AS items, (SELECT count(*) FROM looked_at) AS looked_at,
     last.worker, last.epoch, last.id
-FROM (SELECT d.worker, d.epoch, d.id FROM due AS d ORDER BY d.worker DESC, d.epoch DESC, d.id DESC LIMIT 1) AS last
+FROM (SELECT d.worker, d.epoch, d.id FROM looked_at AS d ORDER BY d.worker DESC, d.epoch DESC, d.id DESC LIMIT 1) AS last

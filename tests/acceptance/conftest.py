@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
@@ -181,7 +181,7 @@ async def _start(command: Sequence[str | Path], environment: Mapping[str, str]) 
 class Liveness(Protocol):
     """Run a command of liveness with settings of one's own, and return what became of it."""
 
-    async def __call__(self, *arguments: str, **settings: object) -> Ran:
+    def __call__(self, *arguments: str, **settings: object) -> Coroutine[Any, Any, Ran]:
         """Run `liveness ARGUMENTS` to its end."""
 
 
@@ -211,9 +211,8 @@ def environment(dsn: str, nats: NatsServer) -> Callable[..., dict[str, str]]:
 
 
 @pytest.fixture
-async def liveness(environment: Callable[..., dict[str, str]]) -> AsyncIterator[Liveness]:
-    """Run commands; one that has not ended when the test has is killed."""
-    started: list[asyncio.subprocess.Process] = []
+def liveness(environment: Callable[..., dict[str, str]]) -> Liveness:
+    """Run commands; one that is not waited for any more is killed."""
 
     async def run(*arguments: str, **settings: object) -> Ran:
         process = await asyncio.create_subprocess_exec(
@@ -224,19 +223,26 @@ async def liveness(environment: Callable[..., dict[str, str]]) -> AsyncIterator[
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        started.append(process)
-        async with asyncio.timeout(SOON):
-            out, err = await process.communicate()
+        try:
+            async with asyncio.timeout(SOON):
+                out, err = await process.communicate()
+        except BaseException:
+            process.kill()
+            await process.communicate()
+            raise
         assert process.returncode is not None
         ran = Ran(process.returncode, out.decode(), err.decode())
         assert "Traceback" not in ran.err, ran.err
         return ran
 
-    yield run
-    for process in started:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
+    return run
+
+
+async def all_of(*runs: Coroutine[Any, Any, Ran]) -> list[Ran]:
+    """Run several commands at once, and return what became of each, in their order."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run) for run in runs]
+    return [task.result() for task in tasks]
 
 
 @contextlib.asynccontextmanager
@@ -323,6 +329,17 @@ async def gate(dsn: str) -> AsyncIterator[Gate]:
     connection = await asyncpg.connect(dsn)
     yield Gate(connection)
     await connection.close()
+
+
+@pytest.fixture
+async def strict_nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server that lets one user in."""
+    server = NatsServer(
+        tmp_path / "strict", config='authorization { users = [{ user: "service", password: "another" }] }'
+    )
+    await server.start()
+    yield server
+    await server.stop()
 
 
 @pytest.fixture

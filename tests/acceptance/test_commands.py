@@ -1,13 +1,14 @@
 import asyncio
+import json
 import re
 from typing import Any
 
 import asyncpg
-import pytest
 from nats.aio.client import Client
 
-from .conftest import Gate, HostTables, Liveness, Serve, beating, eventually, of_type, published
-from .test_serve import free_port
+from liveness.embedded import NatsServer
+
+from .conftest import HostTables, Liveness, Serve, all_of, beating, eventually, of_type, published
 
 COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim"}
 # A service that looks by itself only once, at its start, so that a test sees what a command did.
@@ -46,24 +47,31 @@ async def test_migrate_twice(liveness: Liveness, empty_dsn: str) -> None:
 
 async def test_two_migrations_at_once(liveness: Liveness, empty_dsn: str) -> None:
     """Of two migrations that run at the same time both succeed, and one does the work."""
-    connection = await asyncpg.connect(empty_dsn)
+    connection, watcher = await asyncpg.connect(empty_dsn), await asyncpg.connect(empty_dsn)
     try:
-        # Both have begun before either can go on: they meet at the table of migrations.
+        # Both have begun before either can go on.
         transaction = connection.transaction()
         await transaction.start()
         await connection.execute("CREATE SCHEMA liveness")
-        both = [
-            asyncio.create_task(liveness("migrate", "--host-tables", "--json", postgres_dsn=empty_dsn))
-            for _ in range(2)
-        ]
         waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'liveness' AND wait_event_type = 'Lock'"
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'liveness' AND wait_event_type = 'Lock'"
         )
-        await eventually(lambda: connection.fetchval(waiting), lambda count: count == len(both))
-        await transaction.rollback()
-        answers = [await one for one in both]
+
+        async def let_go() -> None:
+            await eventually(lambda: watcher.fetchval(waiting), lambda count: count == 2)
+            await transaction.rollback()
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(let_go())
+            migrations = [
+                group.create_task(liveness("migrate", "--host-tables", "--json", postgres_dsn=empty_dsn))
+                for _ in range(2)
+            ]
     finally:
         await connection.close()
+        await watcher.close()
+    answers = [task.result() for task in migrations]
     assert [one.code for one in answers] == [0, 0]
     applied = sorted((one.answer["applied"] for one in answers), key=len)
     assert applied[0] == []
@@ -74,10 +82,9 @@ async def test_help(liveness: Liveness) -> None:
     """Every command explains itself."""
     overview = await liveness("--help")
     assert overview.code == 0
-    listed = set(re.findall(r"^  ([a-z]+)  ", overview.out.partition("Commands:")[2], re.MULTILINE))
-    assert listed >= COMMANDS
-    for name in sorted(listed):
-        ran = await liveness(name, "--help")
+    listed = re.findall(r"^  ([a-z]+)  ", overview.out.partition("Commands:")[2], re.MULTILINE)
+    assert set(listed) >= COMMANDS
+    for name, ran in zip(listed, await all_of(*(liveness(name, "--help") for name in listed)), strict=True):
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith(f"Usage: python -m liveness {name} ")
         # A sentence, not only the options.
@@ -86,23 +93,31 @@ async def test_help(liveness: Liveness) -> None:
 
 async def test_wrong_use(liveness: Liveness) -> None:
     """Wrong use exits 2 and says what is wrong, a failure exits 1 with one line."""
-    for arguments, words in (
-        (["resurrect"], "No such command 'resurrect'"),
-        (["serve", "--loudly"], "No such option"),
-        (["reclaim"], "Missing argument 'WORKER'"),
-        (["status", "--limit", "many"], "'many' is not a valid"),
-    ):
-        ran = await liveness(*arguments)
-        assert ran.code == 2
+    wrong = {
+        ("resurrect",): "No such command 'resurrect'",
+        ("serve", "--loudly"): "No such option",
+        ("reclaim",): "Missing argument 'WORKER'",
+        ("status", "--limit", "many"): "'many' is not a valid",
+    }
+    *refused, nobody = await all_of(*(liveness(*arguments) for arguments in wrong), liveness("status"))
+    for ran, words in zip(refused, wrong.values(), strict=True):
+        assert (ran.code, ran.out) == (2, "")
         assert words in ran.err
-        assert ran.out == ""
-
-    nobody = await liveness("status")
-    assert nobody.code == 1
+    assert (nobody.code, nobody.out) == (1, "")
     assert nobody.complaint.startswith("liveness: no liveness service answers on this NATS")
-    away = await liveness("status", nats_url=f"nats://127.0.0.1:{free_port()}")
-    assert away.code == 1
-    assert away.complaint.startswith("liveness: NATS does not answer within 5 s")
+
+
+async def test_commands_that_cannot_hear(liveness: Liveness, host: HostTables, strict_nats: NatsServer) -> None:
+    """Where NATS does not let them in, commands fail with one line, and none takes anything unheard."""
+    (workflow,) = await host.workflows("A", untouched_for=3600)
+    for ran in await all_of(
+        liveness("status", nats_url=strict_nats.url),
+        liveness("sweep", nats_url=strict_nats.url),
+        liveness("reclaim", "A", "--force", nats_url=strict_nats.url),
+    ):
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.complaint.startswith(f"liveness: NATS at 127.0.0.1:{strict_nats.port} refuses us: ")
+    assert await host.state(workflow) == ("RUNNING", "A")
 
 
 async def test_status(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:
@@ -129,16 +144,21 @@ async def test_status(liveness: Liveness, serve: Serve, host: HostTables, client
     assert "\x1b" not in shown.out
 
 
-async def test_sweep_with_a_service(liveness: Liveness, serve: Serve, host: HostTables) -> None:
+async def test_sweep_with_a_service(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:
     """A sweep on demand is the running service's: a dry run names what it would take and takes nothing."""
     await serve(stale_worker_check_interval=RARELY)
     await host.worker("stale", silent_for=3600)
     (stale,) = await host.workflows("stale")
     (orphan,) = await host.workflows("gone", untouched_for=3600)
 
-    # Refused until the service itself has listened for a ttl.
-    dry = await eventually(lambda: liveness("sweep", "--dry-run", "--json"), lambda ran: not ran.answer["too_early"])
-    assert (dry.answer["stale"], dry.answer["orphaned"], dry.answer["ended"]) == (["stale"], ["gone"], 0)
+    async def looked() -> Any:
+        return json.loads((await client.request("liveness.api.sweep", b'{"dry_run": true}')).data)
+
+    # Nothing is taken before the service itself has listened for a ttl.
+    assert set((await looked())["too_early"]) == {"stale", "gone"}
+    await eventually(looked, lambda answer: not answer["too_early"])
+    dry = (await liveness("sweep", "--dry-run", "--json")).answer
+    assert (dry["stale"], dry["orphaned"], dry["ended"], dry["items"]) == (["stale"], ["gone"], 0, 0)
     shown = await liveness("sweep", "--dry-run")
     assert (shown.code, shown.err) == (0, "")
     assert "stale: stale\n" in shown.out
@@ -218,53 +238,25 @@ async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, c
     (kept,) = await host.workflows("living", untouched_for=3600)
     (taken,) = await host.workflows("dead")
     async with beating(client, ["living"]):
-        refused = await liveness("reclaim", "living")
+        refused, dry = await all_of(liveness("reclaim", "living"), liveness("reclaim", "dead", "--dry-run"))
         assert (refused.code, refused.out) == (1, "")
         assert "no service answers: listening for 1 s\n" in refused.err
         assert re.search(r"^heard \d+ heartbeats of 1 workers$", refused.err, re.MULTILINE)
         assert "--force" in refused.err.splitlines()[-1]
         assert await host.state(kept) == ("RUNNING", "living")
-
-        forced = await liveness("reclaim", "living", "--force")
-        assert forced.code == 0
-        assert "put 1 pieces of work back" in forced.out
-        assert await host.state(kept) == ("PENDING", None)
-
-        dry = await liveness("reclaim", "dead", "--dry-run")
         assert dry.code == 0
         assert "it holds 1 pieces of work\nnothing was touched\n" in dry.out
         assert await host.state(taken) == ("RUNNING", "dead")
 
         dead = await liveness("reclaim", "dead")
-    assert dead.code == 0
-    assert "put 1 pieces of work back" in dead.out
-    assert await host.state(taken) == ("PENDING", None)
+        assert dead.code == 0
+        assert "put 1 pieces of work back" in dead.out
+        assert await host.state(taken) == ("PENDING", None)
+        assert await host.state(kept) == ("RUNNING", "living")
+
+        forced = await liveness("reclaim", "living", "--force")
+    assert forced.code == 0
+    assert "put 1 pieces of work back" in forced.out
+    assert await host.state(kept) == ("PENDING", None)
     told = of_type(await published(client), "workflow.reclaimed")
-    assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(kept, "living"), (taken, "dead")]
-
-
-@pytest.mark.parametrize("arguments", [("sweep",), ("reclaim", "A")], ids=["sweep", "reclaim"])
-async def test_nothing_is_taken_by_a_command_that_cannot_hear(
-    liveness: Liveness, host: HostTables, arguments: tuple[str, ...]
-) -> None:
-    """A sweep or a reclaim without NATS takes nothing, and says why in one line."""
-    (workflow,) = await host.workflows("A", untouched_for=3600)
-    ran = await liveness(*arguments, nats_url=f"nats://127.0.0.1:{free_port()}")
-    assert (ran.code, ran.out) == (1, "")
-    assert ran.complaint.startswith("liveness: ")
-    assert await host.state(workflow) == ("RUNNING", "A")
-
-
-async def test_reclaim_does_not_wait_for_the_host(
-    liveness: Liveness, serve: Serve, host: HostTables, gate: Gate
-) -> None:
-    """A command whose service is stuck on the host's locks ends all the same, and the work comes back later."""
-    await serve(stale_worker_check_interval=RARELY, heartbeat_timeout=60, workflow_stuck_timeout=60)
-    (workflow,) = await host.workflows("A")
-    await gate.close_before("UPDATE ON workflow_execution")
-    ran = await liveness("reclaim", "A")
-    assert ran.code == 1
-    assert await host.state(workflow) == ("RUNNING", "A")
-    await gate.open()
-    assert (await liveness("reclaim", "A")).code == 0
-    assert await host.state(workflow) == ("PENDING", None)
+    assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(taken, "dead"), (kept, "living")]

@@ -1,12 +1,17 @@
 import asyncio
 import subprocess
 import sys
+from typing import Any
 
 import msgspec
 import pytest
+from nats import errors as nats_errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from liveness.client import Heartbeater, events
 from liveness.client.connection import Connection
+from liveness.client.consumer import ACK, Consumer
 from liveness.client.events import read_event
 from liveness.client.link import cancellations, finish_within
 from liveness.client.problems import Problems
@@ -228,3 +233,59 @@ async def test_swallowed_cancellation_is_heeded() -> None:
     await asyncio.wait({task})
     assert heeded == ["old one let be"]
     assert task.cancelled()
+
+
+class FakeLink:
+    """A link whose requests end as they are told to."""
+
+    def __init__(self, outcome: Exception | None, *, answers: bool) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self._outcome = outcome
+        self._answers = answers
+
+    async def request(self, subject: str, payload: bytes, **_: float) -> None:
+        """Note what is asked, and end."""
+        self.asked.append((subject, payload))
+        if self._outcome is not None:
+            raise self._outcome
+
+    async def answer(self, _: float) -> None:
+        """Say whether the server is there."""
+        if not self._answers:
+            raise ConnectionError
+
+
+class FakeConnection:
+    """Opens the given links, each until it is lost."""
+
+    def __init__(self, links: list[FakeLink]) -> None:
+        self.links = links
+
+    async def open(self) -> FakeLink:
+        """Return the link that stands."""
+        return self.links[0]
+
+    async def lose(self, _: FakeLink, __: str) -> None:
+        """Go on to the next link."""
+        self.links.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "answers", "again"),
+    [
+        (None, True, False),
+        (nats_errors.ConnectionClosedError(), False, True),
+        (nats_errors.TimeoutError(), False, True),
+        # It has heard us, or nobody is there who would care.
+        (nats_errors.TimeoutError(), True, False),
+        (nats_errors.NoRespondersError(), True, False),
+    ],
+)
+async def test_verdict_is_told_until_it_is_heard(outcome: Exception | None, *, answers: bool, again: bool) -> None:
+    """What became of an event is told again on the next connection, if and only if this one failed."""
+    first, second = FakeLink(outcome, answers=answers), FakeLink(None, answers=True)
+    connection: Any = FakeConnection([first, second])
+    consumer = Consumer(connection, Problems("test"), stream="s", durable="d", subjects=[], ack_wait=30)
+    await consumer.settle(Msg(_client=Client(), reply="$JS.ACK.s.d.1.1.1.1.0"), ACK)
+    assert first.asked == [("$JS.ACK.s.d.1.1.1.1.0", ACK)]
+    assert second.asked == (first.asked if again else [])

@@ -71,6 +71,23 @@ CREATE TABLE liveness.remainder (
     PRIMARY KEY (worker, epoch, work, id)
 );
 
+-- The next rows of one kind of work behind a place, in the order of the primary key. A function of its own, because what
+-- is left was written a moment ago: Postgres has no statistics of it yet, and would read and sort it all for every
+-- chunk if it was not told to use the key.
+CREATE FUNCTION liveness.remainder_behind(
+    of_work text, behind_worker text, behind_epoch bigint, behind_id text, at_most bigint
+) RETURNS SETOF liveness.remainder
+    LANGUAGE sql STABLE ROWS 2000
+    SET enable_sort = off SET enable_seqscan = off SET enable_bitmapscan = off
+    AS $$
+        SELECT d.*
+        FROM liveness.remainder AS d
+        WHERE d.work = of_work
+            AND (d.worker, d.epoch, d.work, d.id) > (behind_worker, behind_epoch, of_work, behind_id)
+        ORDER BY d.worker, d.epoch, d.work, d.id
+        LIMIT at_most
+    $$;
+
 -- The history: one row for each piece of work that went back.
 CREATE TABLE liveness.reclaim (
     work          text        NOT NULL,
