@@ -1,27 +1,24 @@
-"""The bus: nats-py, hardened. On the service's side only this file imports nats.
+"""The bus: one link to NATS at a time, and the next one whenever it is lost, for ever.
 
-nats-py's own reconnecting is turned off. Its read loop dies of an unexpected exception while `is_connected` stays true,
-some errors close a client for good, and a half-open connection with unsent output never comes back. So a client here
-lives for one connection; whatever goes wrong with it, it is thrown away and the next one subscribes anew. There is one
-way down and one way up, and both are told to whoever listens (`on_down`, `on_up`), because silence only counts while
-we can hear.
+There is one way down and one way up. Both are told to whoever listens (`on_down`, `on_up`), because silence only counts
+while we can hear; a new link subscribes anew, and is up only when the server has proven that it took the subscriptions.
+On the service's side only this file and `link` import nats.
 """
 
 import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import urlsplit
 
 import msgspec
 import structlog
 from nats import errors as nats_errors
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
+from liveness.link import Link, servers_of, shown
 
 log = structlog.get_logger("liveness.bus")
 
@@ -51,49 +48,22 @@ class Event(msgspec.Struct, frozen=True):
     payload: bytes
 
 
-class _Client(Client):
-    """nats-py's client, whose reading no message can end."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.poisoned = 0
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        try:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        except (UnicodeDecodeError, ValueError, LookupError, TypeError) as error:
-            # A subject that is no UTF-8, headers that are none: the message is lost, and only that.
-            self.poisoned += 1
-            if self.poisoned == 1:
-                log.warning("message_unreadable", subject=repr(subject), cause=repr(error))
-
-    @property
-    def reading(self) -> bool:
-        """Whether the read loop still runs; nats-py itself does not notice when it has ended."""
-        task: asyncio.Task[None] | None = self._reading_task
-        return self.is_connected and task is not None and not task.done()
-
-    def cut(self) -> None:
-        """End the connection without waiting for anything to be sent."""
-        transport = getattr(getattr(self, "_transport", None), "_io_writer", None)
-        if transport is not None:
-            transport.transport.abort()
-
-
 class Bus:
     """One connection to NATS at a time, for ever, with the subscriptions that were asked for."""
 
     def __init__(self, url: str, name: str = "liveness", inbox_prefix: str = "_INBOX") -> None:
         """`url`: one server, or several separated by commas. Raises SettingsError for what is no address."""
-        self._servers = [_checked(part.strip()) for part in url.split(",") if part.strip()]
-        if not self._servers:
-            raise SettingsError("nats_url is empty: name a server, such as nats://127.0.0.1:4222")
+        try:
+            self._servers = servers_of(url)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
         self._name = name
         self._inbox_prefix = inbox_prefix
         self._sinks: list[tuple[str, Sink]] = []
-        self._client: _Client | None = None
+        self._link: Link | None = None
         self._up = asyncio.Event()
-        self._last_error: Exception | None = None
+        self._refusal: str | None = None
+        self._fault: Exception | None = None
         self.faults: dict[str, int] = {}
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
@@ -123,12 +93,13 @@ class Bus:
         while True:
             try:
                 return await self._open()
-            except nats_errors.AuthorizationError as error:
-                raise CannotStartError(f"NATS at {self._shown()} refuses us: {error}: check nats_url") from error
             except (nats_errors.Error, OSError, TimeoutError) as error:
-                cause = str(self._last_error or error)
-                if isinstance(self._last_error, nats_errors.AuthorizationError) or "Authorization" in cause:
-                    raise CannotStartError(f"NATS at {self._shown()} refuses us: {cause}: check nats_url") from error
+                fault = self._fault or error
+                if isinstance(fault, nats_errors.AuthorizationError) or "authorization" in str(fault).lower():
+                    raise CannotStartError(
+                        f"NATS at {shown(self._servers)} refuses us: {fault}: check nats_url"
+                    ) from error
+                cause = str(fault) or type(fault).__name__
                 if cause not in told:
                     told.add(cause)
                     on_wait(cause)
@@ -141,8 +112,8 @@ class Bus:
             cause = await self._watch()
             self._up.clear()
             self.on_down()
-            self.faults[cause] = self.faults.get(cause, 0) + 1
-            log.warning("nats_lost", cause=cause, error=str(self._last_error or ""))
+            self.faults["lost"] = self.faults.get("lost", 0) + 1
+            log.warning("nats_lost", cause=cause)
             await self._discard()
             await self.connect_again()
             log.info("nats_back")
@@ -156,21 +127,21 @@ class Bus:
 
     async def publish(self, subject: str, payload: bytes) -> bool:
         """Publish, at most once; return False when there is no connection to publish on."""
-        client = self._client
-        if client is None or not self.connected:
+        link = self._link
+        if link is None or not self.connected:
             return False
         try:
-            await client.publish(subject, payload)
+            await link.publish(subject, payload)
         except (nats_errors.Error, OSError):
             return False
         return True
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
         """Return the answer to a request. Raises NoServiceError when there is none within `seconds`."""
-        if self._client is None:
+        if self._link is None:
             raise NoServiceError("not connected to NATS")
         try:
-            return bytes((await self._client.request(subject, payload, timeout=seconds)).data)
+            return bytes((await self._link.request(subject, payload, timeout=seconds)).data)
         except nats_errors.NoRespondersError as error:
             raise NoServiceError("no liveness service answers on this NATS: is `liveness serve` running?") from error
         except (nats_errors.Error, OSError, TimeoutError) as error:
@@ -200,17 +171,17 @@ class Bus:
                 cause, final = error, False
             if final or asyncio.get_running_loop().time() > deadline:
                 raise CannotStartError(
-                    f"NATS at {self._shown()} has no JetStream, which the events need: start nats-server with -js "
-                    f"({cause})"
+                    f"NATS at {shown(self._servers)} has no JetStream, which the events need: start nats-server "
+                    f"with -js ({cause})"
                 ) from cause
             await asyncio.sleep(BACKOFF_LEAST)
 
     async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
         """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""
-        client = self._client
-        if client is None or not self.connected:
+        link = self._link
+        if link is None or not self.connected:
             return [], "not connected to NATS"
-        context = client.jetstream()
+        context = link.jetstream()
         waiting: list[asyncio.Future[js_api.PubAck]] = []
         complaint = None
         try:
@@ -238,76 +209,65 @@ class Bus:
     async def close(self) -> None:
         """End the connection, with what was published sent if that is possible at once."""
         self._up.clear()
-        if self._client is not None:
-            with contextlib.suppress(nats_errors.Error, OSError, TimeoutError):
-                await self._client.flush(timeout=1)
+        if self._link is not None:
+            with contextlib.suppress(ConnectionError):
+                # nats-py writes on the next turn of the loop.
+                await asyncio.sleep(0)
+                await self._link.answer(1)
         await self._discard()
 
     async def _open(self) -> None:
-        self._last_error = None
-        self._client = client = _Client()
+        self._refusal = None
+        self._link = link = Link(self._refused)
         try:
-            await self._set_up(client)
+            await self._set_up(link)
         except BaseException:
+            self._fault = link.fault
             await self._discard()
             raise
         self._up.set()
         self.on_up()
 
-    async def _set_up(self, client: _Client) -> None:
-        async with asyncio.timeout(CONNECT_SECONDS * (len(self._servers) + 1)):
-            await client.connect(
-                servers=self._servers,
-                name=self._name,
-                inbox_prefix=self._inbox_prefix,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=CONNECT_SECONDS,
-                # Our own round trips check the connection.
-                ping_interval=60,
-                error_cb=self._on_error,
-            )
-            for subject, sink in self._sinks:
-                await client.subscribe(subject, cb=_delivering(sink))
-            await _echo(client)
-        if "permissions violation for subscription" in str(self._last_error).lower():
-            raise CannotStartError(f"NATS at {self._shown()} refuses us: {self._last_error}: check its permissions")
+    async def _set_up(self, link: Link) -> None:
+        await link.open(self._servers, self._name, self._inbox_prefix)
+        link.on_drop = self._dropped
+        for subject, sink in self._sinks:
+            await link.subscribe(subject, cb=_delivering(sink))
+        await _echo(link)
+        if self._refusal is not None:
+            # Connected and deaf would look like a world in which everybody has died.
+            raise CannotStartError(f"NATS at {shown(self._servers)} refuses us: {self._refusal}")
 
     async def _watch(self) -> str:
-        client = self._client
-        while client is not None and client.reading:
+        link = self._link
+        while link is not None and not link.lost.done():
             try:
-                await client.flush(timeout=ANSWER_SECONDS)
-            except (nats_errors.Error, OSError, TimeoutError) as error:
-                self._last_error = self._last_error or error
-                return "no_answer" if client.is_connected else "closed"
-            await asyncio.sleep(CHECK_SECONDS)
-        return "read_loop_ended" if client is not None and client.is_connected else "closed"
+                await link.answer(ANSWER_SECONDS)
+            except ConnectionError as error:
+                return str(error)
+            await asyncio.wait({link.lost}, timeout=CHECK_SECONDS)
+        return str((link is not None and link.fault) or "closed")
 
     async def _discard(self) -> None:
-        client, self._client = self._client, None
-        if client is None:
-            return
-        client.cut()
-        # nats-py asserts that a client which is closed had come as far as connecting.
-        with contextlib.suppress(nats_errors.Error, OSError, TimeoutError, AssertionError):
-            await asyncio.wait_for(client.close(), 1.0)
+        link, self._link = self._link, None
+        if link is not None:
+            await link.drop()
 
-    async def _on_error(self, error: Exception) -> None:
-        self._last_error = error
-        if isinstance(error, nats_errors.SlowConsumerError):
-            self.faults["dropped"] = self.faults.get("dropped", 0) + 1
-            self.on_drop()
-        elif self.connected:
-            log.warning("nats_error", error=str(error))
+    def _refused(self, text: str) -> None:
+        self._refusal = text
+        if self.connected:
+            log.warning("nats_refuses", text=text)
+
+    def _dropped(self) -> None:
+        self.faults["dropped"] = self.faults.get("dropped", 0) + 1
+        self.on_drop()
 
     async def _ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
     ) -> Sequence[str]:
-        if self._client is None:
+        if self._link is None:
             raise nats_errors.ConnectionClosedError
-        context = self._client.jetstream()
+        context = self._link.jetstream()
         try:
             config = (await context.stream_info(stream)).config
         except js_errors.NotFoundError:
@@ -336,34 +296,18 @@ class Bus:
             doubts.append(f"the stream {stream} keeps events {config.max_age:g} s, events_max_age says {max_age:g}")
         return doubts
 
-    def _shown(self) -> str:
-        # Without user and password.
-        return ", ".join(server.rpartition("@")[2].removeprefix("nats://") for server in self._servers)
 
-
-async def _echo(client: Client) -> None:
+async def _echo(link: Link) -> None:
     """Return when the server has taken, or refused, every subscription made so far.
 
     `flush()` would not do: nats-py writes its PING ahead of commands that still wait to be sent, so that the answer may
     come before the server has seen them. A message to ourselves comes behind them.
     """
-    inbox = client.new_inbox()
-    subscription = await client.subscribe(inbox)
-    await client.publish(inbox)
-    await subscription.next_msg(timeout=CONNECT_SECONDS)
+    inbox = link.new_inbox()
+    subscription = await link.subscribe(inbox)
+    await link.publish(inbox)
+    await subscription.next_msg(timeout=ANSWER_SECONDS)
     await subscription.unsubscribe()
-
-
-def _checked(server: str) -> str:
-    try:
-        address = urlsplit(server if "://" in server else f"nats://{server}")
-        usable = address.hostname is not None and (address.port is None or address.port > 0)
-    except ValueError:
-        usable = False
-    if not usable:
-        # Without user and password.
-        raise SettingsError(f"nats_url cannot be used: {server.rpartition('@')[2]} is no host:port")
-    return server
 
 
 def _covers(pattern: str, subject: str) -> bool:

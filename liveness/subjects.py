@@ -31,6 +31,9 @@ def name_fault(name: str) -> str | None:
         return "is not valid Unicode"
     if length > MAX_NAME_BYTES:
         return f"has {length} bytes, more than {MAX_NAME_BYTES}"
+    if "\ufffd" in name:
+        # What stands in the place of bytes that were no UTF-8; different names would look the same.
+        return "is not valid UTF-8"
     if _UNFIT.search(name):
         return "contains white space or a control character"
     tokens = name.split(".")

@@ -3,16 +3,14 @@
 import asyncio
 import random
 from typing import Final
-from urllib.parse import urlsplit
 
-from liveness.client.link import Link
 from liveness.client.problems import Problems
+from liveness.link import Link, servers_of, shown
 
 # The first wait before another attempt. It doubles up to the connection's `patience`.
 FIRST_WAIT_SECONDS: Final = 0.1
 # 0.1 s doubled this often is beyond any patience; the bound keeps the power from growing for ever.
 _MOST_DOUBLINGS: Final = 10
-_SCHEMES: Final = ("nats", "tls", "ws", "wss")
 
 
 class Connection:
@@ -25,8 +23,7 @@ class Connection:
     def __init__(
         self, nats_url: str, name: str, *, patience: float, problems: Problems, inbox_prefix: str = "_INBOX"
     ) -> None:
-        self._servers = [part.strip() for part in nats_url.split(",") if part.strip()]
-        _check(self._servers)
+        self._servers = servers_of(nats_url)
         self._name = name
         self._patience = patience
         self._problems = problems
@@ -56,7 +53,7 @@ class Connection:
                     await fresh.open(self._servers, self._name, self._inbox_prefix)
                 except Exception as error:  # noqa: BLE001 - whatever nats-py raises, the next attempt may succeed
                     cause = str(fresh.fault or error) or type(error).__name__
-                    self._problems.report("connection", f"cannot connect to NATS at {self._shown}: {cause}")
+                    self._problems.report("connection", f"cannot connect to NATS at {shown(self._servers)}: {cause}")
                     await fresh.drop()
                 except BaseException:
                     fresh.cut()
@@ -99,29 +96,9 @@ class Connection:
         link, self._link = self._link, None
         if link is not None:
             cause = cause or str(link.fault or "closed")
-            self._problems.report("connection", f"lost NATS at {self._shown}: {cause}")
+            self._problems.report("connection", f"lost NATS at {shown(self._servers)}: {cause}")
             # A link that lasted is a new beginning. One that did not is another failure, so that a server which lets
             # everybody in and sends them away again has rest.
             if asyncio.get_running_loop().time() - self._opened_at > self._patience:
                 self._attempts = 1
             await link.drop()
-
-    @property
-    def _shown(self) -> str:
-        # Without user and password.
-        return ", ".join(server.rpartition("@")[2].rpartition("//")[2] for server in self._servers)
-
-
-def _check(servers: list[str]) -> None:
-    if not servers:
-        raise ValueError("nats_url is empty: give it as in nats://127.0.0.1:4222")
-    for server in servers:
-        try:
-            parts = urlsplit(server if "://" in server else f"nats://{server}")
-            usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            # Without user and password.
-            shown = server.rpartition("@")[2]
-            raise ValueError(f"nats_url names {shown!r}, which is no server: give it as in nats://127.0.0.1:4222")

@@ -17,9 +17,9 @@ from nats.js import api
 from nats.js import errors as js_errors
 
 from liveness.client.connection import Connection
-from liveness.client.link import Link, cancellations
 from liveness.client.problems import Problems
 from liveness.errors import CannotStartError
+from liveness.link import Link, cancellations
 
 # A pull waits this long on the server for an event; a dead connection is found a little later than that.
 PULL_SECONDS: Final = 5.0

@@ -12,8 +12,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from liveness.client.connection import Connection
-from liveness.client.link import Link, finish_within
 from liveness.client.problems import Problems, log
+from liveness.link import Link, finish_within
 from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Superseded
 from liveness.subjects import Subjects, name_fault
 

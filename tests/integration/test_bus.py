@@ -89,10 +89,10 @@ async def test_a_server_that_hangs_is_noticed(nats: NatsServer, ear: Ear) -> Non
 async def test_a_read_loop_that_ended_is_noticed(nats: NatsServer, ear: Ear) -> None:
     """nats-py goes on saying that it is connected; the bus makes a new client."""
     ear.ups.clear()
-    client = ear.bus._client
-    assert client is not None
-    assert client._reading_task is not None
-    client._reading_task.cancel()
+    link = ear.bus._link
+    assert link is not None
+    assert link._reading_task is not None
+    link._reading_task.cancel()
     async with asyncio.timeout(SOON):
         await ear.ups.wait()
         await say(nats, "test.d")

@@ -14,7 +14,8 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from liveness.client import Heartbeater, heartbeater, link
+from liveness import link
+from liveness.client import Heartbeater, heartbeater
 from liveness.client.connection import Connection
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, Superseded

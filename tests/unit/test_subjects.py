@@ -29,6 +29,7 @@ def test_a_name_goes_through_a_subject_and_back(worker: str) -> None:
         (">", "wildcard"),
         ("ä" * 128, "256 bytes"),
         ("\ud800", "Unicode"),
+        ("a\ufffd", "UTF-8"),
     ],
 )
 def test_a_name_that_cannot_be_heard_is_refused_with_its_fault(worker: str, fault: str) -> None:

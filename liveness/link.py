@@ -1,4 +1,4 @@
-"""One connection to NATS, from its making to its loss; a lost one is never used again.
+"""One connection to NATS, from its making to its loss; a lost one is never used again. For both sides.
 
 nats-py's own reconnecting is turned off, because it keeps what was published meanwhile and delivers it late, because an
 unexpected exception ends its reading unnoticed, and because a half-open connection with unsent output never comes back.
@@ -7,9 +7,11 @@ unexpected exception ends its reading unnoticed, and because a half-open connect
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.errors import SlowConsumerError
 
 # For each step of connecting (TCP, greeting, answer): a server that takes longer is as good as away.
 STEP_SECONDS: Final = 2
@@ -19,6 +21,30 @@ DROP_SECONDS: Final = 1.0
 CANCEL_SECONDS: Final = 0.2
 # nats-py's own check of the connection; our round trips find a dead one sooner.
 _IDLE_CHECK_SECONDS: Final = 60
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+
+
+def servers_of(nats_url: str) -> list[str]:
+    """Return the servers that `nats_url` names, separated by commas; raises ValueError for what cannot be one."""
+    servers = [part.strip() for part in nats_url.split(",") if part.strip()]
+    if not servers:
+        raise ValueError("nats_url is empty: give it as in nats://127.0.0.1:4222")
+    for server in servers:
+        try:
+            parts = urlsplit(server if "://" in server else f"nats://{server}")
+            usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError(
+                f"nats_url names {shown([server])!r}, which is no server: give it as in nats://127.0.0.1:4222"
+            )
+    return servers
+
+
+def shown(servers: Sequence[str]) -> str:
+    """Return `servers` without user and password."""
+    return ", ".join(server.rpartition("@")[2].rpartition("//")[2] for server in servers)
 
 
 class Link(Client):
@@ -29,6 +55,8 @@ class Link(Client):
         self.lost: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
         self._fault: Exception | None = None
         self._on_refusal = on_refusal
+        # Called when a message was dropped because too many waited.
+        self.on_drop: Callable[[], None] = lambda: None
 
     async def open(self, servers: Sequence[str], name: str, inbox_prefix: str) -> None:
         """Connect to one of `servers`; raises what nats-py raises, within a few seconds."""
@@ -122,7 +150,9 @@ class Link(Client):
 
     async def _on_error(self, error: Exception) -> None:
         self._fault = error
-        # The one kind of error that leaves the connection as it is.
+        # The two kinds of error that leave the connection as it is.
+        if isinstance(error, SlowConsumerError):
+            self.on_drop()
         if "permissions violation" in str(error).lower():
             self._on_refusal(str(error))
 
