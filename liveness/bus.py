@@ -33,7 +33,7 @@ ACK_SECONDS = 5.0
 # JetStream's own default is 2 minutes; a relay that was away longer may publish again what is in the stream already.
 DUPLICATE_WINDOW_SECONDS = 600.0
 # JetStream answers nothing for a moment after its server started; this long is not a moment any more.
-JETSTREAM_START_SECONDS = 5.0
+JETSTREAM_START_SECONDS = 3.0
 _SUBJECTS_OVERLAP = 10065
 _JETSTREAM_NOT_ENABLED = {10039, 10076}
 
@@ -161,9 +161,10 @@ class Bus:
                 return await self._ensure_stream(stream, subjects, max_age, max_bytes)
             except js_errors.APIError as error:
                 if error.err_code == _SUBJECTS_OVERLAP:
+                    other = await self._stream_on(subjects)
                     raise CannotStartError(
-                        f"another JetStream stream already takes some of {', '.join(subjects)}: name that stream in "
-                        "events_stream if it may hold these events, or set event_prefix"
+                        f"the JetStream stream {other} already takes some of {', '.join(subjects)}: set events_stream "
+                        f"to {other} if it may hold these events, or set event_prefix"
                     ) from error
                 cause: Exception = error
                 final = error.err_code in _JETSTREAM_NOT_ENABLED
@@ -261,6 +262,13 @@ class Bus:
     def _dropped(self) -> None:
         self.faults["dropped"] = self.faults.get("dropped", 0) + 1
         self.on_drop()
+
+    async def _stream_on(self, subjects: Sequence[str]) -> str:
+        link = self._link
+        for subject in subjects if link is not None else ():
+            with contextlib.suppress(nats_errors.Error, js_errors.Error, OSError, TimeoutError):
+                return str(await link.jetstream().find_stream_name_by_subject(subject))
+        return "(name unknown)"
 
     async def _ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int

@@ -32,5 +32,9 @@ class NoServiceError(LivenessError):
     """Nobody answered on the service's API subjects."""
 
 
+class NatsAwayError(LivenessError):
+    """NATS cannot be reached, so nobody can be asked and nobody heard."""
+
+
 class EmbeddedError(LivenessError):
     """An embedded server could not be found or did not start."""

@@ -28,7 +28,9 @@ from liveness.store import Database, Store
 log = structlog.get_logger("liveness.service")
 
 # How long a stop waits for what the duties have under way. Within the 5 s in which an orchestrator expects an end.
-STOP_SECONDS = 2.0
+STOP_SECONDS = 1.5
+# How long what was cancelled may take to end.
+CANCEL_SECONDS = 0.5
 
 
 class Service:
@@ -57,11 +59,14 @@ class Service:
             await self._finish_duties()
             # A transaction still under way is rolled back whole; whoever comes next does what it would have done.
             running.cancel()
-            await asyncio.wait({running})
+            if not (await asyncio.wait({running}, timeout=CANCEL_SECONDS))[0]:
+                # The driver waits for Postgres to confirm that it cancels; one that hangs never does.
+                self._database.terminate()
+                await asyncio.wait({running}, timeout=CANCEL_SECONDS)
             await self._bus.close()
             await self._database.close()
             log.info("stopped")
-        if not running.cancelled() and (error := running.exception()) is not None:
+        if running.done() and not running.cancelled() and (error := running.exception()) is not None:
             raise _first(error)
 
     def troubles(self) -> list[str]:

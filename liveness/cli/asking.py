@@ -7,7 +7,7 @@ import msgspec
 
 from liveness.answers import Refusal
 from liveness.bus import Bus
-from liveness.errors import LivenessError, NoServiceError
+from liveness.errors import LivenessError, NatsAwayError, NoServiceError
 from liveness.settings import Settings
 from liveness.subjects import Subjects
 
@@ -24,13 +24,16 @@ class RefusedError(LivenessError):
 
 
 async def ask(settings: Settings, verb: str, request: object, answer: type[Answer]) -> Answer:
-    """Return the service's answer. Raises NoServiceError when there is none, RefusedError when it refuses."""
+    """Return the service's answer.
+
+    Raises NatsAwayError when nobody can be asked, NoServiceError when nobody answers, RefusedError when it refuses.
+    """
     bus = Bus(settings.nats_url, name="liveness-command")
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await bus.connect()
     except TimeoutError as error:
-        raise NoServiceError(f"NATS does not answer within {CONNECT_SECONDS:g} s: check nats_url") from error
+        raise NatsAwayError(f"NATS does not answer within {CONNECT_SECONDS:g} s: check nats_url") from error
     try:
         subject = Subjects(settings.subject_prefix).api(verb)
         payload = await bus.request(subject, msgspec.json.encode(request), ANSWER_SECONDS)

@@ -9,6 +9,7 @@ from liveness.cli.alone import reclaim_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for
 from liveness.errors import NoServiceError
+from liveness.logs import configure
 from liveness.settings import Settings
 
 
@@ -33,7 +34,9 @@ def command(*, worker: str, dry_run: bool, force: bool, json_output: bool, **ove
     that lives is taken only with --force.
     """
     request = ReclaimRequest(worker=worker, dry_run=dry_run, force=force)
-    answer = asyncio.run(run(settings_for(**overrides), request))
+    settings = settings_for(**overrides)
+    configure(settings.log_format, "warning")
+    answer = asyncio.run(run(settings, request))
     if json_output:
         print_json(answer)
         return

@@ -9,6 +9,7 @@ from liveness.cli.alone import sweep_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for
 from liveness.errors import NoServiceError
+from liveness.logs import configure
 from liveness.settings import Settings
 
 
@@ -30,7 +31,9 @@ def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> Non
     Asks the running service. Without one, it first listens for a full ttl itself, so that it takes nothing from a
     worker that lives.
     """
-    swept = asyncio.run(run(settings_for(**overrides), dry_run=dry_run))
+    settings = settings_for(**overrides)
+    configure(settings.log_format, "warning")
+    swept = asyncio.run(run(settings, dry_run=dry_run))
     if json_output:
         print_json(swept)
         return

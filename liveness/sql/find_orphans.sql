@@ -8,6 +8,10 @@ WHERE {status} = $3 AND {owner} <> ''
     AND NOT EXISTS (
         SELECT FROM {registry} AS r WHERE {registry_name} = {owner} AND {registry_status}::text = ANY ($1::text[])
     )
+    -- What a reclaim that is not finished has still to put back is nobody's orphan.
+    AND NOT EXISTS (
+        SELECT FROM liveness.remainder AS d WHERE d.work = $4 AND d.worker = {owner} AND d.id = {id}::text
+    )
     AND NOT (
         $5 AND EXISTS (
             SELECT FROM liveness.reclaim AS h

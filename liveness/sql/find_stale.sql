@@ -8,6 +8,10 @@ WHERE {registry_name} IS NOT NULL
 GROUP BY {registry_name}
 HAVING bool_or({registry_status}::text = ANY ($1::text[]))
     AND coalesce(max({registry_heartbeat}) < now() - make_interval(secs => $2), true)
+    -- A reclaim that is not finished has still to mark it.
+    AND NOT EXISTS (
+        SELECT FROM liveness.expiration AS x WHERE x.worker = {registry_name} AND x.finished_at IS NULL
+    )
     AND NOT (
         $3 AND EXISTS (
             SELECT FROM liveness.expiration AS x

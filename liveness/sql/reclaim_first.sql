@@ -1,5 +1,6 @@
 -- Fix which rows of one work table were the ended lives', by this statement's one snapshot, and put the first of them
 -- back. The others (beyond the limit, or locked by somebody) are remembered with the mark they bear now.
+-- What was fixed for a former life of the name, and bears the same mark still, is left to that life's reclaim.
 -- Only RUNNING rows; what finished or changed hands since the snapshot fails the repeated conditions and stays.
 -- What later parts need of the expiration travels with the rows, and NOT IN is hashed: a join back would be planned for
 -- the handful of rows that a CTE is taken to have, and take quadratic time for thousands.
@@ -18,6 +19,10 @@ mine AS (
     JOIN ended AS e ON {owner} = e.worker
     WHERE {status} = $2
         AND (e.untouched_for IS NULL OR {touched} < now() - make_interval(secs => e.untouched_for))
+        AND NOT EXISTS (
+            SELECT FROM liveness.remainder AS d
+            WHERE d.worker = e.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text
+        )
 ),
 taken AS (
     SELECT {id} AS id, e.worker, e.epoch, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at
@@ -25,6 +30,10 @@ taken AS (
     JOIN ended AS e ON {owner} = e.worker
     WHERE {status} = $2
         AND (e.untouched_for IS NULL OR {touched} < now() - make_interval(secs => e.untouched_for))
+        AND NOT EXISTS (
+            SELECT FROM liveness.remainder AS d
+            WHERE d.worker = e.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text
+        )
     ORDER BY {id}
     LIMIT $4
     {lock}

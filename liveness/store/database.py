@@ -24,6 +24,8 @@ CONNECT_SECONDS = 5.0
 # A reclaim of a full chunk takes well under a second; what takes this long hangs. asyncpg waits as long again for its
 # cancellation to be answered.
 COMMAND_SECONDS = 30.0
+# Closing is a courtesy to Postgres; a server that hangs does not get more of it.
+CLOSE_SECONDS = 0.5
 # The first wait for a server that is not up yet, and the longest.
 BACKOFF_LEAST, BACKOFF_MOST = 0.2, 5.0
 # How often the connection that listens is asked whether it still lives: a dead one is silent.
@@ -177,9 +179,13 @@ class Database:
             with contextlib.suppress(*_AWAY):
                 await connection.remove_listener(channel, notice)
 
+    def terminate(self) -> None:
+        """Cut all connections, whatever is under way on them."""
+        self._pool.terminate()
+
     async def close(self) -> None:
         """Close all connections; those that do not end in time are cut."""
         try:
-            await asyncio.wait_for(self._pool.close(), 1.0)
+            await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
         except (TimeoutError, asyncpg.InterfaceError):
             self._pool.terminate()

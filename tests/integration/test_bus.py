@@ -212,7 +212,7 @@ async def test_a_hosts_stream_on_the_same_subjects_is_named(nats: NatsServer, ea
     await client.jetstream().add_stream(StreamConfig(name="HOST", subjects=["workflow.>"]))
     await client.close()
 
-    with pytest.raises(CannotStartError, match=r"events_stream.*event_prefix"):
+    with pytest.raises(CannotStartError, match=r"stream HOST already.*events_stream to HOST.*event_prefix"):
         await ear.bus.ensure_stream("LIVENESS_EVENTS", ["workflow.reclaimed"], 600.0, 1 << 24)
 
 

@@ -9,10 +9,10 @@ import pytest
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
-from liveness.store import Life, Store
+from liveness.store import Life, Progress, Store
 from liveness.sweep import Sweep
 from tests.conftest import HostTables
-from tests.integration.conftest import Grant
+from tests.integration.conftest import Grant, case
 
 
 class Eye:
@@ -194,6 +194,31 @@ async def test_a_life_that_another_replica_granted_is_adopted(host: HostTables, 
     assert lease is not None
     assert (lease.epoch, lease.ttl) == (epoch, 45.0)
     assert await host.count("RUNNING", "w1") == 1
+
+
+async def test_what_an_unfinished_reclaim_has_still_to_do_is_left_to_it(
+    host: HostTables, stores: Callable[..., Any], settings: Callable[..., Settings], grant: Grant
+) -> None:
+    """Its rows are no orphans, its worker is not stale, and the name's next life does not answer for them either."""
+    store = await stores(reclaim_chunk=1)
+    eye = Eye(store, settings())
+    await host.worker("w1", silent_for=500.0)
+    await host.workflows("w1", 3, untouched_for=500.0)
+    former = await grant("w1")
+    await store.reclaims.settle([case("w1", former)])
+
+    swept = await eye.sweep.run_once()
+    await host.connection.execute("UPDATE worker SET status = 'ONLINE'")
+    swept_again = await eye.sweep.run_once()
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    progress = Progress()
+    while progress.items < 2:
+        await store.reclaims.finish(progress)
+
+    assert (swept.orphaned, swept.ended, swept_again.stale) == ([], 0, [])
+    epochs = await host.connection.fetch("SELECT DISTINCT epoch FROM liveness.reclaim")
+    assert [row["epoch"] for row in epochs] == [former]
+    assert await host.count("PENDING") == 3
 
 
 async def test_observing_the_same_orphan_again_is_no_news(
