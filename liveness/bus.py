@@ -264,10 +264,12 @@ class Bus:
         self.on_drop()
 
     async def _stream_on(self, subjects: Sequence[str]) -> str:
-        link = self._link
-        for subject in subjects if link is not None else ():
+        if self._link is None:
+            return "(name unknown)"
+        context = self._link.jetstream()
+        for subject in subjects:
             with contextlib.suppress(nats_errors.Error, js_errors.Error, OSError, TimeoutError):
-                return str(await link.jetstream().find_stream_name_by_subject(subject))
+                return str(await context.find_stream_name_by_subject(subject))
         return "(name unknown)"
 
     async def _ensure_stream(
