@@ -1,5 +1,7 @@
 """What the integration tests share: lives that are granted and cases that end them."""
 
+import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -7,8 +9,29 @@ import pytest
 
 from liveness.store import Life, Store
 from liveness.verdicts import Case
+from tests.conftest import SOON
 
 Grant = Callable[..., Coroutine[Any, Any, int]]
+
+
+class Logs(logging.Handler):
+    """What the client logs, to be awaited."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: asyncio.Queue[str] = asyncio.Queue()
+        self.seen: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take one record."""
+        self.seen.append(record.getMessage())
+        self.lines.put_nowait(record.getMessage())
+
+    async def until(self, words: str) -> None:
+        """Wait for a line with these words."""
+        async with asyncio.timeout(SOON):
+            while words not in await self.lines.get():
+                pass
 
 
 def case(worker: str, epoch: int | None, **fields: Any) -> Case:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-import nats
+import nats as nats_py
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -19,29 +19,10 @@ from liveness.client import Heartbeater, heartbeater
 from liveness.client.connection import Connection
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, Superseded
+from tests.integration.conftest import Logs
 
 SECONDS = 10
 INFO = b'INFO {"server_id":"fake","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
-
-
-class Logs(logging.Handler):
-    """What the client logs, to be awaited."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: asyncio.Queue[str] = asyncio.Queue()
-        self.seen: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Take one record."""
-        self.seen.append(record.getMessage())
-        self.lines.put_nowait(record.getMessage())
-
-    async def until(self, words: str) -> None:
-        """Wait for a line with these words."""
-        async with asyncio.timeout(SECONDS):
-            while words not in await self.lines.get():
-                pass
 
 
 class Spy:
@@ -138,15 +119,6 @@ class FakeServer:
 
 
 @pytest.fixture
-async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """Yield a running server with JetStream."""
-    server = NatsServer(tmp_path / "nats")
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 def logs() -> Iterator[Logs]:
     """Yield what the client logs from here on."""
     taken = Logs()
@@ -160,18 +132,18 @@ def logs() -> Iterator[Logs]:
 @contextlib.asynccontextmanager
 async def spying(url: str) -> AsyncIterator[Spy]:
     """Yield a spy on the server at `url`."""
-    client = await nats.connect(url)
+    client = await nats_py.connect(url)
     spy = Spy(client)
     await spy.listen()
     yield spy
     await client.close()
 
 
-async def test_first_beat_comes_at_once(nats_server: NatsServer) -> None:
+async def test_first_beat_comes_at_once(nats: NatsServer) -> None:
     """Once entered, the worker has been heard, and its beat says what the contract asks for."""
     async with (
-        spying(nats_server.url) as spy,
-        Heartbeater(nats_server.url, worker="host.example.w1", ttl=600, interval=100) as worker,
+        spying(nats.url) as spy,
+        Heartbeater(nats.url, worker="host.example.w1", ttl=600, interval=100) as worker,
     ):
         assert worker.beats_sent == 1
         assert worker.connected
@@ -183,12 +155,12 @@ async def test_first_beat_comes_at_once(nats_server: NatsServer) -> None:
         assert worker.last_problem is None
 
 
-async def test_subject_carries_name_and_prefix(nats_server: NatsServer) -> None:
+async def test_subject_carries_name_and_prefix(nats: NatsServer) -> None:
     """The subject is the identity: prefix and name stand in it as they were given."""
-    client = await nats.connect(nats_server.url)
+    client = await nats_py.connect(nats.url)
     subscription = await client.subscribe("house.>")
     await client.flush()
-    async with Heartbeater(nats_server.url, worker="a.b", prefix="house", incarnation="mine"):
+    async with Heartbeater(nats.url, worker="a.b", prefix="house", incarnation="mine"):
         beat = await subscription.next_msg(SECONDS)
     goodbye = await subscription.next_msg(SECONDS)
     await client.close()
@@ -197,11 +169,11 @@ async def test_subject_carries_name_and_prefix(nats_server: NatsServer) -> None:
     assert "ttl" not in msgspec.json.decode(beat.data)
 
 
-async def test_beats_are_steady(nats_server: NatsServer) -> None:
+async def test_beats_are_steady(nats: NatsServer) -> None:
     """Beats follow each other at the interval, each with the next number."""
     async with (
-        spying(nats_server.url) as spy,
-        Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker,
+        spying(nats.url) as spy,
+        Heartbeater(nats.url, worker="w1", ttl=1, interval=0.05) as worker,
     ):
         beats = [await spy.beat() for _ in range(6)]
         assert [beat.seq for beat in beats] == [1, 2, 3, 4, 5, 6]
@@ -211,9 +183,9 @@ async def test_beats_are_steady(nats_server: NatsServer) -> None:
         assert worker.beats_sent >= 5
 
 
-async def test_stall_is_followed_by_one_beat(nats_server: NatsServer) -> None:
+async def test_stall_is_followed_by_one_beat(nats: NatsServer) -> None:
     """After the loop stood still a beat comes at once, and the missed ones are not made up for."""
-    async with spying(nats_server.url) as spy, Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.1):
+    async with spying(nats.url) as spy, Heartbeater(nats.url, worker="w1", ttl=1, interval=0.1):
         before = await spy.beat()
         end = time.monotonic() + 0.65
         while time.monotonic() < end:
@@ -223,48 +195,46 @@ async def test_stall_is_followed_by_one_beat(nats_server: NatsServer) -> None:
         assert uptimes[3] - uptimes[0] > 0.15
 
 
-async def test_entering_while_nats_is_away(
-    nats_server: NatsServer, logs: Logs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_entering_while_nats_is_away(nats: NatsServer, logs: Logs, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker starts without NATS, and is heard as soon as NATS is there."""
     monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
-    await nats_server.stop()
-    async with asyncio.timeout(SECONDS), Heartbeater(nats_server.url, worker="w1", ttl=600) as worker:
+    await nats.stop()
+    async with asyncio.timeout(SECONDS), Heartbeater(nats.url, worker="w1", ttl=600) as worker:
         assert not worker.connected
         await logs.until("cannot connect")
         assert "refused" in (worker.last_problem or "").lower() or "connect" in (worker.last_problem or "").lower()
-        await nats_server.start()
+        await nats.start()
         await worker._known.wait()
         assert worker.beats_sent == 1
         assert worker.connected
     assert len([line for line in logs.seen if "cannot connect" in line]) == 1
 
 
-async def test_leaving_while_nats_was_never_there(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_leaving_while_nats_was_never_there(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that nobody could hear ends without ado."""
     monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
-    await nats_server.stop()
+    await nats.stop()
     async with asyncio.timeout(5):
-        async with Heartbeater(nats_server.url, worker="w1"):
+        async with Heartbeater(nats.url, worker="w1"):
             pass
 
 
-async def test_exception_of_the_body(nats_server: NatsServer) -> None:
+async def test_exception_of_the_body(nats: NatsServer) -> None:
     """What the body raises comes out unchanged, after a goodbye of this incarnation behind the last beat."""
     error = KeyError("the body's own")
-    async with spying(nats_server.url) as spy:
+    async with spying(nats.url) as spy:
         with pytest.raises(KeyError) as caught:
-            async with Heartbeater(nats_server.url, worker="w1", incarnation="mine", ttl=1, interval=0.01):
+            async with Heartbeater(nats.url, worker="w1", incarnation="mine", ttl=1, interval=0.01):
                 raise error
         assert caught.value is error
         assert await spy.goodbye() == Goodbye(incarnation="mine")
 
 
-async def test_normal_end(nats_server: NatsServer) -> None:
+async def test_normal_end(nats: NatsServer) -> None:
     """A body that ends says goodbye, and nothing is left running."""
-    async with spying(nats_server.url) as spy:
+    async with spying(nats.url) as spy:
         before = asyncio.all_tasks()
-        async with Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.01) as worker:
+        async with Heartbeater(nats.url, worker="w1", ttl=1, interval=0.01) as worker:
             await spy.beat()
         assert await spy.goodbye() == Goodbye(incarnation=worker.incarnation)
         assert not worker.connected
@@ -275,16 +245,16 @@ async def test_normal_end(nats_server: NatsServer) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_cancellation(nats_server: NatsServer, times: int) -> None:
+async def test_cancellation(nats: NatsServer, times: int) -> None:
     """A cancelled worker says goodbye and stays cancelled, also when it is cancelled again meanwhile."""
     inside = asyncio.Event()
 
     async def work() -> None:
-        async with Heartbeater(nats_server.url, worker="w1", incarnation="mine"):
+        async with Heartbeater(nats.url, worker="w1", incarnation="mine"):
             inside.set()
             await asyncio.Event().wait()
 
-    async with spying(nats_server.url) as spy, asyncio.timeout(SECONDS):
+    async with spying(nats.url) as spy, asyncio.timeout(SECONDS):
         task = asyncio.create_task(work())
         await inside.wait()
         for _ in range(times):
@@ -296,15 +266,15 @@ async def test_cancellation(nats_server: NatsServer, times: int) -> None:
         assert await spy.goodbye() == Goodbye(incarnation="mine")
 
 
-async def test_cancellation_while_leaving(nats_server: NatsServer) -> None:
+async def test_cancellation_while_leaving(nats: NatsServer) -> None:
     """A cancellation that comes while the goodbye is said is not lost, and neither is the goodbye."""
     about_to_leave = asyncio.Event()
 
     async def work() -> None:
-        async with Heartbeater(nats_server.url, worker="w1", incarnation="mine"):
+        async with Heartbeater(nats.url, worker="w1", incarnation="mine"):
             about_to_leave.set()
 
-    async with spying(nats_server.url) as spy, asyncio.timeout(SECONDS):
+    async with spying(nats.url) as spy, asyncio.timeout(SECONDS):
         task = asyncio.create_task(work())
         await about_to_leave.wait()
         task.cancel()
@@ -313,13 +283,13 @@ async def test_cancellation_while_leaving(nats_server: NatsServer) -> None:
         assert await spy.goodbye() == Goodbye(incarnation="mine")
 
 
-async def test_cancellation_while_entering(nats_server: NatsServer) -> None:
+async def test_cancellation_while_entering(nats: NatsServer) -> None:
     """A worker cancelled before its body began leaves nothing behind."""
-    nats_server.pause()
+    nats.pause()
     before = asyncio.all_tasks()
 
     async def work() -> None:
-        async with Heartbeater(nats_server.url, worker="w1"):
+        async with Heartbeater(nats.url, worker="w1"):
             raise AssertionError
 
     task = asyncio.create_task(work())
@@ -329,34 +299,34 @@ async def test_cancellation_while_entering(nats_server: NatsServer) -> None:
         await asyncio.wait({task})
     assert task.cancelled()
     assert asyncio.all_tasks() <= before
-    nats_server.resume()
+    nats.resume()
 
 
-async def test_leaving_while_nats_stands_still(nats_server: NatsServer) -> None:
+async def test_leaving_while_nats_stands_still(nats: NatsServer) -> None:
     """Leaving costs about a second when the server says nothing, and raises nothing."""
-    async with Heartbeater(nats_server.url, worker="w1", ttl=100) as worker:
-        nats_server.pause()
+    async with Heartbeater(nats.url, worker="w1", ttl=100) as worker:
+        nats.pause()
         start = time.monotonic()
     assert time.monotonic() - start < 2
     assert worker.last_problem is not None or not worker.connected
-    nats_server.resume()
+    nats.resume()
 
 
-async def test_restart_of_nats(nats_server: NatsServer, logs: Logs) -> None:
+async def test_restart_of_nats(nats: NatsServer, logs: Logs) -> None:
     """After an outage beats go on at once, and none of those that fell into it arrives late."""
-    client = await nats.connect(nats_server.url)
+    client = await nats_py.connect(nats.url)
     # The stream hears every beat, in the first moment after the restart too, and notes when it came.
     await client.jetstream().add_stream(name="BEATS", subjects=["liveness.heartbeat.>"])
     subscription = await client.subscribe("liveness.heartbeat.>")
     await client.flush()
-    async with Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker:
+    async with Heartbeater(nats.url, worker="w1", ttl=1, interval=0.05) as worker:
         for _ in range(3):
             await subscription.next_msg(SECONDS)
         await client.close()
-        nats_server.kill()
+        nats.kill()
         await logs.until("lost NATS")
         assert not worker.connected
-        await nats_server.stop()
+        await nats.stop()
         # Attempts to connect are the clock of the outage: at growing distances, the fourth comes after many intervals.
         attempts: asyncio.Queue[None] = asyncio.Queue()
 
@@ -364,15 +334,15 @@ async def test_restart_of_nats(nats_server: NatsServer, logs: Logs) -> None:
             attempts.put_nowait(None)
             writer.transport.abort()
 
-        in_place = await asyncio.start_server(turn_away, "127.0.0.1", nats_server.port)
+        in_place = await asyncio.start_server(turn_away, "127.0.0.1", nats.port)
         async with asyncio.timeout(SECONDS):
             for _ in range(4):
                 await attempts.get()
         in_place.close()
         sent = worker.beats_sent
-        await nats_server.start()
+        await nats.start()
         await logs.until("goes on")
-        async with spying(nats_server.url) as spy:
+        async with spying(nats.url) as spy:
             while ((await spy.beat()).seq or 0) < sent + 3:
                 pass
             context = spy.client.jetstream()
@@ -390,13 +360,13 @@ async def test_restart_of_nats(nats_server: NatsServer, logs: Logs) -> None:
     assert len([line for line in logs.seen if "NATS at" in line]) == 1
 
 
-async def test_beat_after_reconnect_is_not_awaited(nats_server: NatsServer, logs: Logs) -> None:
+async def test_beat_after_reconnect_is_not_awaited(nats: NatsServer, logs: Logs) -> None:
     """The first beat after an outage does not wait for the interval to pass."""
-    async with Heartbeater(nats_server.url, worker="w1", ttl=6000, interval=1000) as worker:
+    async with Heartbeater(nats.url, worker="w1", ttl=6000, interval=1000) as worker:
         worker._known.clear()
-        nats_server.kill()
+        nats.kill()
         await logs.until("lost NATS")
-        await nats_server.start()
+        await nats.start()
         async with asyncio.timeout(SECONDS):
             await worker._known.wait()
         assert worker.beats_sent == 2
@@ -449,25 +419,25 @@ async def test_server_that_sends_everybody_away_is_not_pestered(monkeypatch: pyt
     assert waits[:4] == [0, 1, 2, 3]
 
 
-async def test_late_answer_does_no_harm(nats_server: NatsServer) -> None:
+async def test_late_answer_does_no_harm(nats: NatsServer) -> None:
     """An answer that nobody waits for any more leaves the connection as it is."""
     made = link.Link(lambda _: None)
-    await made.open([nats_server.url], "test", "_INBOX")
-    nats_server.pause()
+    await made.open([nats.url], "test", "_INBOX")
+    nats.pause()
     with pytest.raises(ConnectionError, match=r"no answer within 0\.01 s"):
         await made.answer(0.01)
-    nats_server.resume()
+    nats.resume()
     await made.answer(SECONDS)
     assert not made.lost.done()
     await made.drop()
     assert made.lost.done()
 
 
-async def test_superseded(nats_server: NatsServer, logs: Logs) -> None:
+async def test_superseded(nats: NatsServer, logs: Logs) -> None:
     """The news that an epoch of this incarnation is over arrives; another incarnation's, and noise, does not."""
     async with (
-        spying(nats_server.url) as spy,
-        Heartbeater(nats_server.url, worker="w1", ttl=1, interval=0.05) as worker,
+        spying(nats.url) as spy,
+        Heartbeater(nats.url, worker="w1", ttl=1, interval=0.05) as worker,
     ):
         other = Superseded(epoch=3, incarnation="another", new_epoch=4)
         for payload in (b"\xff", b"[]", msgspec.json.encode(other)):
@@ -486,14 +456,14 @@ async def test_superseded(nats_server: NatsServer, logs: Logs) -> None:
             pass
 
 
-async def test_superseded_after_a_restart(nats_server: NatsServer, logs: Logs) -> None:
+async def test_superseded_after_a_restart(nats: NatsServer, logs: Logs) -> None:
     """The worker still hears about its epoch on a later connection."""
-    async with Heartbeater(nats_server.url, worker="w1", ttl=600) as worker:
-        nats_server.kill()
+    async with Heartbeater(nats.url, worker="w1", ttl=600) as worker:
+        nats.kill()
         await logs.until("lost NATS")
-        await nats_server.start()
+        await nats.start()
         await logs.until("goes on")
-        client = await nats.connect(nats_server.url)
+        client = await nats_py.connect(nats.url)
         mine = Superseded(epoch=1, incarnation=worker.incarnation, new_epoch=2)
         await client.publish("liveness.superseded.w1", msgspec.json.encode(mine))
         async with asyncio.timeout(SECONDS):
