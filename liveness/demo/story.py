@@ -99,8 +99,8 @@ class Story:
                     "--postgres-dsn", self._dsn, "--ttl", str(TTL),
                 ]
             )  # fmt: skip
-        shown = ", ".join(f"{name} (pid {process.pid})" for name, process in self._processes.items())
-        self._say(f"three worker processes start: {shown}; each heartbeat is good for {TTL:g} s")
+        pids = ", ".join(str(process.pid) for process in self._processes.values())
+        self._say(f"{', '.join(WORKERS)} start as processes {pids}; a heartbeat is good for {TTL:g} s")
 
     def _stop_workers(self) -> None:
         for process in self._processes.values():

@@ -1,13 +1,7 @@
 -- Put back the next chunk of what an earlier transaction fixed. A row that bears another mark than it did then was
 -- touched since, perhaps by the name's next life: it is left alone. A row that somebody locks waits for the next pass.
 -- $1 to $7 as in reclaim_first.sql  $8, $9, $10: worker, epoch and id behind which to go on
-WITH ended AS (
-    SELECT
-        x.worker, x.epoch, x.incarnation, x.reason, x.untouched_for,
-        liveness.rfc3339(x.last_heartbeat_at) AS last_heartbeat_at, liveness.rfc3339(x.lapsed_at) AS lapsed_at
-    FROM liveness.expiration AS x
-    JOIN jsonb_to_recordset($1::jsonb) AS a (worker text, epoch bigint) USING (worker, epoch)
-),
+WITH {ended},
 looked_at AS (
     SELECT * FROM liveness.remainder_behind($5, $8, $9, $10, $4)
 ),

@@ -51,8 +51,11 @@ class Statements:
             parts = dict(self._parts[work] if work else self._common)
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
             if work:
-                moved = statement_text("part_moved_observe" if observed else "part_moved_act")
-                parts["moved"] = rendered(moved, parts).rstrip()
-                parts["recorded"] = rendered(statement_text("part_recorded"), parts).rstrip()
+                moved = "moved_observe" if observed else "moved_act"
+                for place, part in (
+                    ("moved", moved),
+                    *((part, part) for part in ("ended", "of_that_life", "recorded")),
+                ):
+                    parts[place] = rendered(statement_text(f"part_{part}"), parts).rstrip()
             self._rendered[key] = rendered(statement_text(name), parts)
         return self._rendered[key]
