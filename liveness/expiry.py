@@ -129,7 +129,9 @@ class Expiry:
         if verdict.outcome is Outcome.ENDED:
             done.ended += 1
             done.items += sum(verdict.items.values())
-            log.warning("worker_expired", worker=verdict.worker, epoch=verdict.epoch, items=dict(verdict.items))
+            lease = self._book.endings.get(verdict.worker)
+            reason = "lapsed" if lease is None or lease.ending is None else lease.ending.reason
+            log.info("life_ended", worker=verdict.worker, epoch=verdict.epoch, reason=reason, items=dict(verdict.items))
         else:
             done.over += 1
             log.info("epoch_already_over", worker=verdict.worker, epoch=verdict.epoch)

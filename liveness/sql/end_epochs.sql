@@ -50,7 +50,12 @@ written AS (
     )
     SELECT
         d.worker, d.epoch, coalesce(o.incarnation, d.incarnation), o.reason, o.ttl,
-        now() - make_interval(secs => o.silent_for), now() - make_interval(secs => o.overdue), o.untouched_for, $3, $2,
+        -- Of a life that we never heard, the registry may know a last beat.
+        coalesce(
+            now() - make_interval(secs => o.silent_for),
+            (SELECT max({registry_heartbeat}) FROM {registry} AS r WHERE {registry_name} = d.worker)
+        ),
+        now() - make_interval(secs => o.overdue), o.untouched_for, $3, $2,
         o.evidence
     FROM ended AS d
     JOIN offered AS o USING (worker, epoch)

@@ -41,7 +41,11 @@ async def test_a_stale_worker_that_nobody_heard_is_ended(host: HostTables, eye: 
     assert (swept.stale, swept.ended, swept.items) == (["w1"], 1, 1)
     assert await host.state(workflow) == ("PENDING", None)
     assert await host.worker_status("w1") == ["OFFLINE"]
-    assert await host.connection.fetchval("SELECT reason FROM liveness.expiration") == "stale"
+    row = await host.connection.fetchrow(
+        "SELECT x.reason, x.last_heartbeat_at = r.last_heartbeat_at AS known FROM liveness.expiration AS x, worker AS r"
+    )
+    assert row is not None
+    assert (row["reason"], row["known"]) == ("stale", True)
 
 
 async def test_a_stale_worker_that_holds_a_lease_is_left(host: HostTables, eye: Eye) -> None:
