@@ -20,8 +20,8 @@ Count = Annotated[int, Meta(ge=0)]
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`status`: which page of the workers, in the order of their remaining time."""
 
-    offset: Annotated[int, Meta(ge=0, description="Behind so many workers.")] = 0
-    limit: Annotated[int, Meta(ge=0, description="So many workers at most.")] = PAGE
+    offset: Annotated[int, Meta(ge=0, le=2**31, description="Behind so many workers.")] = 0
+    limit: Annotated[int, Meta(ge=0, le=2**31, description="So many workers at most.")] = PAGE
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):

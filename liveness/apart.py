@@ -20,6 +20,8 @@ async def apart(
     A batch that is refused is halved until the guilty one stands alone. `act` has to be all or nothing; its other
     errors come through.
     """
+    if not items:
+        return []
     try:
         await act(items)
     except DatabaseRefusedError as error:

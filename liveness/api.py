@@ -29,6 +29,10 @@ from liveness.subjects import Subjects
 log = structlog.get_logger("liveness.api")
 
 
+# Requests that may wait for their turn; those beyond get no answer, as from a service that is not there.
+WAITING_MOST = 100
+
+
 class Api:
     """Answers commands. `troubles()` says what does not work, a line each."""
 
@@ -37,6 +41,8 @@ class Api:
         self._troubles = troubles
         self._started = time.monotonic()
         self._answering: set[asyncio.Task[None]] = set()
+        # Commands share Postgres with the duties; a crowd of them must not keep a reclaim waiting.
+        self._one_at_a_time = asyncio.Lock()
         verbs: Mapping[str, tuple[type[Any], Callable[[Any], Awaitable[object]]]] = {
             "status": (StatusRequest, self._status),
             "sweep": (SweepRequest, self._sweep),
@@ -50,6 +56,8 @@ class Api:
         self, verb: str, request: type[Any], act: Callable[[Any], Awaitable[object]]
     ) -> Callable[[str, bytes, str], None]:
         def take(_subject: str, payload: bytes, reply: str) -> None:
+            if len(self._answering) >= WAITING_MOST:
+                return
             if reply:
                 task = asyncio.create_task(self._answer(verb, request, act, payload, reply))
                 # The loop itself keeps only a weak reference.
@@ -68,11 +76,15 @@ class Api:
     ) -> None:
         answer: object
         try:
-            answer = await act(msgspec.json.decode(payload or b"{}", type=request))
+            async with self._one_at_a_time:
+                answer = await act(msgspec.json.decode(payload or b"{}", type=request))
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             answer = Refusal(error=f"the request {verb} does not decode: {error}")
         except LivenessError as error:
             answer = Refusal(error=str(error))
+        except Exception as error:
+            log.exception("request_failed", verb=verb)
+            answer = Refusal(error=f"the request {verb} failed: {type(error).__name__}; see the service's log")
         await self._parts.bus.publish(reply, msgspec.json.encode(answer))
 
     async def _status(self, request: StatusRequest) -> StatusAnswer:

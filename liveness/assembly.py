@@ -63,7 +63,7 @@ class Assembly:
             on_new_life=self._lives_wait.set,
             on_ended=self._rest_waits.set,
         )
-        self.finish = Finish(store)
+        self.finish = Finish(store, self.clock)
         self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
         self.checkpoint = Checkpoint(book=self.book, hearing=self.hearing, store=store, clock=self.clock)
         self.relay = Relay(
@@ -82,6 +82,8 @@ class Assembly:
 
         self._rounds = [
             Round("grants", self._grant, lambda: GRANT_SECONDS, self._lives_wait),
+            # Apart from the way out, which may be waiting for Postgres: time that nobody looks at does not count.
+            Round("hearing", self._listen, lambda: LOOK_SECONDS),
             Round("expiry", self.expiry.run_once, self._until_next_look, self._endings_wait),
             Round("finish", self._finish, lambda: self._finish_seconds, self._rest_waits),
             Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.news_waits),
@@ -107,6 +109,9 @@ class Assembly:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
         return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
+
+    async def _listen(self) -> None:
+        self.hearing.advance(self.clock())
 
     async def _grant(self) -> None:
         await self.grants.run_once()
@@ -136,12 +141,13 @@ class Assembly:
         return min(max(self.book.next_deadline() - self.hearing.now, 0.001), LOOK_SECONDS)
 
     def _hear(self) -> None:
-        self.sweep.listening_since = self.hearing.start(self.clock())
+        self.hearing.start(self.clock())
         self._owe_everyone()
 
     def _hear_nothing(self) -> None:
         self.hearing.stop(self.clock())
 
     def _owe_everyone(self) -> None:
-        # Beats may have been lost: nobody lapses before a full ttl of hearing from now.
+        # Beats may have been lost: nobody lapses, and the sweep takes nothing, before a full ttl of hearing from now.
         self.book.extend(self.hearing.now)
+        self.sweep.listening_since = self.hearing.now

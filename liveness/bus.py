@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
@@ -61,6 +62,7 @@ class Bus:
         self._inbox_prefix = inbox_prefix
         self._sinks: list[tuple[str, Sink]] = []
         self._link: Link | None = None
+        self._jetstream: JetStreamContext | None = None
         self._up = asyncio.Event()
         self._refusal: str | None = None
         self._fault: Exception | None = None
@@ -93,7 +95,9 @@ class Bus:
         while True:
             try:
                 return await self._open()
-            except (nats_errors.Error, OSError, TimeoutError) as error:
+            except CannotStartError:
+                raise
+            except Exception as error:
                 fault = self._fault or error
                 if isinstance(fault, nats_errors.AuthorizationError) or "authorization" in str(fault).lower():
                     raise CannotStartError(
@@ -179,10 +183,9 @@ class Bus:
 
     async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
         """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""
-        link = self._link
-        if link is None or not self.connected:
+        context = self._jetstream
+        if context is None or not self.connected:
             return [], "not connected to NATS"
-        context = link.jetstream()
         waiting: list[asyncio.Future[js_api.PubAck]] = []
         complaint = None
         try:
@@ -231,6 +234,8 @@ class Bus:
 
     async def _set_up(self, link: Link) -> None:
         await link.open(self._servers, self._name, self._inbox_prefix)
+        # One for the life of the link: each subscribes an inbox for its acknowledgements and keeps it.
+        self._jetstream = link.jetstream()
         link.on_drop = self._dropped
         for subject, sink in self._sinks:
             await link.subscribe(subject, cb=_delivering(sink))
@@ -250,7 +255,7 @@ class Bus:
         return str((link is not None and link.fault) or "closed")
 
     async def _discard(self) -> None:
-        link, self._link = self._link, None
+        link, self._link, self._jetstream = self._link, None, None
         if link is not None:
             await link.drop()
 
@@ -264,9 +269,9 @@ class Bus:
         self.on_drop()
 
     async def _stream_on(self, subjects: Sequence[str]) -> str:
-        if self._link is None:
+        context = self._jetstream
+        if context is None:
             return "(name unknown)"
-        context = self._link.jetstream()
         for subject in subjects:
             with contextlib.suppress(nats_errors.Error, js_errors.Error, OSError, TimeoutError):
                 return str(await context.find_stream_name_by_subject(subject))
@@ -275,9 +280,9 @@ class Bus:
     async def _ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
     ) -> Sequence[str]:
-        if self._link is None:
+        context = self._jetstream
+        if context is None:
             raise nats_errors.ConnectionClosedError
-        context = self._link.jetstream()
         try:
             config = (await context.stream_info(stream)).config
         except js_errors.NotFoundError:

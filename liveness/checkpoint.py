@@ -1,11 +1,16 @@
 """The duty that refreshes `last_heartbeat_at` in the host's registry, in one batched statement."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import structlog
+
+from liveness.apart import apart
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.store import Store
+
+log = structlog.get_logger("liveness.checkpoint")
 
 # Workers in one statement. More only make it longer, and the host's own updates wait behind it.
 BATCH = 5_000
@@ -30,10 +35,11 @@ class Checkpoint:
             if lease.last_beat is not None
         ]
         for start in range(0, len(beats), BATCH):
-            at = self._hearing.advance(self._clock())
-            await self._store.host.checkpoint(
-                {worker: at - beat_at for worker, beat_at in beats[start : start + BATCH]}
-            )
+            self._hearing.advance(self._clock())
+            await apart(beats[start : start + BATCH], self._write)
             await asyncio.sleep(0)
         self._since = now
         return len(beats)
+
+    async def _write(self, beats: Sequence[tuple[str, float]]) -> None:
+        await self._store.host.checkpoint({worker: self._hearing.real_ago(beat_at) for worker, beat_at in beats})

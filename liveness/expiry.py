@@ -100,14 +100,14 @@ class Expiry:
             self._on_ended()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
-        # A name that we never heard and that differs only in case from one that lives may be that one's.
+        # A name that nobody ever heard and that differs only in case from one that lives may be that one's.
         unheard = [
             worker
             for worker in workers
-            if (lease := self._book.endings.get(worker)) is not None
+            if worker in self._book.unproven
+            and (lease := self._book.endings.get(worker)) is not None
             and lease.ending is not None
             and not lease.ending.proof
-            and lease.last_beat is None
         ]
         ambiguous = await self._store.host.ambiguous(unheard)
         for worker, other in ambiguous.items():
@@ -118,7 +118,8 @@ class Expiry:
         return [worker for worker in workers if worker not in ambiguous]
 
     def _take(self, verdict: Verdict, done: Expired) -> None:
-        if verdict.epoch is None:
+        if verdict.epoch is None or verdict.outcome is Outcome.HELD:
+            # Somebody has it locked just now: the next round offers it again.
             return
         now = self._now()
         if verdict.outcome is Outcome.SPARED:
@@ -145,22 +146,24 @@ class Expiry:
 def case_of(lease: Lease, ending: Ending, now: float, hearing: Hearing) -> Case:
     """Return what Postgres is offered about a life that ends, with the evidence for it. Pure."""
     silent_for = None if ending.last_beat is None else now - ending.last_beat
-    # How long we have listened in vain; for a lease that was restored, since then.
-    listened = now - lease.since if silent_for is None else silent_for
+    # Since when we have listened in vain; for a lease that was restored, since then.
+    since = lease.since if ending.last_beat is None else ending.last_beat
     return Case(
         worker=lease.worker,
         epoch=lease.epoch,
         incarnation=ending.incarnation,
         reason=ending.reason,
         ttl=ending.ttl,
-        silent_for=silent_for,
-        overdue=None if ending.proof else now - ending.deadline,
-        spare_within=None if ending.proof else min(ending.ttl, max(listened - CHECKPOINT_SLACK, 0.0)),
+        silent_for=None if ending.last_beat is None else hearing.real_ago(ending.last_beat),
+        overdue=None if ending.proof else hearing.real_ago(ending.deadline),
+        spare_within=None if ending.proof else min(ending.ttl, max(hearing.real_ago(since) - CHECKPOINT_SLACK, 0.0)),
+        # What was touched since the next life was first heard is the next life's.
+        untouched_for=None if ending.reborn_at is None else hearing.real_ago(ending.reborn_at),
         evidence={
-            "why": _sentence(ending, silent_for, listened),
+            "why": _sentence(ending, silent_for, now - since),
             "ttl": ending.ttl,
             "silent_for": silent_for,
-            "listened_for": listened,
+            "listened_for": now - since,
             "overdue": None if ending.proof else now - ending.deadline,
             "hearing": {"now": now, "not_counted": hearing.lost},
             **({"details": dict(ending.details)} if ending.details else {}),

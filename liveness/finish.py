@@ -4,28 +4,46 @@ What is left is written down in Postgres, so a pass needs no memory: it can be k
 replica can go on.
 """
 
-import msgspec
+from collections.abc import Callable, Sequence
 
+import msgspec
+import structlog
+
+from liveness.apart import Refusals, apart
 from liveness.store import Progress, Store
 
+log = structlog.get_logger("liveness.finish")
 
-class Finished(msgspec.Struct, frozen=True):
-    """What one pass did: rows put back, and reclaims that still are not finished."""
 
-    items: int
-    unfinished: int
+class Finished(msgspec.Struct):
+    """What one pass did: rows put back, and names whose reclaims still are not finished."""
+
+    items: int = 0
+    unfinished: int = 0
 
 
 class Finish:
-    """Puts back what is left."""
+    """Puts back what is left. `clock` is the loop's monotonic time."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
+        self._refusals = Refusals(clock)
 
     async def run_once(self) -> Finished:
         """Go once over everything that unfinished reclaims have left, a chunk to a transaction."""
+        done = Finished()
+        names = [name for name in await self._store.reclaims.unfinished() if name not in self._refusals]
+        for name, error in await apart(names, lambda some: self._go_over(some, done)):
+            self._refusals.add(name)
+            log.error("reclaim_refused", worker=name, cause=str(error))
+        done.unfinished = len(await self._store.reclaims.unfinished()) if names else 0
+        return done
+
+    async def _go_over(self, names: Sequence[str], done: Finished) -> None:
         progress = Progress()
         while True:
-            await self._store.reclaims.finish(progress)
+            await self._store.reclaims.finish(progress, names)
+            done.items += progress.items
+            progress.items = 0
             if not progress.looked_at:
-                return Finished(progress.items, progress.unfinished)
+                return

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from liveness.apart import Refusals, apart
+from liveness.errors import DatabaseRefusedError
 from liveness.leases import Lease, LeaseTable
 from liveness.messages import Superseded
 from liveness.settings import Settings
@@ -48,7 +49,8 @@ class Grants:
         self._store = store
         self._publish = publish
         self._subjects = Subjects(settings.subject_prefix)
-        self._register = settings.register_unknown_workers and settings.mode == "act"
+        self._acts = settings.mode == "act"
+        self._register = settings.register_unknown_workers and self._acts
         self._refusals = Refusals(clock)
 
     async def run_once(self) -> Granted:
@@ -74,7 +76,12 @@ class Grants:
         if len(wanting) <= BATCH:
             return wanting
         looked_at = list(wanting[:RANKED_AT_ONCE])
-        known = await self._store.epochs.known([lease.worker for lease in looked_at])
+        try:
+            known = await self._store.epochs.known([lease.worker for lease in looked_at])
+        except DatabaseRefusedError as error:
+            # One name that Postgres cannot even read; granting isolates it, in order of arrival.
+            log.warning("ranking_refused", cause=str(error))
+            known = set()
         looked_at.sort(key=lambda lease: lease.worker not in known)
         return looked_at[:BATCH]
 
@@ -91,19 +98,21 @@ class Grants:
         for lease, error in await apart(current, lambda some: self._store.epochs.update(_life(one) for one in some)):
             log.error("update_refused", worker=lease.worker, cause=str(error))
         if self._register:
-            await self._store.host.register(list(heard))
-        await self._recover(heard)
+            for name, error in await apart(list(heard), self._store.host.register):
+                log.error("register_refused", worker=name, cause=str(error))
+        for name, error in await apart(list(heard), lambda names: self._recover({one: heard[one] for one in names})):
+            log.error("recover_refused", worker=name, cause=str(error))
+        if self._acts:
+            await self._store.epochs.set_back()
         for lease in leases:
             # What changed again while this was being written stays for the next round.
             if written.get(lease.worker, (lease.incarnation, lease.stated)) == (lease.incarnation, lease.stated):
                 self._book.changed.pop(lease.worker, None)
 
     async def _recover(self, heard: dict[str, int]) -> None:
-        recoveries = await self._store.epochs.recover(heard) if heard else []
-        if recoveries:
-            await self._store.epochs.set_back()
-        for recovery in recoveries:
-            if recovery.reason == "released":
+        for recovery in await self._store.epochs.recover(heard):
+            # A released worker knows, and in mode observe nothing was taken from anybody.
+            if recovery.reason == "released" or recovery.observed:
                 continue
             log.warning(
                 "worker_recovered",

@@ -44,7 +44,8 @@ class Ending(msgspec.Struct, gc=False):
     ttl: float
     # What the evidence holds beyond the fields above: an exit code, an operator's word.
     details: Mapping[str, Any] | None = None
-    reborn: bool = False
+    # Since when the next life has been heard.
+    reborn_at: float | None = None
 
 
 class Lease(msgspec.Struct, gc=False, eq=False):
@@ -101,13 +102,14 @@ class LeaseTable:
 
     `wanting` holds the leases that have no epoch yet, `changed` those of which Postgres has to be told something (their
     ttl, their incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in
-    order of arrival.
+    order of arrival. `unproven` holds the names of which neither a beat nor a life of ours is known.
     """
 
     def __init__(self, default_ttl: float) -> None:
         self.wanting: dict[str, Lease] = {}
         self.changed: dict[str, Lease] = {}
         self.endings: dict[str, Lease] = {}
+        self.unproven: set[str] = set()
         self._default_ttl = rounded_ttl(default_ttl)
         self._leases: dict[str, Lease] = {}
         self._lines: dict[float, _Line] = {}
@@ -160,6 +162,7 @@ class LeaseTable:
             self.wanting[worker] = lease
             return Heard.STARTED
         if lease.last_beat is None:
+            self.unproven.discard(worker)
             self.changed[worker] = lease
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
@@ -172,7 +175,8 @@ class LeaseTable:
             self._renew(lease, now)
             return Heard.RENEWED
         if lease.ending.proof:
-            lease.ending.reborn = True
+            if lease.ending.reborn_at is None:
+                lease.ending.reborn_at = now
             return Heard.AFTER_PROOF
         self._revive(lease, now)
         return Heard.REVIVED
@@ -191,6 +195,7 @@ class LeaseTable:
         lease.incarnation = incarnation
         if epoch is None:
             self.wanting[worker] = lease
+            self.unproven.add(worker)
 
     def granted(self, worker: str, epoch: int) -> None:
         """Note the epoch that Postgres issued for the life of `worker` that wanted one."""
@@ -244,8 +249,9 @@ class LeaseTable:
         ending, lease.ending = lease.ending, None
         self.endings.pop(worker, None)
         self.changed.pop(worker, None)
-        if ending is not None and not ending.reborn:
+        if ending is not None and ending.reborn_at is None:
             del self._leases[worker]
+            self.unproven.discard(worker)
             self._shortened.pop(worker, None)
             return None
         lease.epoch = None

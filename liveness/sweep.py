@@ -35,11 +35,13 @@ class Sweep:
         self._store = store
         self._heartbeat_timeout = settings.heartbeat_timeout
         self._stuck_timeout = settings.workflow_stuck_timeout
+        self._observes = settings.mode == "observe"
         self._reported: set[str] = set()
 
     async def run_once(self, *, dry_run: bool = False) -> Swept:
         """Find and take what memory never knew; with `dry_run`, only say what would be taken."""
-        await self._store.epochs.set_back()
+        if not dry_run and not self._observes:
+            await self._store.epochs.set_back()
         swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
         stale = await self._takeable(await self._store.host.stale(self._heartbeat_timeout), swept)
         orphaned = await self._takeable(await self._store.host.orphaned(self._stuck_timeout), swept)
@@ -71,7 +73,7 @@ class Sweep:
         for start in range(0, len(cases), BATCH):
             # A name may have been heard since it was found.
             batch = [case for case in cases[start : start + BATCH] if self._book.get(case.worker) is None]
-            if not batch:
+            if not batch or self._listened_for() < self._heartbeat_timeout:
                 continue
             verdicts = await self._store.reclaims.settle(batch)
             for verdict in verdicts:
@@ -139,7 +141,8 @@ class Sweep:
         )
 
     def _listened_for(self) -> float:
-        return self._hearing.now - self.listening_since
+        # While nothing can be heard, nobody was listened for, however long it was before.
+        return 0.0 if self._hearing.deaf else self._hearing.now - self.listening_since
 
     def _report(self, swept: Swept) -> None:
         # Once for each name: they stay as they are until somebody mends them.

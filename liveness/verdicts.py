@@ -39,6 +39,8 @@ class Outcome(enum.Enum):
     ENDED = "ended"
     # Somebody else recorded a beat.
     SPARED = "spared"
+    # Somebody else has the epoch's row locked; nothing was decided.
+    HELD = "held"
     # The epoch was over already, or what the sweep believed no longer held.
     OVER = "over"
 
@@ -61,3 +63,5 @@ class Recovery(msgspec.Struct, frozen=True):
     incarnation: str | None
     reason: str
     new_epoch: int
+    # The epoch ended in mode observe: nothing was taken.
+    observed: bool

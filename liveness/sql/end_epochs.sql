@@ -12,8 +12,8 @@ WITH offered AS (
         evidence jsonb
     )
 ),
-locked AS (
-    SELECT e.worker, e.epoch, e.incarnation
+still_open AS (
+    SELECT e.worker, e.epoch
     FROM liveness.epoch AS e
     JOIN offered AS o USING (worker, epoch)
     WHERE e.ended_at IS NULL
@@ -24,8 +24,15 @@ locked AS (
                 WHERE {registry_name} = o.worker AND {registry_status}::text = ANY ($4::text[])
             )
         )
+),
+locked AS (
+    SELECT e.worker, e.epoch, e.incarnation
+    FROM liveness.epoch AS e
+    JOIN still_open AS o USING (worker, epoch)
+    WHERE e.ended_at IS NULL
     ORDER BY e.worker
-    FOR UPDATE OF e
+    -- Not waiting: one that somebody holds must not hold up the others.
+    FOR UPDATE OF e SKIP LOCKED
 ),
 heard AS (
     SELECT o.worker, greatest(extract(epoch FROM now() - max({registry_heartbeat})), 0)::double precision AS ago
@@ -74,7 +81,11 @@ news AS (
     -- An orphan's owner was told of when it ended, or was never known.
     WHERE w.reason <> 'orphaned'
 )
-SELECT o.worker, o.epoch, w.worker IS NOT NULL AS ended, h.ago AS heard_ago
+SELECT
+    o.worker, o.epoch, w.worker IS NOT NULL AS ended, h.ago AS heard_ago,
+    l.worker IS NULL AND s.worker IS NOT NULL AS held
 FROM offered AS o
+LEFT JOIN locked AS l USING (worker, epoch)
+LEFT JOIN still_open AS s USING (worker, epoch)
 LEFT JOIN written AS w USING (worker, epoch)
 LEFT JOIN heard AS h ON h.worker = o.worker

@@ -1,12 +1,15 @@
--- Put back the next chunk of what an earlier transaction fixed. A row that bears another mark than it did then was
--- touched since, perhaps by the name's next life: it is left alone. A row that somebody locks waits for the next pass.
+-- Put back the next chunk of what an earlier transaction fixed. Where the name has begun another life since, a row that
+-- bears another mark than it did then may be that life's: it is left alone. As long as it has not, whoever touched the
+-- row, it is still the ended life's. A row that somebody locks waits for the next pass.
 -- $1 to $7 as in reclaim_first.sql  $8, $9, $10: worker, epoch and id behind which to go on
 WITH {ended},
 looked_at AS (
     SELECT * FROM liveness.remainder_behind($5, $8, $9, $10, $4)
 ),
 due AS (
-    SELECT d.worker, d.epoch, d.id, d.mark, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at
+    SELECT
+        d.worker, d.epoch, d.id, d.mark, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at,
+        EXISTS (SELECT FROM liveness.epoch AS n WHERE n.worker = d.worker AND n.epoch > d.epoch) AS lived_on
     FROM looked_at AS d
     JOIN ended AS e USING (worker, epoch)
 ),
@@ -14,13 +17,13 @@ mine AS (
     SELECT {id}::text AS id
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND w.xmin::text = d.mark
+    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
 ),
 taken AS (
     SELECT {id} AS id, d.worker, d.epoch, d.incarnation, d.reason, d.last_heartbeat_at, d.lapsed_at
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND w.xmin::text = d.mark
+    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
     ORDER BY {id}
     {lock}
 ),

@@ -30,4 +30,4 @@ news AS (
     WHERE n.reason <> 'released'
     ORDER BY n.worker
 )
-SELECT worker, epoch, incarnation, reason, new_epoch FROM newest
+SELECT worker, epoch, incarnation, reason, new_epoch, observed FROM newest

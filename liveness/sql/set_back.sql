@@ -1,10 +1,11 @@
 -- Set the registry rows that WE set OFFLINE back to what they were, for names that were heard again. Never waiting: a
 -- row that the host locks is set back on the next pass; one that is not OFFLINE any more is the host's own business.
--- $1: offline
+-- Only while the name lives: one that has died again is owed nothing until it is heard again.
+-- $1: offline  $2: names
 WITH owing AS (
     SELECT x.worker, x.epoch, x.offlined
     FROM liveness.expiration AS x
-    WHERE x.offlined IS NOT NULL AND x.recovered_at IS NOT NULL
+    WHERE x.offlined IS NOT NULL AND x.recovered_at IS NOT NULL AND x.worker = ANY ($2::text[])
     ORDER BY x.worker, x.epoch
     FOR UPDATE SKIP LOCKED
 ),

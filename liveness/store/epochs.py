@@ -1,13 +1,17 @@
 """Epochs as Postgres issues and keeps them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import asyncpg
 import msgspec
+import structlog
 
+from liveness.apart import apart
 from liveness.store.database import Database
 from liveness.store.statements import Statements
 from liveness.verdicts import Recovery
+
+log = structlog.get_logger("liveness.epochs")
 
 
 class Life(msgspec.Struct, frozen=True):
@@ -57,8 +61,17 @@ class Epochs:
         return [_recovery(row) for row in rows]
 
     async def set_back(self) -> None:
-        """Set registry rows of recovered names back that WE had set OFFLINE, as far as nobody locks them."""
-        await self._database.fetch(self._statements["set_back"], self._statements.registry.offline)
+        """Set registry rows of recovered names back that WE had set OFFLINE, as far as nobody locks them.
+
+        A row that the registry refuses to take back is given up, and logged: it must not hold up the others, or us.
+        """
+        names = [row["worker"] for row in await self._database.fetch(self._statements["owing_names"])]
+        for name, error in await apart(names, self._set_back) if names else []:
+            log.error("set_back_refused", worker=name, cause=str(error))
+            await self._database.fetch(self._statements["forget_offlined"], name)
+
+    async def _set_back(self, names: Sequence[str]) -> None:
+        await self._database.fetch(self._statements["set_back"], self._statements.registry.offline, list(names))
 
     async def open_lives(self, names: list[str]) -> list[Life]:
         """Return those of `names` that have an epoch which has not ended."""
@@ -85,4 +98,4 @@ def _life(row: asyncpg.Record) -> Life:
 
 
 def _recovery(row: asyncpg.Record) -> Recovery:
-    return Recovery(row["worker"], row["epoch"], row["incarnation"], row["reason"], row["new_epoch"])
+    return Recovery(row["worker"], row["epoch"], row["incarnation"], row["reason"], row["new_epoch"], row["observed"])

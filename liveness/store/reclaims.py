@@ -52,6 +52,7 @@ class Reclaims:
         DatabaseRefusedError.
         """
         async with self._database.transaction() as connection:
+            await self._lock_tables(connection)
             opened = await self._open_unheard(connection, cases)
             offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
             rows = await connection.fetch(
@@ -76,7 +77,7 @@ class Reclaims:
                     )
                 )
             else:
-                outcome = Outcome.OVER if row["heard_ago"] is None else Outcome.SPARED
+                outcome = Outcome.HELD if row["held"] else Outcome.OVER if row["heard_ago"] is None else Outcome.SPARED
                 verdicts.append(
                     Verdict(worker=case.worker, epoch=case.epoch, outcome=outcome, heard_ago=row["heard_ago"])
                 )
@@ -87,10 +88,18 @@ class Reclaims:
         rows = await self._database.fetch(self._statements["count_reclaimed"], worker, epoch)
         return int(rows[0]["items"])
 
-    async def finish(self, progress: Progress) -> None:
-        """Put back the next chunk of what unfinished reclaims have left, and advance `progress`."""
+    async def unfinished(self) -> list[str]:
+        """Return names with reclaims that are not finished."""
+        rows = await self._database.fetch(self._statements["unfinished_names"], UNFINISHED_AT_ONCE, self._observed)
+        return [row["worker"] for row in rows]
+
+    async def finish(self, progress: Progress, names: Sequence[str]) -> None:
+        """Put back the next chunk of what unfinished reclaims of `names` have left, and advance `progress`."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch(self._statements["lock_unfinished"], UNFINISHED_AT_ONCE)
+            await self._lock_tables(connection)
+            rows = await connection.fetch(
+                self._statements["lock_unfinished"], UNFINISHED_AT_ONCE, list(names), self._observed
+            )
             progress.looked_at = 0
             progress.unfinished = len(rows)
             for observed in (False, True):
@@ -98,6 +107,12 @@ class Reclaims:
                 if held:
                     await self._put_back_next(connection, held, progress, observed=observed)
                     await self._mark_offline(connection, held, observed=observed)
+
+    async def _lock_tables(self, connection: Connection) -> None:
+        # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not
+        # find us holding one and waiting for the next.
+        if not self._observed:
+            await connection.execute(self._statements.lock_tables)
 
     async def _open_unheard(self, connection: Connection, cases: Sequence[Case]) -> dict[str, int]:
         unheard = [case for case in cases if case.epoch is None]

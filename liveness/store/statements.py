@@ -28,6 +28,9 @@ class Statements:
             "union_owners": self._for_each("part_union_owners", schema),
         }
         self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
+        tables = [self._common["registry"], *(work_parts(work, schema)["work_table"] for work in works)]
+        # Fit for UPDATE, and the weakest lock that is.
+        self.lock_tables = f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE NOWAIT"
         self._rendered: dict[tuple[str, str, bool], str] = {}
 
     def __getitem__(self, name: str) -> str:
@@ -51,11 +54,13 @@ class Statements:
             parts = dict(self._parts[work] if work else self._common)
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
             if work:
-                moved = "moved_observe" if observed else "moved_act"
-                for place, part in (
-                    ("moved", moved),
-                    *((part, part) for part in ("ended", "of_that_life", "recorded")),
-                ):
-                    parts[place] = rendered(statement_text(f"part_{part}"), parts).rstrip()
+                parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
+                parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
+                for part in ("ended", "of_that_life", "recorded"):
+                    parts[part] = self._part(part, parts)
             self._rendered[key] = rendered(statement_text(name), parts)
         return self._rendered[key]
+
+    @staticmethod
+    def _part(name: str, parts: Mapping[str, str]) -> str:
+        return rendered(statement_text(f"part_{name}"), parts).rstrip()

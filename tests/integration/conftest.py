@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from liveness.store import Life, Store
+from liveness.store import Life, Progress, Store
 from liveness.verdicts import Case
 from tests.conftest import SOON
 
@@ -45,6 +45,11 @@ def case(worker: str, epoch: int | None, **fields: Any) -> Case:
         "evidence": {"why": "a test says so"},
     }
     return Case(worker=worker, epoch=epoch, **(values | fields))
+
+
+async def finish_chunk(store: Store, progress: Progress) -> None:
+    """Put back the next chunk of everything that is not finished."""
+    await store.reclaims.finish(progress, await store.reclaims.unfinished())
 
 
 @pytest.fixture

@@ -12,14 +12,14 @@ from liveness.messages import EVENT_TYPES
 from liveness.store import Life, Progress, Store
 from liveness.verdicts import Outcome
 from tests.conftest import HostTables
-from tests.integration.conftest import Grant, case
+from tests.integration.conftest import Grant, case, finish_chunk
 
 
 async def finish(store: Store) -> int:
     """Do everything that is left of unfinished reclaims; return the rows put back."""
     progress = Progress()
     while True:
-        await store.reclaims.finish(progress)
+        await finish_chunk(store, progress)
         if not progress.looked_at:
             return progress.items
 

@@ -11,7 +11,7 @@ from liveness.errors import DatabaseAwayError
 from liveness.store import Progress, Store
 from liveness.verdicts import Outcome
 from tests.conftest import SOON, HostTables
-from tests.integration.conftest import Grant, case
+from tests.integration.conftest import Grant, case, finish_chunk
 
 
 async def test_a_workflow_that_completes_between_lapse_and_update_stays_completed(
@@ -30,7 +30,7 @@ async def test_a_workflow_that_completes_between_lapse_and_update_stays_complete
     verdicts = await store.reclaims.settle([case("w1", epoch)])
     await finish.commit()
     await worker.close()
-    await store.reclaims.finish(Progress())
+    await finish_chunk(store, Progress())
 
     assert [verdict.outcome for verdict in verdicts] == [Outcome.ENDED]
     assert await host.state(completing) == ("COMPLETED", "w1")
@@ -55,7 +55,7 @@ async def test_a_completion_that_rolls_back_is_put_back_on_the_next_pass(
     assert await host.state(held) == ("RUNNING", "w1")
 
     progress = Progress()
-    await store.reclaims.finish(progress)
+    await finish_chunk(store, progress)
 
     assert progress.items == 1
     assert await host.state(held) == ("PENDING", None)
@@ -73,12 +73,12 @@ async def test_a_row_that_stays_locked_is_not_given_up(dsn: str, host: HostTable
     await store.reclaims.settle([case("w1", epoch)])
     for _ in range(3):
         progress = Progress()
-        await store.reclaims.finish(progress)
+        await finish_chunk(store, progress)
         assert (progress.items, progress.looked_at, progress.unfinished) == (0, 1, 1)
     await transaction.rollback()
     await worker.close()
 
-    await store.reclaims.finish(Progress())
+    await finish_chunk(store, Progress())
 
     assert await host.state(held) == ("PENDING", None)
 
@@ -97,7 +97,7 @@ async def test_an_epoch_ends_once_whoever_reports_it(
 
     outcomes = [verdict.outcome for answer in verdicts for verdict in answer]
     assert outcomes.count(Outcome.ENDED) == 1
-    assert outcomes.count(Outcome.OVER) == 7
+    assert outcomes.count(Outcome.OVER) + outcomes.count(Outcome.HELD) == 7
     assert [kind for kind, _ in await host.outbox()] == ["worker.expired"] + ["workflow.reclaimed"] * 5
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration") == 1
 
@@ -123,7 +123,7 @@ async def test_no_chunk_reaches_into_the_next_life(host: HostTables, stores: Cal
 
     progress = Progress()
     while True:
-        await store.reclaims.finish(progress)
+        await finish_chunk(store, progress)
         if not progress.looked_at:
             break
 
@@ -173,7 +173,7 @@ async def test_work_claimed_by_a_worker_that_is_offline_is_an_orphan_for_the_swe
     await store.reclaims.settle([case("w1", epoch)])
     (late,) = await host.workflows("w1", untouched_for=500.0)
 
-    await store.reclaims.finish(Progress())
+    await finish_chunk(store, Progress())
     found = await store.host.orphaned(120.0)
 
     assert await host.state(late) == ("RUNNING", "w1")
@@ -207,7 +207,7 @@ async def test_a_host_that_locks_in_the_opposite_order_never_fails(
     rounds = 0
     while not working.done():
         await store.reclaims.settle([case("w1", await grant("w1"))])
-        await store.reclaims.finish(Progress())
+        await finish_chunk(store, Progress())
         rounds += 1
 
     assert await working == 200
@@ -233,7 +233,7 @@ async def test_a_row_that_the_host_locks_costs_us_no_wait(
     assert await host.worker_status("w1") == ["ONLINE"]
     await transaction.rollback()
     await other.close()
-    await store.reclaims.finish(Progress())
+    await finish_chunk(store, Progress())
 
     assert await host.worker_status("w1") == ["OFFLINE"]
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration WHERE finished_at IS NULL") == 0
@@ -254,12 +254,12 @@ async def test_a_name_that_lives_again_is_not_marked_offline_by_its_former_recla
     await other.close()
     await grant("w1")
 
-    await store.reclaims.finish(Progress())
+    await finish_chunk(store, Progress())
 
     assert await host.worker_status("w1") == ["ONLINE"]
 
 
-async def test_a_table_that_is_locked_makes_us_wait_no_longer_than_lock_timeout(
+async def test_a_table_that_is_locked_is_not_waited_for(
     dsn: str, host: HostTables, stores: Callable[..., Any], grant: Grant
 ) -> None:
     """A host that migrates its table finds our transaction gone and nothing half done."""
@@ -271,7 +271,7 @@ async def test_a_table_that_is_locked_makes_us_wait_no_longer_than_lock_timeout(
     await transaction.start()
     await other.execute("LOCK TABLE workflow_execution IN ACCESS EXCLUSIVE MODE")
 
-    with pytest.raises(DatabaseAwayError, match="lock timeout"):
+    with pytest.raises(DatabaseAwayError, match="could not obtain lock"):
         await store.reclaims.settle([case("w1", epoch)])
     await transaction.rollback()
     await other.close()

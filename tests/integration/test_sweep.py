@@ -12,7 +12,7 @@ from liveness.settings import Settings
 from liveness.store import Life, Progress, Store
 from liveness.sweep import Sweep
 from tests.conftest import HostTables
-from tests.integration.conftest import Grant, case
+from tests.integration.conftest import Grant, case, finish_chunk
 
 
 class Eye:
@@ -21,6 +21,7 @@ class Eye:
     def __init__(self, store: Store, settings: Settings, listened_for: float = 100.0) -> None:
         self.book = LeaseTable(settings.heartbeat_timeout)
         self.hearing = Hearing(0.0)
+        self.hearing.start(0.0)
         self.hearing.now = listened_for
         self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
 
@@ -217,7 +218,7 @@ async def test_what_an_unfinished_reclaim_has_still_to_do_is_left_to_it(
     await store.reclaims.settle([case("w1", await grant("w1"))])
     progress = Progress()
     while progress.items < 2:
-        await store.reclaims.finish(progress)
+        await finish_chunk(store, progress)
 
     assert (swept.orphaned, swept.ended, swept_again.stale) == ([], 0, [])
     epochs = await host.connection.fetch("SELECT DISTINCT epoch FROM liveness.reclaim")

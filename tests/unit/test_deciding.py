@@ -53,6 +53,8 @@ def test_a_lapse_is_offered_with_what_may_spare_it() -> None:
     lease = ending(book, "w")
     assert lease.ending is not None
 
+    hearing.now = 10.5
+
     case = case_of(lease, lease.ending, 10.5, hearing)
 
     assert (case.worker, case.epoch, case.incarnation, case.reason, case.ttl) == ("w", 5, "a", "lapsed", 10.0)

@@ -32,6 +32,23 @@ def test_a_late_look_counts_little() -> None:
     assert hearing.advance(60.0) == MAX_STEP
 
 
+def test_real_time_goes_on_while_we_are_deaf() -> None:
+    """What is to become an instant of the database's clock counts the gaps that lie in between."""
+    hearing = Hearing(0.0)
+    hearing.start(0.0)
+    before = hearing.advance(0.25)
+    hearing.advance(0.5)
+    hearing.stop(0.5)
+    hearing.advance(100.0)
+    hearing.start(600.5)
+    after = hearing.advance(601.0)
+    hearing.advance(601.25)
+
+    assert hearing.real_ago(before) == 601.0
+    assert hearing.real_ago(after) == 0.25
+    assert hearing.real_ago(hearing.now) == 0.0
+
+
 def test_a_clock_that_goes_back_does_not_turn_time_back() -> None:
     """Hearing time never decreases."""
     hearing = Hearing(10.0)
