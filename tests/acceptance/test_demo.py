@@ -52,7 +52,7 @@ async def test_demo(tmp_path: Path) -> None:
     """The demonstration succeeds, can be read in a pipe, and leaves nothing behind."""
     demo = await start_demo(tmp_path)
     try:
-        await demo.line(lambda line: "three worker processes start" in line)
+        await demo.line(lambda line: "start as processes" in line)
         # What is to be gone at the end can be seen now.
         running = " ".join(await asyncio.to_thread(processes_of, tmp_path))
         for program in ("nats-server", "postgres", "liveness.demo.worker"):
@@ -90,7 +90,7 @@ async def test_killed_demo_leaves_no_process(tmp_path: Path) -> None:
     """A demonstration that is killed takes its servers and its workers along."""
     demo = await start_demo(tmp_path)
     try:
-        await demo.line(lambda line: "three worker processes start" in line)
+        await demo.line(lambda line: "start as processes" in line)
         running = " ".join(await asyncio.to_thread(processes_of, tmp_path))
         for program in ("nats-server", "postgres", "liveness.demo.worker"):
             assert program in running
