@@ -22,7 +22,7 @@ from liveness.answers import (
 )
 from liveness.assembly import Assembly
 from liveness.errors import LivenessError
-from liveness.leases import Lease
+from liveness.lease import Lease
 from liveness.reclaim import reclaim
 from liveness.subjects import Subjects
 

@@ -13,7 +13,8 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.hearing import Hearing
-from liveness.leases import Ending, Lease, LeaseTable
+from liveness.lease import Ending, Lease
+from liveness.leases import LeaseTable
 from liveness.store import Store
 from liveness.verdicts import Case, Outcome, Verdict
 

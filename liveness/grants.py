@@ -12,7 +12,8 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.errors import DatabaseRefusedError
-from liveness.leases import Lease, LeaseTable
+from liveness.lease import Lease
+from liveness.leases import LeaseTable
 from liveness.messages import Superseded
 from liveness.settings import Settings
 from liveness.store import Life, Store

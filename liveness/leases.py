@@ -28,54 +28,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
-
-class Ending(msgspec.Struct, gc=False):
-    """Why and since when a lease waits for the verdict on its epoch."""
-
-    reason: str
-    at: float
-    proof: bool
-    # The life that ends. The lease's own fields may already speak of the next one.
-    incarnation: str | None
-    last_beat: float | None
-    deadline: float
-    ttl: float
-    # What the evidence holds beyond the fields above: an exit code, an operator's word.
-    details: Mapping[str, Any] | None = None
-    # Since when the next life has been heard.
-    reborn_at: float | None = None
-
-
-class Lease(msgspec.Struct, gc=False, eq=False):
-    """Our belief that `worker` lives."""
-
-    # gc=False: a full collection over a million of them takes half a second, and the links are cut by hand.
-
-    worker: str
-    line: "_Line"
-    previous: "Lease"
-    next: "Lease"
-    incarnation: str | None
-    epoch: int | None
-    # The ttl that the worker last stated, else the default; the promise in force is `line.ttl`.
-    stated: float
-    # From when the promise counts; differs from `last_beat` for a restored lease, which has none.
-    since: float
-    last_beat: float | None
-    ending: Ending | None = None
-
-    @property
-    def ttl(self) -> float:
-        """Seconds of the promise in force."""
-        return self.line.ttl
-
-
-class _Line(msgspec.Struct, gc=False, eq=False):
-    ttl: float
-    # A sentinel: its `next` is the lease that lapses first, its `previous` the one that beat last.
-    end: Lease
+from liveness.lease import Ending, Lease, Line, cut, link, new_line, rounded_ttl, unlinked, walk
 
 
 class Heard(enum.Enum):
@@ -85,16 +38,6 @@ class Heard(enum.Enum):
     RENEWED = "renewed"
     REVIVED = "revived"
     AFTER_PROOF = "after_proof"
-
-
-def rounded_ttl(ttl: float) -> float:
-    """Return `ttl` (seconds, above 0) rounded up to three significant digits.
-
-    It bounds the number of lines whatever ttls workers state, and a promise is never made shorter by it.
-    """
-    step = 10.0 ** (math.floor(math.log10(ttl)) - 2)
-    # The subtrahend keeps 2.3 from becoming 2.31 by the last bit of a division.
-    return round(math.ceil(ttl / step - 1e-9) * step, 9)
 
 
 class LeaseTable:
@@ -112,7 +55,7 @@ class LeaseTable:
         self.unproven: set[str] = set()
         self._default_ttl = rounded_ttl(default_ttl)
         self._leases: dict[str, Lease] = {}
-        self._lines: dict[float, _Line] = {}
+        self._lines: dict[float, Line] = {}
         # Leases whose promise in force outlives what their worker states now.
         self._shortened: dict[str, Lease] = {}
         self._extended_at = -math.inf
@@ -257,7 +200,9 @@ class LeaseTable:
         lease.epoch = None
         self.wanting[worker] = lease
         if ending is not None:
-            self._link(lease, now if lease.last_beat is None else lease.last_beat, self._line(lease.stated))
+            # From now rather than from its last beat: at the end of the line it costs the same however many leases there
+            # are, and a rolling restart brings thousands of these at once.
+            link(lease, now, self._line(lease.stated))
         return lease
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
@@ -266,7 +211,7 @@ class LeaseTable:
         if lease is not None and lease.epoch == epoch and lease.ending is not None and not lease.ending.proof:
             lease.ending = None
             self.endings.pop(worker, None)
-            self._link(lease, since, self._line(lease.stated))
+            link(lease, since, self._line(lease.stated))
 
     def soonest(self) -> Iterator[Lease]:
         """Go through all leases, those that are ending first, then in the order of their deadlines.
@@ -274,7 +219,7 @@ class LeaseTable:
         The book must not change meanwhile. The cost follows how far one goes.
         """
         yield from self.endings.values()
-        yield from heapq.merge(*map(_walk, self._lines.values()), key=self.deadline)
+        yield from heapq.merge(*map(walk, self._lines.values()), key=self.deadline)
 
     def extend(self, now: float) -> None:
         """Give every live lease a full ttl from `now`: beats may have been lost before it."""
@@ -296,21 +241,21 @@ class LeaseTable:
         return found
 
     def _new(self, worker: str, now: float, ttl: float) -> Lease:
-        lease = _unlinked(worker, self._line(ttl))
+        lease = unlinked(worker, self._line(ttl))
         self._leases[worker] = lease
-        self._link(lease, now, lease.line)
+        link(lease, now, lease.line)
         return lease
 
-    def _line(self, ttl: float) -> _Line:
+    def _line(self, ttl: float) -> Line:
         line = self._lines.get(ttl)
         if line is None:
-            line = self._lines[ttl] = _new_line(ttl)
+            line = self._lines[ttl] = new_line(ttl)
         return line
 
     def _renew(self, lease: Lease, now: float) -> None:
         line = lease.line
         if lease.stated == line.ttl:
-            # The same as _link, spelled out: this is done for every heartbeat.
+            # The same as `link`, spelled out: this is done for every heartbeat.
             previous, following = lease.previous, lease.next
             previous.next = following
             following.previous = previous
@@ -322,7 +267,7 @@ class LeaseTable:
             lease.since = now
         elif now + lease.stated >= self.deadline(lease):
             self._shortened.pop(lease.worker, None)
-            self._link(lease, now, self._line(lease.stated))
+            link(lease, now, self._line(lease.stated))
         else:
             self._shortened[lease.worker] = lease
 
@@ -331,20 +276,7 @@ class LeaseTable:
         # What had changed in it was not worth telling while it was about to end.
         self.changed[lease.worker] = lease
         self.endings.pop(lease.worker, None)
-        self._link(lease, now, self._line(lease.stated))
-
-    def _link(self, lease: Lease, since: float, line: _Line) -> None:
-        _cut(lease)
-        lease.line = line
-        lease.since = since
-        # Nearly always no step: only a beat that somebody else recorded can be older than the last one here.
-        before = line.end.previous
-        while before is not line.end and before.since > since:
-            before = before.previous
-        following = before.next
-        before.next = following.previous = lease
-        lease.previous = before
-        lease.next = following
+        link(lease, now, self._line(lease.stated))
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Mapping[str, Any] | None) -> bool:
         if lease.ending is not None and lease.ending.proof:
@@ -362,7 +294,7 @@ class LeaseTable:
         proof: bool,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        _cut(lease)
+        cut(lease)
         self._shortened.pop(lease.worker, None)
         lease.ending = Ending(
             reason=reason,
@@ -379,43 +311,3 @@ class LeaseTable:
 
 def _lapsed_deadline(lease: Lease) -> float:
     return math.inf if lease.ending is None else lease.ending.deadline
-
-
-def _unlinked(worker: str, line: _Line) -> Lease:
-    lease = Lease(
-        worker=worker,
-        line=line,
-        # Linked to the sentinel in name only; the two next lines make it stand alone.
-        previous=line.end,
-        next=line.end,
-        incarnation=None,
-        epoch=None,
-        stated=line.ttl,
-        since=0.0,
-        last_beat=None,
-    )
-    lease.previous = lease.next = lease
-    return lease
-
-
-def _new_line(ttl: float) -> _Line:
-    nothing: Any = None
-    end = Lease(
-        worker="", line=nothing, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl, since=0.0,
-        last_beat=None,
-    )  # fmt: skip
-    end.previous = end.next = end
-    return _Line(ttl=ttl, end=end)
-
-
-def _walk(line: _Line) -> Iterator[Lease]:
-    lease = line.end.next
-    while lease is not line.end:
-        yield lease
-        lease = lease.next
-
-
-def _cut(lease: Lease) -> None:
-    lease.previous.next = lease.next
-    lease.next.previous = lease.previous
-    lease.previous = lease.next = lease

@@ -3,7 +3,7 @@
 from liveness.answers import ReclaimAnswer, ReclaimRequest
 from liveness.assembly import Assembly
 from liveness.errors import LivenessError
-from liveness.leases import Lease
+from liveness.lease import Lease
 from liveness.verdicts import Case, Outcome
 
 

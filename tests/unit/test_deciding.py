@@ -4,7 +4,8 @@ import pytest
 
 from liveness.expiry import case_of
 from liveness.hearing import Hearing
-from liveness.leases import Lease, LeaseTable
+from liveness.lease import Lease
+from liveness.leases import LeaseTable
 from liveness.relay import in_commit_order
 from liveness.restore import distinct
 from liveness.store import Life, Pending

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from liveness.leases import Heard, LeaseTable, rounded_ttl
+from liveness.lease import rounded_ttl
+from liveness.leases import Heard, LeaseTable
 
 TTL = 60.0
 
@@ -216,8 +217,8 @@ def test_a_beat_does_not_undo_a_proof(book: LeaseTable) -> None:
 
     assert lease is not None
     assert (lease.incarnation, lease.epoch) == ("b", None)
-    assert lapsed(book, 11.9) == []
-    assert lapsed(book, 12.0) == ["w"]
+    assert lapsed(book, 12.9) == []
+    assert lapsed(book, 13.0) == ["w"]
 
 
 def test_an_operators_word_ends_any_incarnation(book: LeaseTable) -> None:

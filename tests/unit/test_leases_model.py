@@ -26,7 +26,6 @@ class Model:
         self.lapsed = False
         self.proven = False
         self.reborn = False
-        self.last: int | None = None
 
 
 class Book(RuleBasedStateMachine):
@@ -56,10 +55,8 @@ class Book(RuleBasedStateMachine):
         one = self.model.get(name)
         if one is None:
             one = self.model[name] = Model(self.now, ttl or DEFAULT)
-            one.last = self.now
             return
         one.stated = ttl or one.stated
-        one.last = self.now
         if one.proven:
             one.reborn = True
         elif one.lapsed or self.now + one.stated >= self.deadline(one) or one.stated == one.promise:
@@ -120,8 +117,7 @@ class Book(RuleBasedStateMachine):
             return
         assert lives_on is not None
         if one.proven:
-            assert one.last is not None
-            one.since, one.promise = one.last, one.stated
+            one.since, one.promise = self.now, one.stated
         one.epoch, one.proven, one.lapsed, one.reborn = None, False, False, False
 
     @precondition(lambda self: any(one.lapsed and one.epoch for one in self.model.values()))
