@@ -200,8 +200,8 @@ class LeaseTable:
         lease.epoch = None
         self.wanting[worker] = lease
         if ending is not None:
-            # From now rather than from its last beat: at the end of the line it costs the same however many leases there
-            # are, and a rolling restart brings thousands of these at once.
+            # From now rather than from its last beat: at the end of the line it costs the same however many leases
+            # there are, and a rolling restart brings thousands of these at once.
             link(lease, now, self._line(lease.stated))
         return lease
 
