@@ -46,7 +46,12 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     mode: Literal["act", "observe"]
     troubles: Annotated[list[str], Meta(description="What does not work, a line each; empty when ready.")]
+    term: Annotated[int, Meta(ge=0, description="The term under which this replica acts.")] | None
     hearing: Annotated[bool, Meta(description="Whether heartbeats can be heard now.")]
+    gaps: Annotated[int, Meta(ge=0, description="How often hearing was interrupted since the start.")]
+    not_heard: Annotated[float, Meta(ge=0, description="Seconds since the start in which nothing could be heard.")]
+    storms: Annotated[list[str], Meta(description="Storms that hold lapses now, a line each.")]
+    conflicts: Annotated[list[str], Meta(description="Names under which two incarnations beat.")]
     uptime: Seconds
     leases: Count
     wanting: Annotated[int, Meta(ge=0, description="Leases that wait for an epoch.")]

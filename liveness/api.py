@@ -56,7 +56,8 @@ class Api:
         self, verb: str, request: type[Any], act: Callable[[Any], Awaitable[object]]
     ) -> Callable[[str, bytes, str], None]:
         def take(_subject: str, payload: bytes, reply: str) -> None:
-            if len(self._answering) >= WAITING_MOST:
+            # The acting replica answers; the others hear it, too.
+            if not self._parts.leadership.leading or len(self._answering) >= WAITING_MOST:
                 return
             if reply:
                 task = asyncio.create_task(self._answer(verb, request, act, payload, reply))
@@ -89,7 +90,7 @@ class Api:
 
     async def _status(self, request: StatusRequest) -> StatusAnswer:
         parts = self._parts
-        now = parts.hearing.advance(parts.clock())
+        now = parts.hearing.now
         page = list(islice(parts.book.soonest(), request.offset, request.offset + min(request.limit, PAGE)))
         troubles = list(self._troubles())
         running: Mapping[str, int] = {}
@@ -103,7 +104,12 @@ class Api:
             version=liveness.__version__,
             mode=parts.settings.mode,
             troubles=troubles,
-            hearing=not parts.hearing.deaf,
+            term=parts.store.leader.term,
+            hearing=not parts.hearing.deaf(parts.clock()),
+            gaps=parts.hearing.gaps,
+            not_heard=parts.hearing.lost,
+            storms=parts.storms.held(now),
+            conflicts=sorted(parts.book.incarnations.conflicts)[:PAGE],
             uptime=time.monotonic() - self._started,
             leases=len(parts.book),
             wanting=len(parts.book.wanting),
@@ -119,7 +125,7 @@ class Api:
                     epoch=lease.epoch,
                     ttl=lease.ttl,
                     remaining=_remaining(parts, lease, now),
-                    silent_for=None if lease.last_beat is None else now - lease.last_beat,
+                    silent_for=None if lease.last_beat is None else max(now - lease.last_beat, 0.0),
                     running=running.get(lease.worker, 0),
                 )
                 for lease in page
@@ -136,4 +142,4 @@ class Api:
 
 
 def _remaining(parts: Assembly, lease: Lease, now: float) -> float:
-    return 0.0 if lease.ending is not None else max(parts.book.deadline(lease) - now, 0.0)
+    return 0.0 if lease.ending is not None else max(parts.book.lines.deadline(lease) - now, 0.0)

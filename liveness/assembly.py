@@ -3,9 +3,9 @@
 The running service uses it, and so do the commands that have to act when no service runs.
 """
 
-import asyncio
 import contextlib
 import time
+from random import SystemRandom
 
 import structlog
 
@@ -14,29 +14,40 @@ from liveness.checkpoint import Checkpoint
 from liveness.errors import CannotStartError
 from liveness.expiry import Expiry
 from liveness.finish import Finish
+from liveness.follow import Follow
 from liveness.grants import Grants
+from liveness.greetings import Greetings
 from liveness.hearing import Hearing
 from liveness.intake import Intake
+from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
+from liveness.listening import Listening
 from liveness.messages import EVENT_TYPES
+from liveness.probes import Probes
 from liveness.relay import Relay
 from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
+from liveness.storms import Storms
 from liveness.subjects import Subjects, event_subject
 from liveness.sweep import Sweep
+from liveness.wakes import Wakes
 
 log = structlog.get_logger("liveness.assembly")
 
 # The longest time between two looks at the book. Usually the next deadline comes first; a lease that begins and lapses
 # in between is found so much late at worst.
 LOOK_SECONDS = 0.25
-# Between two rounds of grants that nothing has woken: for what an outage left undone.
+# Between two rounds of grants and greetings that nothing has woken: for what an outage left undone.
 GRANT_SECONDS = 1.0
 # Between two looks for reclaims that are not finished, when there were some and when there were none.
 UNFINISHED_SECONDS, FINISHED_SECONDS = 1.0, 5.0
 # Between two looks into the outbox; NOTIFY usually comes first, but polling is the truth.
 OUTBOX_SECONDS = 0.5
+# Between two looks of a follower at what the leader has done.
+FOLLOW_SECONDS = 2.0
+# An answer to a probe that comes later than this is not waited for; a beat it is not, but the next one will be.
+PROBE_SECONDS = 5.0
 
 
 class Assembly:
@@ -47,77 +58,136 @@ class Assembly:
         self.store = store
         self.bus = bus
         self.clock = time.monotonic
+        self.subjects = Subjects(settings.subject_prefix)
+
+        # What is believed, and how far it may be.
         self.book = LeaseTable(settings.heartbeat_timeout)
-        self.hearing = Hearing(self.clock())
+        self.hearing = Hearing(self.clock(), max_gap=settings.max_gap)
+        self.storms = Storms(max_hold=settings.storm_max_hold, shuffle=SystemRandom().shuffle)
 
-        # Set by whoever makes work for a duty that should not wait for its interval.
-        self._lives_wait, self._endings_wait, self._rest_waits = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.news_waits = asyncio.Event()
+        self.wakes = Wakes()
+        self._look_at = 0.0
+        self._finish_seconds = FINISHED_SECONDS
 
-        self.grants = Grants(book=self.book, store=store, settings=settings, publish=bus.publish, clock=self.clock)
+        self._make_the_way_in()
+        self._make_the_way_out()
+        self._make_the_replica()
+        self.rounds = self._rounds()
+        self._connect()
+
+    def _make_the_way_in(self) -> None:
+        book, hearing, storms, settings = self.book, self.hearing, self.storms, self.settings
+        self.listening = Listening(
+            hearing=hearing,
+            lines=book.lines,
+            settings=settings,
+            clock=self.clock,
+            send=self.bus.send,
+            give_up=self.bus.give_up,
+            on_time=self._look,
+            on_loss=self._listen_anew,
+        )
+        self.intake = Intake(
+            book=book,
+            hearing=hearing,
+            storms=storms,
+            settings=settings,
+            clock=self.clock,
+            on_echo=self.listening.hear,
+            wakes=self.wakes,
+            tell=self._tell,
+        )
+        self.grants = Grants(
+            book=book, hearing=hearing, store=self.store, settings=settings, publish=self.bus.publish, clock=self.clock
+        )
+        self.greetings = Greetings(
+            book=book,
+            hearing=hearing,
+            intake=self.intake,
+            store=self.store,
+            tell=self.bus.send,
+            clock=self.clock,
+            leading=lambda: self.leadership.leading,
+            wakes=self.wakes,
+        )
+
+    def _make_the_way_out(self) -> None:
+        book, hearing, storms, settings, store = self.book, self.hearing, self.storms, self.settings, self.store
+        probes = Probes(
+            book=book,
+            ask=lambda worker, on_answer: self.bus.ask(self.subjects.probe(worker), b"", on_answer, PROBE_SECONDS),
+            on_answer=self.intake.probe_answer,
+        )
         self.expiry = Expiry(
-            book=self.book,
-            hearing=self.hearing,
+            book=book,
+            hearing=hearing,
+            storms=storms,
+            probes=probes,
             store=store,
             clock=self.clock,
-            on_new_life=self._lives_wait.set,
-            on_ended=self._rest_waits.set,
+            wakes=self.wakes,
         )
         self.finish = Finish(store, self.clock)
-        self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
-        self.checkpoint = Checkpoint(book=self.book, hearing=self.hearing, store=store, clock=self.clock)
+        self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)
+        self.checkpoint = Checkpoint(book=book, hearing=hearing, store=store, clock=self.clock)
         self.relay = Relay(
             store=store,
             settings=settings,
-            publish=lambda events: bus.publish_events(settings.events_stream, events),
-        )
-        self.intake = Intake(
-            book=self.book,
-            hearing=self.hearing,
-            settings=settings,
-            clock=self.clock,
-            on_new=self._lives_wait.set,
-            on_ending=self._endings_wait.set,
+            publish=lambda events: self.bus.publish_events(settings.events_stream, events),
         )
 
-        self._rounds = [
-            Round("grants", self._grant, lambda: GRANT_SECONDS, self._lives_wait),
-            # Apart from the way out, which may be waiting for Postgres: time that nobody looks at does not count.
-            Round("hearing", self._listen, lambda: LOOK_SECONDS),
-            Round("expiry", self.expiry.run_once, self._until_next_look, self._endings_wait),
-            Round("finish", self._finish, lambda: self._finish_seconds, self._rest_waits),
-            Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.news_waits),
-            Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval),
+    def _make_the_replica(self) -> None:
+        self.follow = Follow(
+            book=self.book,
+            hearing=self.hearing,
+            store=self.store,
+            default_ttl=self.settings.heartbeat_timeout,
+            clock=self.clock,
+        )
+        self.leadership = Leadership(
+            leader=self.store.leader,
+            timeout=self.settings.leader_timeout,
+            catch_up=self.follow.catch_up,
+            hears=lambda: not self.hearing.deaf(self.clock()),
+            on_lead=self._wake_all,
+        )
+
+    def _rounds(self) -> list[Round]:
+        """Return the duties, in the order in which a life meets them; most are the acting replica's."""
+        settings = self.settings
+
+        def leads() -> bool:
+            return self.leadership.leading
+
+        rounds = [
+            Round("leadership", self.leadership.run_once, lambda: self.leadership.interval),
+            Round("follow", self.follow.run_once, lambda: FOLLOW_SECONDS, may_run=lambda: not leads()),
+            Round("grants", self._grant, lambda: GRANT_SECONDS, self.wakes.lives, leads),
+            Round("greetings", self.greetings.run_once, lambda: GRANT_SECONDS, self.wakes.arrivals, leads),
+            Round("expiry", self._expire, lambda: LOOK_SECONDS, self.wakes.endings, leads),
+            Round("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, leads),
+            Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.wakes.news, leads),
+            Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
         ]
         # Mode observe touches nothing of the host's.
         if settings.checkpoint_interval and settings.mode == "act":
-            self._rounds.append(Round("checkpoint", self.checkpoint.run_once, lambda: settings.checkpoint_interval))
-        self._finish_seconds = FINISHED_SECONDS
+            rounds.append(
+                Round("checkpoint", self.checkpoint.run_once, lambda: settings.checkpoint_interval, may_run=leads)
+            )
+        return rounds
 
-        subjects = Subjects(settings.subject_prefix)
+    def _connect(self) -> None:
+        bus, subjects = self.bus, self.subjects
         bus.subscribe(subjects.all_heartbeats, self.intake.heartbeat)
         bus.subscribe(subjects.all_goodbyes, self.intake.goodbye)
-        bus.on_up, bus.on_down, bus.on_drop = self._hear, self._hear_nothing, self._owe_everyone
-
-    @property
-    def rounds(self) -> list[Round]:
-        """The duties of the acting replica, in the order in which a life meets them."""
-        return self._rounds
+        bus.subscribe(subjects.all_hellos, self.greetings.hello)
+        bus.on_up, bus.on_down, bus.on_drop = self.listening.up, self.listening.down, self.listening.lost
 
     @property
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
         return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
-
-    async def _listen(self) -> None:
-        self.hearing.advance(self.clock())
-
-    async def _grant(self) -> None:
-        await self.grants.run_once()
-        if self.book.endings:
-            # A life that ended before it had its epoch can be settled now.
-            self._endings_wait.set()
 
     async def ensure_stream(self) -> None:
         """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""
@@ -126,6 +196,21 @@ class Assembly:
             settings.events_stream, self.event_subjects, settings.events_max_age, settings.events_max_bytes
         ):
             log.warning("stream_doubtful", doubt=doubt)
+
+    async def _grant(self) -> None:
+        done = await self.grants.run_once()
+        if self.book.endings:
+            # A life that ended before it had its epoch can be settled now.
+            self.wakes.endings.set()
+        if done.granted:
+            # Who said hello may have waited for this.
+            self.wakes.arrivals.set()
+
+    async def _expire(self) -> None:
+        try:
+            await self.expiry.run_once()
+        finally:
+            self._look_at = min(self.book.lines.next_deadline(), self.hearing.now + LOOK_SECONDS)
 
     async def _relay(self) -> None:
         if (await self.relay.run_once()).complaint is not None and self.bus.connected:
@@ -136,18 +221,22 @@ class Assembly:
     async def _finish(self) -> None:
         finished = await self.finish.run_once()
         self._finish_seconds = UNFINISHED_SECONDS if finished.unfinished else FINISHED_SECONDS
+        if finished.items:
+            # And for this.
+            self.wakes.arrivals.set()
 
-    def _until_next_look(self) -> float:
-        return min(max(self.book.next_deadline() - self.hearing.now, 0.001), LOOK_SECONDS)
+    def _look(self, now: float) -> None:
+        if now >= self._look_at:
+            self.wakes.endings.set()
 
-    def _hear(self) -> None:
-        self.hearing.start(self.clock())
-        self._owe_everyone()
+    def _listen_anew(self, now: float) -> None:
+        self.sweep.listening_since = now
 
-    def _hear_nothing(self) -> None:
-        self.hearing.stop(self.clock())
+    def _tell(self, subject: str, payload: bytes) -> None:
+        # A follower knows it as well, and is silent.
+        if self.leadership.leading:
+            self.bus.send(subject, payload)
 
-    def _owe_everyone(self) -> None:
-        # Beats may have been lost: nobody lapses, and the sweep takes nothing, before a full ttl of hearing from now.
-        self.book.extend(self.hearing.now)
-        self.sweep.listening_since = self.hearing.now
+    def _wake_all(self) -> None:
+        for duty in self.rounds:
+            duty.wake()

@@ -3,32 +3,43 @@
 There is one way down and one way up. Both are told to whoever listens (`on_down`, `on_up`), because silence only counts
 while we can hear; a new link subscribes anew, and is up only when the server has proven that it took the subscriptions.
 On the service's side only this file and `link` import nats.
+
+`faults` counts what went wrong since the start. Of each link that was lost, one of: `lost` (it ended), `half_open` (the
+server takes or gives nothing any more), `refused` (the server closed it, and said so), `malformed` (what came is no
+NATS), `deaf` (it stood, and whoever listens was sure to hear nothing: `give_up`). Of a link that stands: `sink_raised`,
+`callback_raised`, `forbidden` (something that we sent or asked for was not let through), `dropped` (an acknowledgement
+of JetStream's, never a message for a sink: a server that cannot get rid of those ends the connection).
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 from nats import errors as nats_errors
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
-from liveness.link import Link, servers_of, shown
+from liveness.link import Link, RawSink, servers_of, shown
 
 log = structlog.get_logger("liveness.bus")
 
-CONNECT_SECONDS = 3
 # A round trip to the server is asked for this often, and the connection given up when it takes this long.
 CHECK_SECONDS = 1.0
 ANSWER_SECONDS = 2
+# As long as it sends us other things, the answer may wait behind those for this long.
+BUSY_SECONDS = 20
 # The first wait between two attempts to connect, and the longest.
 BACKOFF_LEAST, BACKOFF_MOST = 0.1, 2.0
+# A link that did not last so long is another failure; the next one is made after a wait.
+LASTING_SECONDS = 5.0
+# A fault that comes with every message must not cost a line of the log for every message.
+COMPLAINT_SECONDS = 1.0
 # How long acknowledgements of a batch of events are waited for.
 ACK_SECONDS = 5.0
 # JetStream's own default is 2 minutes; a relay that was away longer may publish again what is in the stream already.
@@ -66,10 +77,12 @@ class Bus:
         self._up = asyncio.Event()
         self._refusal: str | None = None
         self._fault: Exception | None = None
-        self.faults: dict[str, int] = {}
+        self._given_up: str | None = None
+        self._complained_at: dict[str, float] = {}
+        self.faults: Counter[str] = Counter()
         self.on_up: Callable[[], None] = lambda: None
         self.on_down: Callable[[], None] = lambda: None
-        # Messages were dropped: whatever was in them was not heard.
+        # Messages for a sink may have been dropped on a link that stands. Nothing in this file drops any.
         self.on_drop: Callable[[], None] = lambda: None
 
     @property
@@ -80,8 +93,9 @@ class Bus:
     def subscribe(self, subject: str, sink: Sink) -> None:
         """Give every message on `subject` to `sink(subject, payload, reply)`, on this and all later connections.
 
-        To be called before `connect`. The sink is synchronous; what it raises is logged and counted, and the next
-        message is delivered all the same.
+        To be called before `connect`. The sink is synchronous, and gets the messages in the order in which they came,
+        across all sinks; what it raises is logged and counted, and the next message is delivered all the same. Bytes of
+        subject and reply that are no UTF-8 come as U+FFFD.
         """
         self._sinks.append((subject, sink))
 
@@ -112,13 +126,19 @@ class Bus:
 
     async def keep(self) -> None:
         """Watch the connection, and make the next one whenever it fails, for ever."""
+        loop = asyncio.get_running_loop()
+        wait = BACKOFF_LEAST
         while True:
-            cause = await self._watch()
+            since = loop.time()
+            kind, cause = await self._watch()
             self._up.clear()
-            self.on_down()
-            self.faults["lost"] = self.faults.get("lost", 0) + 1
-            log.warning("nats_lost", cause=cause)
+            self.faults[kind] += 1
+            log.warning("nats_lost", kind=kind, cause=cause)
+            self._tell(self.on_down)
             await self._discard()
+            wait = min(wait * 2, BACKOFF_MOST) if loop.time() - since < LASTING_SECONDS else BACKOFF_LEAST
+            # Jitter: all who were on a server that is gone must not come to the next one at once.
+            await asyncio.sleep(wait * random.random())  # noqa: S311 - spreads load, guards nothing
             await self.connect_again()
             log.info("nats_back")
 
@@ -129,16 +149,45 @@ class Bus:
                 return await self.connect()
             await asyncio.sleep(BACKOFF_MOST * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
+    def give_up(self, cause: str) -> None:
+        """Make `keep` drop the link that stands and make the next one: for who is sure to hear nothing on this one.
+
+        A server may have lost our subscription and answer all the same; only whoever listens can know.
+        """
+        if self._link is not None and self.connected:
+            self._given_up = cause
+            self._link.cut()
+
+    def send(self, subject: str, payload: bytes) -> bool:
+        """Publish without waiting, at most once.
+
+        False when there is no connection, when too much waits to be sent on it, and when the server would not take it.
+        """
+        return self._link is not None and self.connected and self._link.send(subject, payload)
+
     async def publish(self, subject: str, payload: bytes) -> bool:
-        """Publish, at most once; return False when there is no connection to publish on."""
-        link = self._link
-        if link is None or not self.connected:
-            return False
-        try:
-            await link.publish(subject, payload)
-        except (nats_errors.Error, OSError):
-            return False
-        return True
+        """Publish as `send` does, after a turn of the loop if too much waits to be sent."""
+        if self.send(subject, payload):
+            return True
+        await asyncio.sleep(0)
+        return self.send(subject, payload)
+
+    def answer(self, reply: str, payload: bytes) -> bool:
+        """Publish an answer as `send` does, but only to an inbox (its first token begins with `_`).
+
+        Who asks chooses where we answer. `$JS.API.STREAM.DELETE.x` would do what we may and they may not, and
+        `<prefix>.heartbeat.x` would be a beat.
+        """
+        return reply.startswith("_") and self.send(reply, payload)
+
+    def ask(self, subject: str, payload: bytes, on_answer: Callable[[bytes | None], None], seconds: float) -> bool:
+        """Publish a request without waiting; False as `send`, or when too many are outstanding.
+
+        `on_answer` is called once, with the answer or with None when nobody listens there ("no responders", which
+        proves nothing about the worker). After `seconds` without either, or once the connection is lost, the question
+        is forgotten without a call.
+        """
+        return self._link is not None and self.connected and self._link.ask(subject, payload, on_answer, seconds)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
         """Return the answer to a request. Raises NoServiceError when there is none within `seconds`."""
@@ -215,13 +264,11 @@ class Bus:
         self._up.clear()
         if self._link is not None:
             with contextlib.suppress(ConnectionError):
-                # nats-py writes on the next turn of the loop.
-                await asyncio.sleep(0)
                 await self._link.answer(1)
         await self._discard()
 
     async def _open(self) -> None:
-        self._refusal = None
+        self._refusal = self._given_up = None
         self._link = link = Link(self._refused)
         try:
             await self._set_up(link)
@@ -230,43 +277,65 @@ class Bus:
             await self._discard()
             raise
         self._up.set()
-        self.on_up()
+        self._tell(self.on_up)
 
     async def _set_up(self, link: Link) -> None:
+        link.on_raise = self._raised
         await link.open(self._servers, self._name, self._inbox_prefix)
         # One for the life of the link: each subscribes an inbox for its acknowledgements and keeps it.
         self._jetstream = link.jetstream()
-        link.on_drop = self._dropped
         for subject, sink in self._sinks:
-            await link.subscribe(subject, cb=_delivering(sink))
-        await _echo(link)
+            link.listen(subject, _decoding(sink))
+        link.accept_answers()
+        # What the server has to say against a subscription, it says before it answers this.
+        await link.answer(ANSWER_SECONDS, BUSY_SECONDS)
         if self._refusal is not None:
             # Connected and deaf would look like a world in which everybody has died.
             raise CannotStartError(f"NATS at {shown(self._servers)} refuses us: {self._refusal}")
 
-    async def _watch(self) -> str:
+    async def _watch(self) -> tuple[str, str]:
+        """Return, once the link is lost, which way and why."""
         link = self._link
         while link is not None and not link.lost.done():
             try:
-                await link.answer(ANSWER_SECONDS)
+                await link.answer(ANSWER_SECONDS, BUSY_SECONDS)
             except ConnectionError as error:
-                return str(error)
+                if not link.lost.done():
+                    return "half_open", str(error)
+                break
             await asyncio.wait({link.lost}, timeout=CHECK_SECONDS)
-        return str((link is not None and link.fault) or "closed")
+        if self._given_up is not None:
+            return "deaf", self._given_up
+        return (link and link.ending) or "lost", str((link and link.fault) or "closed")
 
     async def _discard(self) -> None:
         link, self._link, self._jetstream = self._link, None, None
         if link is not None:
             await link.drop()
 
-    def _refused(self, text: str) -> None:
-        self._refusal = text
-        if self.connected:
-            log.warning("nats_refuses", text=text)
+    def _tell(self, callback: Callable[[], None]) -> None:
+        try:
+            callback()
+        except Exception as error:  # noqa: BLE001 - whoever listens must not keep the next connection from being made
+            self._complain("callback_raised", error=error)
 
-    def _dropped(self) -> None:
-        self.faults["dropped"] = self.faults.get("dropped", 0) + 1
-        self.on_drop()
+    def _refused(self, text: str) -> None:
+        if self.connected:
+            # Maybe a stranger wanted an answer there. The link is as good as it was.
+            self._complain("forbidden", text=text)
+        else:
+            self._refusal = text
+
+    def _raised(self, error: Exception) -> None:
+        dropped = isinstance(error, nats_errors.SlowConsumerError)
+        self._complain("dropped" if dropped else "sink_raised", error=error)
+
+    def _complain(self, kind: str, *, error: Exception | None = None, text: str = "") -> None:
+        self.faults[kind] += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._complained_at.get(kind, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
+            self._complained_at[kind] = now
+            log.error("bus_fault", kind=kind, text=text, count=self.faults[kind], exc_info=error)
 
     async def _stream_on(self, subjects: Sequence[str]) -> str:
         context = self._jetstream
@@ -312,19 +381,6 @@ class Bus:
         return doubts
 
 
-async def _echo(link: Link) -> None:
-    """Return when the server has taken, or refused, every subscription made so far.
-
-    `flush()` would not do: nats-py writes its PING ahead of commands that still wait to be sent, so that the answer may
-    come before the server has seen them. A message to ourselves comes behind them.
-    """
-    inbox = link.new_inbox()
-    subscription = await link.subscribe(inbox)
-    await link.publish(inbox)
-    await subscription.next_msg(timeout=ANSWER_SECONDS)
-    await subscription.unsubscribe()
-
-
 def _covers(pattern: str, subject: str) -> bool:
     parts, tokens = pattern.split("."), subject.split(".")
     for position, part in enumerate(parts):
@@ -335,12 +391,8 @@ def _covers(pattern: str, subject: str) -> bool:
     return len(parts) == len(tokens)
 
 
-def _delivering(sink: Sink) -> Callable[[Msg], Awaitable[None]]:
-    async def deliver(message: Msg) -> None:
-        try:
-            sink(message.subject, message.data, message.reply)
-        except Exception:
-            # A fault of ours. It must not cost the beats that come behind this message.
-            log.exception("sink_failed", subject=message.subject)
+def _decoding(sink: Sink) -> RawSink:
+    def take(subject: bytes, reply: bytes, _headers: bytes, payload: bytes) -> None:
+        sink(str(subject, "utf-8", "replace"), payload, str(reply, "utf-8", "replace"))
 
-    return deliver
+    return take

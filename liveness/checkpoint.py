@@ -28,18 +28,18 @@ class Checkpoint:
 
     async def run_once(self) -> int:
         """Refresh the workers that beat since the last time that this went well; return how many."""
-        now = self._hearing.advance(self._clock())
+        now = self._hearing.now
         beats = [
             (lease.worker, lease.last_beat)
-            for lease in self._book.heard_since(self._since)
+            for lease in self._book.lines.heard_since(self._since)
             if lease.last_beat is not None
         ]
         for start in range(0, len(beats), BATCH):
-            self._hearing.advance(self._clock())
             await apart(beats[start : start + BATCH], self._write)
             await asyncio.sleep(0)
         self._since = now
         return len(beats)
 
     async def _write(self, beats: Sequence[tuple[str, float]]) -> None:
-        await self._store.host.checkpoint({worker: self._hearing.real_ago(beat_at) for worker, beat_at in beats})
+        clock = self._clock()
+        await self._store.host.checkpoint({worker: self._hearing.real_ago(beat_at, clock) for worker, beat_at in beats})

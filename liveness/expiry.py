@@ -1,4 +1,4 @@
-"""The way out: a lease lapses, or a goodbye ends it, and Postgres is asked for its verdict until it has given one.
+"""The way out: a lease lapses, or proof ends it, and Postgres is asked for its verdict until it has given one.
 
 What is decided here is decided from the book alone, synchronously; then it is offered to Postgres, whose transaction
 checks it again. A beat that comes before the verdict revives a lapsed lease, and its case is not offered any more; one
@@ -12,20 +12,20 @@ import msgspec
 import structlog
 
 from liveness.apart import Refusals, apart
+from liveness.cases import case_of
 from liveness.hearing import Hearing
-from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
+from liveness.probes import Probes
 from liveness.store import Store
-from liveness.verdicts import Case, Outcome, Verdict
+from liveness.storms import News, Storms
+from liveness.verdicts import Outcome, Verdict
+from liveness.wakes import Wakes
 
 log = structlog.get_logger("liveness.expiry")
 
 # Epochs that one transaction ends. More would keep the host's rows locked longer for little: at 500 the cost of the
 # transaction itself is a few per cent of the whole.
 BATCH = 500
-# A beat in the registry counts as somebody else's only if it is this much younger (seconds) than the last one that we
-# heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
-CHECKPOINT_SLACK = 1.0
 
 
 class Expired(msgspec.Struct):
@@ -36,27 +36,31 @@ class Expired(msgspec.Struct):
     over: int = 0
     refused: int = 0
     items: int = 0
+    # Lapses that a storm holds.
+    held: int = 0
 
 
 class Expiry:
-    """Ends lives. `clock` is the loop's monotonic time; `on_new_life` is called when an ended name lives on."""
+    """Ends lives. `clock` is the loop's monotonic time."""
 
     def __init__(
         self,
         *,
         book: LeaseTable,
         hearing: Hearing,
+        storms: Storms,
+        probes: Probes,
         store: Store,
         clock: Callable[[], float],
-        on_new_life: Callable[[], None],
-        on_ended: Callable[[], None],
+        wakes: Wakes,
     ) -> None:
         self._book = book
         self._hearing = hearing
+        self._storms = storms
+        self._probes = probes
         self._store = store
         self._clock = clock
-        self._on_new_life = on_new_life
-        self._on_ended = on_ended
+        self._wakes = wakes
         self._refusals = Refusals(clock)
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
@@ -64,20 +68,27 @@ class Expiry:
     async def run_once(self) -> Expired:
         """Mark what has lapsed and settle every life that waits for a verdict.
 
-        Raises DatabaseAwayError: whatever was not settled waits in the book for the next round.
+        Raises DatabaseAwayError and NotLeaderError: whatever was not settled waits in the book for the next round.
         """
-        for lease in self._book.lapse(self._now()):
+        now = self._hearing.now
+        self._probes.ask(now)
+        lapsed = self._book.lapse(now)
+        for lease in lapsed:
+            self._probes.note(lease)
             log.info("lease_lapsed", worker=lease.worker, epoch=lease.epoch, ttl=lease.ttl)
+        self._storms.judge(self._book, lapsed, now)
+        going = self._storms.let_go(list(self._book.endings.values()), now)
+        held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
-        due = [
-            worker
-            for worker, lease in self._book.endings.items()
-            if lease.epoch is not None and worker not in self._refusals
-        ]
-        return await self.settle(due)
+        due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
+        done = await self.settle(due)
+        done.held = held
+        # Last: what the operators are told must not keep the work waiting.
+        await self._tell_storms()
+        return done
 
     async def settle(self, workers: Sequence[str]) -> Expired:
-        """Offer the lives of `workers` that wait for a verdict to Postgres. Raises DatabaseAwayError."""
+        """Offer the lives of `workers` that wait for a verdict to Postgres. Raises as `run_once` does."""
         done = Expired()
         async with self._one_at_a_time:
             for start in range(0, len(workers), BATCH):
@@ -89,16 +100,16 @@ class Expiry:
         return done
 
     async def _offer(self, workers: Sequence[str], done: Expired) -> None:
-        now = self._now()
+        clock = self._clock()
         cases = [
-            case_of(lease, lease.ending, now, self._hearing)
+            case_of(lease, lease.ending, self._hearing, clock)
             for worker in workers
             if (lease := self._book.endings.get(worker)) is not None and lease.ending is not None
         ]
         if cases:
             for verdict in await self._store.reclaims.settle(cases):
                 self._take(verdict, done)
-            self._on_ended()
+            self._wakes.rest.set()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
         # A name that nobody ever heard and that differs only in case from one that lives may be that one's.
@@ -115,14 +126,14 @@ class Expiry:
             log.warning("name_ambiguous", worker=worker, other=other)
             lease = self._book.get(worker)
             if lease is not None and lease.epoch is not None:
-                self._book.spared(worker, lease.epoch, self._now())
+                self._book.spared(worker, lease.epoch, self._hearing.now)
         return [worker for worker in workers if worker not in ambiguous]
 
     def _take(self, verdict: Verdict, done: Expired) -> None:
         if verdict.epoch is None or verdict.outcome is Outcome.HELD:
             # Somebody has it locked just now: the next round offers it again.
             return
-        now = self._now()
+        now = self._hearing.now
         if verdict.outcome is Outcome.SPARED:
             done.spared += 1
             self._book.spared(verdict.worker, verdict.epoch, now - (verdict.heard_ago or 0.0))
@@ -138,49 +149,16 @@ class Expiry:
             done.over += 1
             log.info("epoch_already_over", worker=verdict.worker, epoch=verdict.epoch)
         if self._book.ended(verdict.worker, verdict.epoch, now) is not None:
-            self._on_new_life()
+            self._wakes.lives.set()
 
-    def _now(self) -> float:
-        return self._hearing.advance(self._clock())
-
-
-def case_of(lease: Lease, ending: Ending, now: float, hearing: Hearing) -> Case:
-    """Return what Postgres is offered about a life that ends, with the evidence for it. Pure."""
-    silent_for = None if ending.last_beat is None else now - ending.last_beat
-    # Since when we have listened in vain; for a lease that was restored, since then.
-    since = lease.since if ending.last_beat is None else ending.last_beat
-    return Case(
-        worker=lease.worker,
-        epoch=lease.epoch,
-        incarnation=ending.incarnation,
-        reason=ending.reason,
-        ttl=ending.ttl,
-        silent_for=None if ending.last_beat is None else hearing.real_ago(ending.last_beat),
-        overdue=None if ending.proof else hearing.real_ago(ending.deadline),
-        spare_within=None if ending.proof else min(ending.ttl, max(hearing.real_ago(since) - CHECKPOINT_SLACK, 0.0)),
-        # What was touched since the next life was first heard is the next life's.
-        untouched_for=None if ending.reborn_at is None else hearing.real_ago(ending.reborn_at),
-        evidence={
-            "why": _sentence(ending, silent_for, now - since),
-            "ttl": ending.ttl,
-            "silent_for": silent_for,
-            "listened_for": now - since,
-            "overdue": None if ending.proof else now - ending.deadline,
-            "hearing": {"now": now, "not_counted": hearing.lost},
-            **({"details": dict(ending.details)} if ending.details else {}),
-        },
-    )
+    async def _tell_storms(self) -> None:
+        while self._storms.news:
+            news = self._storms.news[0]
+            await self._store.outbox.add("liveness.storm", news.via or "nats", msgspec.structs.asdict(news))
+            self._storms.news.pop(0)
+            _log(news)
 
 
-def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:
-    match ending.reason:
-        case "released":
-            return "the worker said goodbye"
-        case "died":
-            return "whoever saw the process end said so"
-        case "operator":
-            return "an operator ended it"
-        case _ if silent_for is None:
-            return f"nothing was heard of it in {listened:.3f} s of listening; ttl {ending.ttl:g} s"
-        case _:
-            return f"no heartbeat for {silent_for:.3f} s of hearing; ttl {ending.ttl:g} s"
+def _log(news: News) -> None:
+    level = 30 if news.state == "over" else 40
+    log.log(level, "storm", **msgspec.structs.asdict(news))

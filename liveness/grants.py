@@ -12,6 +12,7 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.errors import DatabaseRefusedError
+from liveness.hearing import Hearing
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
 from liveness.messages import Superseded
@@ -41,15 +42,18 @@ class Grants:
         self,
         *,
         book: LeaseTable,
+        hearing: Hearing,
         store: Store,
         settings: Settings,
         publish: Callable[[str, bytes], Awaitable[bool]],
         clock: Callable[[], float],
     ) -> None:
         self._book = book
+        self._hearing = hearing
         self._store = store
         self._publish = publish
         self._subjects = Subjects(settings.subject_prefix)
+        self._default_ttl = settings.heartbeat_timeout
         self._acts = settings.mode == "act"
         self._register = settings.register_unknown_workers and self._acts
         self._refusals = Refusals(clock)
@@ -57,13 +61,21 @@ class Grants:
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
-        while wanting := [lease for name, lease in self._book.wanting.items() if name not in self._refusals]:
+        while wanting := [lease for name, lease in self._book.wanting.items() if self._may_have_one(name)]:
+            before = len(self._book.wanting)
             done.granted += await self.grant(await self._first_in_line(wanting))
+            if len(self._book.wanting) >= before and not any(lease.worker in self._refusals for lease in wanting):
+                # Others arrived, or the name's open epoch ended just now: the next round sees clearer.
+                break
         changed = [lease for lease in self._book.changed.values() if lease.epoch is not None]
         for start in range(0, len(changed), BATCH):
             await self._update(changed[start : start + BATCH])
         done.updated = len(changed)
         return done
+
+    def _may_have_one(self, name: str) -> bool:
+        # Who said hello is told its epoch, so that is not issued before it is known whether a former life has to end.
+        return name not in self._refusals and name not in self._book.greeted
 
     async def grant(self, leases: Sequence[Lease]) -> int:
         """Have epochs issued for these leases; return for how many that went well. Raises DatabaseAwayError."""
@@ -88,8 +100,13 @@ class Grants:
 
     async def _grant(self, leases: Sequence[Lease]) -> None:
         granted = await self._store.epochs.grant(_life(lease) for lease in leases)
-        for worker, epoch in granted.items():
+        for worker, epoch in granted.epochs.items():
             self._book.granted(worker, epoch)
+        for life in granted.others:
+            # Open, but another incarnation's: of a life that we did not know.
+            if life.epoch is not None:
+                ttl = life.ttl or self._default_ttl
+                self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
     async def _update(self, leases: Sequence[Lease]) -> None:
         # A life that ends has nothing to be kept.
@@ -115,16 +132,24 @@ class Grants:
             # A released worker knows, and in mode observe nothing was taken from anybody.
             if recovery.reason == "released" or recovery.observed:
                 continue
-            log.warning(
-                "worker_recovered",
-                worker=recovery.worker,
-                epoch=recovery.new_epoch,
-                former_epoch=recovery.epoch,
-                former_reason=recovery.reason,
-            )
+            if recovery.reason == "restarted":
+                lease = self._book.get(recovery.worker)
+                if recovery.incarnation is None or (lease is not None and lease.incarnation == recovery.incarnation):
+                    # Nobody is known to whom it could be said.
+                    continue
+            else:
+                log.warning(
+                    "worker_recovered",
+                    worker=recovery.worker,
+                    epoch=recovery.new_epoch,
+                    former_epoch=recovery.epoch,
+                    former_reason=recovery.reason,
+                )
             message = Superseded(epoch=recovery.epoch, incarnation=recovery.incarnation, new_epoch=recovery.new_epoch)
             await self._publish(self._subjects.superseded(recovery.worker), msgspec.json.encode(message))
 
 
 def _life(lease: Lease) -> Life:
-    return Life(lease.worker, lease.epoch, lease.incarnation, lease.stated)
+    # A life that ended before it had its epoch gets one to end under: its own, not the next process's.
+    incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
+    return Life(lease.worker, lease.epoch, incarnation, lease.stated)

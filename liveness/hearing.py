@@ -1,63 +1,142 @@
-"""Hearing time: the clock of the book. Pure: the loop's monotonic time is passed in.
+"""Hearing time: the clock of the book, and the argument why its silence may be believed. Pure: loop time is passed in.
 
-Silence counts only while we could hear. Hearing time follows the loop's clock while the subscription stands, and
-stops while it does not. A look that comes late adds no more than `MAX_STEP`: if this process was stalled or stopped,
-the beats of that time wait in the socket, and they are read before many more looks go by.
+A lease lapses when nothing was heard of its worker for a ttl. That is worth nothing while we could not have heard it,
+so the book goes by a clock of its own, which moves only by proof:
 
-What may have been lost, not only delayed, is another matter: after a reconnect every lease is owed a full ttl
-(`LeaseTable.extend`).
+1. The service publishes an echo to itself, with a secret and fresh token, on the very subscription that brings the
+   heartbeats. A NATS server hands one subscriber what it accepted in the order in which it accepted it. So when the
+   echo that was sent at s is heard, every beat that our server had accepted before s has been heard, too. Hearing time
+   then moves to s: to what is proven, never to what is merely later, and never beyond our last send.
+2. A token is heard once and cannot be guessed; who reads it on its way can only repeat it behind us. So nobody can move
+   this clock but us.
+3. An echo that took longer than `max_gap`, or was sent longer than that after the one before, proves less: a server
+   that stood still lets our echo overtake beats that wait in the workers' sockets, and a process that stood still
+   shared its machine, perhaps, with workers that did so too. That is a gap: hearing time stays where it is, and goes
+   on with the first echo that was SENT after the gap was noticed. Every lease then has `gap_grace` of hearing left at
+   least, for the beats that are still on their way.
+4. Where beats may be lost and not only late (a new connection, a drop, the start), every lease is owed a full ttl.
+5. Deafness in small pieces must not keep the dead alive: a lease lapses once it has been listened to for three ttls in
+   all since its last beat, whatever the gaps. A worker that beats at least once in a ttl was heard by then, unless the
+   gaps met every one of its beats.
+
+3 to 5 cost the same however many leases there are: they are three numbers (`lines`).
+
+A beat is noted by `stamp`: the hearing time at which it was heard at the latest, so that no promise is cut short by the
+echo that has yet to prove it. In a stretch without a gap it is exact, because hearing time runs as fast as the loop's
+clock there; in a gap it is at most `2 * max_gap` too late.
+
+What this does not see: a route between two NATS servers that breaks. Our echo then still comes back from our own
+server, and the workers at the other one are silent. That they fall silent together is what `storms` looks for.
 
 Hearing time decides; it dates nothing. What is to become an instant of the database's clock is measured in real time
 (`real_ago`), which goes on while we are deaf.
 """
 
 import bisect
+import enum
+import math
 
-# Looks come every 0.25 s or sooner, so twice that means that the loop stood still, not that it was busy.
-MAX_STEP = 0.5
 # A lease of an hour that spans more of them is dated a little wrong, and nothing else.
 GAPS_REMEMBERED = 10_000
+# Echoes on their way. At the default interval these are 20 s, and the connection is given up long before.
+ECHOES_REMEMBERED = 1_000
+
+
+class Echo(enum.Enum):
+    """What an echo that was heard did."""
+
+    COUNTED = "counted"
+    GAP = "gap"
+    # Not ours, heard before, of an earlier connection, or sent before a gap was noticed.
+    IGNORED = "ignored"
 
 
 class Hearing:
-    """The clock that the book goes by, in seconds since it was made."""
+    """The clock that the book goes by: `now`, in seconds of proven hearing since it was made.
 
-    def __init__(self, loop_time: float) -> None:
+    `max_gap` in seconds. `lost` is the loop's time that did not count, `gaps` how often that began.
+    """
+
+    def __init__(self, loop_time: float, *, max_gap: float) -> None:
         self.now = 0.0
-        self.deaf = True
-        # Seconds of the loop's time that did not count.
         self.lost = 0.0
-        self._seen = loop_time
-        # At which hearing time some real time did not count, and how much had not by then.
-        self._gaps: list[tuple[float, float]] = []
+        self.gaps = 0
+        self._max_gap = max_gap
+        self._standing = False
+        # What is proven, and the last sign of life from our server, in loop time. After a gap both are its end.
+        self._proven_to = self._last_sign = loop_time
+        self._last_stamp = 0.0
+        self._sent: dict[bytes, float] = {}
+        # Up to which stamp beats were heard before a gap, and how much time had not counted when it was over.
+        self._gap_ends: list[tuple[float, float]] = []
 
-    def advance(self, loop_time: float) -> float:
-        """Let the time since the last look count as far as we could hear; return hearing time."""
-        step = max(loop_time - self._seen, 0.0)
-        self._seen = loop_time
-        counted = 0.0 if self.deaf else min(step, MAX_STEP)
-        if step > counted:
-            self.lost += step - counted
-            if self._gaps and self._gaps[-1][0] == self.now:
-                self._gaps.pop()
-            self._gaps.append((self.now, self.lost))
-            del self._gaps[:-GAPS_REMEMBERED]
-        self.now += counted
-        return self.now
+    def sent(self, token: bytes, loop_time: float) -> None:
+        """Note an echo before it is sent. `loop_time` must not be later than the sending."""
+        self._sent[token] = loop_time
+        if len(self._sent) > ECHOES_REMEMBERED:
+            del self._sent[next(iter(self._sent))]
 
-    def real_ago(self, moment: float) -> float:
-        """Return how many seconds of real time have passed since hearing time was `moment`."""
-        before = bisect.bisect_left(self._gaps, (moment,))
-        lost_by_then = self._gaps[before - 1][1] if before else 0.0
-        return (self.now + self.lost) - (moment + lost_by_then)
+    def heard(self, token: bytes, loop_time: float) -> Echo:
+        """Take an echo that came back."""
+        sent = self._sent.get(token)
+        if sent is None or not self._standing:
+            return Echo.IGNORED
+        # They come back in order: one that is missing by now was dropped.
+        for earlier in list(self._sent):
+            del self._sent[earlier]
+            if earlier == token:
+                break
+        self._last_sign = loop_time
+        if loop_time - sent > self._max_gap or sent - self._proven_to > self._max_gap:
+            self._gap(loop_time)
+            return Echo.GAP
+        if sent <= self._proven_to:
+            return Echo.IGNORED
+        self.now += sent - self._proven_to
+        self._proven_to = sent
+        return Echo.COUNTED
 
-    def stop(self, loop_time: float) -> None:
+    def stamp(self, loop_time: float) -> float:
+        """Return the hearing time of a beat heard now: never before it was sent, nor before an earlier stamp."""
+        # If the next echo counts, it was sent at most max_gap after the last and heard at most max_gap after that.
+        ahead = min(loop_time - self._proven_to, 2 * self._max_gap)
+        self._last_stamp = max(self._last_stamp, self.now + ahead)
+        return self._last_stamp
+
+    def start(self, loop_time: float) -> None:
+        """From now on the subscription stands: hearing goes on with the echoes sent from here on."""
+        self._gap(loop_time)
+        self._standing = True
+        self._last_sign = loop_time
+
+    def stop(self) -> None:
         """From now on nothing can be heard."""
-        self.advance(loop_time)
-        self.deaf = True
+        self._standing = False
+        self._sent.clear()
 
-    def start(self, loop_time: float) -> float:
-        """From now on the subscription stands; return hearing time, from which beats are not lost."""
-        self.advance(loop_time)
-        self.deaf = False
-        return self.now
+    def deaf(self, loop_time: float) -> bool:
+        """Say whether nothing is proven of what happens just now."""
+        return not self._standing or loop_time - self._proven_to > 2 * self._max_gap
+
+    def unanswered_for(self, loop_time: float) -> float:
+        """Return for how many seconds no echo came back though the subscription stands; 0 when it does not."""
+        return loop_time - self._last_sign if self._standing else 0.0
+
+    def real_ago(self, moment: float, loop_time: float) -> float:
+        """Return how many seconds of real time have passed since hearing time was `moment`."""
+        before = bisect.bisect_left(self._gap_ends, (moment,))
+        lost_by_then = self._gap_ends[before - 1][1] if before else 0.0
+        began = self._proven_to - self.now - self.lost
+        return max(loop_time - (began + moment + lost_by_then), 0.0)
+
+    def _gap(self, loop_time: float) -> None:
+        self.gaps += 1
+        self.lost += max(loop_time - self._proven_to, 0.0)
+        self._proven_to = max(loop_time, self._proven_to)
+        last = max(self._last_stamp, self.now)
+        if self._gap_ends and self._gap_ends[-1][0] == last:
+            self._gap_ends.pop()
+        self._gap_ends.append((last, self.lost))
+        del self._gap_ends[:-GAPS_REMEMBERED]
+        # What is heard from here on bears a later stamp than all that was heard before the gap, if only just.
+        self._last_stamp = math.nextafter(last, math.inf)

@@ -1,32 +1,39 @@
 """The way in: a heartbeat comes from the bus and renews a lease. No database, no await.
 
-Whatever its bytes, a heartbeat is a beat of the worker in its subject: it lives. A goodbye is different: it takes
-work, so it must be legible and name the incarnation that it ends.
+Whatever its bytes, a heartbeat is a beat of the worker in its subject: it lives. A goodbye and a hello are different:
+they take work, so they must be legible and name the incarnation that they speak of.
 """
 
 from collections import Counter
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
 from liveness.leases import Heard, LeaseTable
-from liveness.messages import decode_goodbye, decode_heartbeat
+from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
-from liveness.subjects import Subjects, name_fault
+from liveness.storms import Storms
+from liveness.subjects import OWN, Subjects, name_fault
+from liveness.wakes import Wakes
 
 log = structlog.get_logger("liveness.intake")
 
 # A complaint is logged once per worker; for this many workers, so that invented names cannot fill the memory.
 COMPLAINTS_REMEMBERED = 10_000
+# A former incarnation is told that it is over at most this often (seconds), however fast it beats.
+TELL_SECONDS = 1.0
+# Ten years, in seconds. Postgres cannot subtract what some would state.
+MOST_UPTIME = 315_360_000.0
 
 
 class Intake:
-    """Takes heartbeats and goodbyes to the book.
+    """Takes heartbeats, hellos and goodbyes to the book.
 
-    `clock` is the loop's monotonic time. `on_new` is called when a life began that wants an epoch, or something of a
-    life changed that Postgres should know; `on_ending` when a goodbye ended one.
+    `clock` is the loop's monotonic time. `on_echo(token)` is called for what the service said to itself;
+    `tell(subject, payload)` publishes at once.
     """
 
     def __init__(
@@ -34,24 +41,36 @@ class Intake:
         *,
         book: LeaseTable,
         hearing: Hearing,
+        storms: Storms,
         settings: Settings,
         clock: Callable[[], float],
-        on_new: Callable[[], None],
-        on_ending: Callable[[], None],
+        wakes: Wakes,
+        on_echo: Callable[[bytes], None] = lambda _: None,
+        tell: Callable[[str, bytes], object] = lambda _subject, _payload: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self._book = book
         self._hearing = hearing
+        self._storms = storms
         self._clamp_ttl = settings.clamp_ttl
         self._subjects = Subjects(settings.subject_prefix)
         self._clock = clock
-        self._on_new = on_new
-        self._on_ending = on_ending
+        self._on_echo = on_echo
+        self._wakes = wakes
+        self._tell = tell
+        self._told: dict[str, float] = {}
         self._complained: set[str] = set()
+
+    def worker_of(self, subject: str) -> str:
+        """Return the worker of whom a subject that we listen to speaks."""
+        return self._subjects.worker_of(subject)
 
     def heartbeat(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one heartbeat in."""
         worker = self._subjects.worker_of(subject)
+        if worker.startswith(OWN):
+            self._on_echo(payload)
+            return
         self.counts["heartbeats"] += 1
         if self._book.get(worker) is None and (fault := name_fault(worker)):
             self._complain("unusable_name", worker, fault)
@@ -59,13 +78,35 @@ class Intake:
         beat, complaint = decode_heartbeat(payload)
         if complaint is not None:
             self._complain("malformed", worker, complaint)
-        ttl = None if beat.ttl is None else self._clamp_ttl(beat.ttl)
-        heard = self._book.beat(worker, self._hearing.advance(self._clock()), beat.incarnation, ttl)
-        if heard is Heard.REVIVED:
-            self.counts["revived"] += 1
-            log.info("lease_revived", worker=worker)
-        if heard is Heard.STARTED or worker in self._book.changed:
-            self._on_new()
+        self._take(worker, beat)
+
+    def probe_answer(self, worker: str, payload: bytes) -> None:
+        """Take the answer to a probe in: whatever it says, somebody of that name is there."""
+        self.counts["probe_answers"] += 1
+        if self._book.get(worker) is not None:
+            beat, _ = decode_heartbeat(payload)
+            # Who answers this one answers the next.
+            self._take(worker, msgspec.structs.replace(beat, probe=True))
+
+    def hello(self, subject: str, payload: bytes) -> Hello:
+        """Take one hello in and return it. Raises MessageError, in a line that can be answered, when it is refused."""
+        worker = self._subjects.worker_of(subject)
+        self.counts["hellos"] += 1
+        try:
+            hello = _legible(worker, payload)
+        except MessageError as error:
+            self._complain("hello_refused", worker, str(error))
+            raise
+        arrival = self._clock()
+        now = self._hearing.stamp(arrival)
+        heard = self._book.hello(worker, now, self._clamped(hello.as_heartbeat()), arrival)
+        if heard is Heard.STALE:
+            self._stale(worker, hello.incarnation, arrival)
+            raise MessageError(f"the incarnation {hello.incarnation} is over: a newer one of {worker} was heard")
+        self._noted(worker, hello.via, heard, now)
+        if heard in {Heard.RESTARTED, Heard.STARTED}:
+            log.info("hello", worker=worker, incarnation=hello.incarnation)
+        return hello
 
     def goodbye(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one goodbye in."""
@@ -77,14 +118,80 @@ class Intake:
             self._complain("goodbye_malformed", worker, str(error))
             return
         details = {"exit_code": goodbye.exit_code, "signal": goodbye.signal} if goodbye.reason == "died" else None
-        now = self._hearing.advance(self._clock())
+        now = self._hearing.stamp(self._clock())
         if self._book.release(worker, goodbye.incarnation, now, goodbye.reason, details):
             log.info("goodbye", worker=worker, reason=goodbye.reason)
-            self._on_ending()
+            self._wakes.endings.set()
         else:
             # Of a life that is over already, or of another incarnation than the one that lives.
             self.counts["goodbyes_stale"] += 1
             log.info("goodbye_stale", worker=worker, incarnation=goodbye.incarnation)
+
+    def _take(self, worker: str, beat: Heartbeat) -> None:
+        arrival = self._clock()
+        now = self._hearing.stamp(arrival)
+        heard = self._book.beat(worker, now, self._clamped(beat), arrival)
+        if heard is Heard.STALE:
+            self._storms.overheard(beat.via, now)
+            self._stale(worker, beat.incarnation or "", arrival)
+        else:
+            self._noted(worker, beat.via, heard, now)
+
+    def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
+        lease = self._book.get(worker)
+        if lease is not None:
+            self._storms.heard(lease, via, now)
+        match heard:
+            case Heard.REVIVED:
+                self.counts["revived"] += 1
+                log.info("lease_revived", worker=worker)
+            case Heard.RESTARTED:
+                self.counts["restarts"] += 1
+                log.warning("restarted", worker=worker, incarnation=lease.incarnation if lease else None)
+                self._wakes.endings.set()
+                self._wakes.lives.set()
+            case Heard.ADOPTED:
+                self._complain(
+                    "incarnation_without_uptime",
+                    worker,
+                    "a new incarnation beats and does not say since when, so nothing of the former one can be taken: "
+                    "send hello, or uptime with the heartbeats",
+                )
+            case Heard.CONFLICT:
+                self.counts["conflicts"] += 1
+                log.error(
+                    "conflict",
+                    worker=worker,
+                    complaint="two incarnations beat under one name: nothing is taken from either; give each its own",
+                )
+            case _:
+                pass
+        if heard is Heard.STARTED or worker in self._book.changed:
+            self._wakes.lives.set()
+        if worker in self._book.arrivals:
+            self._wakes.arrivals.set()
+
+    def _stale(self, worker: str, incarnation: str, arrival: float) -> None:
+        self.counts["stale"] += 1
+        self._complain("stale", worker, f"the incarnation {incarnation} was replaced by a newer one and still beats")
+        lease = self._book.get(worker)
+        epoch = self._book.incarnations.epoch_of(worker, incarnation)
+        if lease is None or lease.epoch is None or epoch is None or epoch == lease.epoch:
+            # It will be told when the verdict on it is in, at its next beat.
+            return
+        if arrival - self._told.get(worker, -TELL_SECONDS) >= TELL_SECONDS:
+            if len(self._told) >= COMPLAINTS_REMEMBERED:
+                self._told.clear()
+            self._told[worker] = arrival
+            message = Superseded(epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch)
+            self._tell(self._subjects.superseded(worker), msgspec.json.encode(message))
+
+    def _clamped(self, beat: Heartbeat) -> Heartbeat:
+        if beat.ttl is not None and (ttl := self._clamp_ttl(beat.ttl)) != beat.ttl:
+            beat = msgspec.structs.replace(beat, ttl=ttl)
+        if beat.uptime is not None and beat.uptime > MOST_UPTIME:
+            beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
+        return beat
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:
         self.counts[kind] += 1
@@ -92,3 +199,9 @@ class Intake:
         if key not in self._complained and len(self._complained) < COMPLAINTS_REMEMBERED:
             self._complained.add(key)
             log.warning(kind, worker=worker, complaint=complaint)
+
+
+def _legible(worker: str, payload: bytes) -> Hello:
+    if fault := name_fault(worker):
+        raise MessageError(f"the worker name {fault}")
+    return decode_hello(payload)

@@ -1,14 +1,12 @@
-"""A lease, and the line in which leases of one ttl stand. Pure.
-
-A line is doubly linked and in the order of the leases' beats, so in the order of their deadlines: whoever lapses first
-is at its front, and a renewal moves a lease to its end. The functions here keep the links; the rules are in `leases`.
-"""
+"""A lease, and why it ends. Pure."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+
+from liveness.group import Group
 
 
 class Ending(msgspec.Struct, gc=False):
@@ -22,10 +20,12 @@ class Ending(msgspec.Struct, gc=False):
     last_beat: float | None
     deadline: float
     ttl: float
-    # What the evidence holds beyond the fields above: an exit code, an operator's word.
-    details: Mapping[str, Any] | None = None
-    # Since when the next life has been heard.
+    # What the evidence holds beyond the fields above: an exit code, an operator's word, what a probe said.
+    details: dict[str, Any] | None = None
+    # Loop time: since when the next life is there. What was touched later is that life's.
     reborn_at: float | None = None
+    # A storm has let it go: it is not asked again.
+    let_go: bool = False
 
 
 class Lease(msgspec.Struct, gc=False, eq=False):
@@ -45,6 +45,10 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     since: float
     last_beat: float | None
     ending: Ending | None = None
+    # By which NATS server it is heard; None until it is.
+    group: Group | None = None
+    # It answers probes, and has not been asked since its last beat.
+    probe: bool = False
 
     @property
     def ttl(self) -> float:
@@ -53,7 +57,7 @@ class Lease(msgspec.Struct, gc=False, eq=False):
 
 
 class Line(msgspec.Struct, gc=False, eq=False):
-    """The leases whose promise in force is `ttl` seconds."""
+    """The leases whose promise in force is `ttl` seconds, in the order of their beats."""
 
     ttl: float
     # A sentinel: its `next` is the lease that lapses first, its `previous` the one that beat last.
@@ -70,60 +74,6 @@ def rounded_ttl(ttl: float) -> float:
     return round(math.ceil(ttl / step - 1e-9) * step, 9)
 
 
-def unlinked(worker: str, line: Line) -> Lease:
-    """Return a new lease of `worker` that stands in no line yet, with the ttl of `line`."""
-    lease = Lease(
-        worker=worker,
-        line=line,
-        # Linked to the sentinel in name only; the two next lines make it stand alone.
-        previous=line.end,
-        next=line.end,
-        incarnation=None,
-        epoch=None,
-        stated=line.ttl,
-        since=0.0,
-        last_beat=None,
-    )
-    lease.previous = lease.next = lease
-    return lease
-
-
-def new_line(ttl: float) -> Line:
-    """Return an empty line for `ttl` seconds."""
-    nothing: Any = None
-    end = Lease(
-        worker="", line=nothing, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl, since=0.0,
-        last_beat=None,
-    )  # fmt: skip
-    end.previous = end.next = end
-    return Line(ttl=ttl, end=end)
-
-
-def walk(line: Line) -> Iterator[Lease]:
-    """Go through a line, from the lease that lapses first; the line must not change meanwhile."""
-    lease = line.end.next
-    while lease is not line.end:
-        yield lease
-        lease = lease.next
-
-
-def cut(lease: Lease) -> None:
-    """Take a lease out of its line; without effect on one that stands in none."""
-    lease.previous.next = lease.next
-    lease.next.previous = lease.previous
-    lease.previous = lease.next = lease
-
-
-def link(lease: Lease, since: float, line: Line) -> None:
-    """Put a lease into `line`, its promise counting from `since`."""
-    cut(lease)
-    lease.line = line
-    lease.since = since
-    # Nearly always no step: only a beat that somebody else recorded can be older than the last one here.
-    before = line.end.previous
-    while before is not line.end and before.since > since:
-        before = before.previous
-    following = before.next
-    before.next = following.previous = lease
-    lease.previous = before
-    lease.next = following
+def details_of(details: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of `details` that may be added to."""
+    return dict(details) if details else None

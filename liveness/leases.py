@@ -1,6 +1,6 @@
-"""The book: who lives, until when, by our belief. Pure: no clock, no I/O; `now` is hearing time, in seconds.
+"""The book: who lives, until when, by our belief. Pure: no clock, no I/O.
 
-The rules that this file keeps:
+`now` is hearing time, `arrival` and `begun` are the loop's, all in seconds. The rules that this file keeps:
 
 1. A lease is a promise. It lapses when its ttl has run out since the last beat, and never before; a later beat
    that states a shorter ttl does not shorten what an earlier one promised.
@@ -11,24 +11,20 @@ The rules that this file keeps:
 4. A beat that arrives while the verdict is under way keeps the name alive but not the epoch: the verdict ends the
    epoch, and the lease goes on as a new life that wants an epoch of its own.
 5. An epoch joins a lease later than its first beat, when Postgres has issued it. Until then the lease is wanting.
-6. `extend(now)` gives every lease a full ttl from `now`, in O(1): for when beats may have been lost.
-
-Structure. Leases with the same ttl stand in one doubly linked line, in the order of their beats, so in the order of
-their deadlines: a renewal moves a lease to the end of its line, and what has lapsed is at the front. Both cost the
-same however many leases there are; asking costs one look per distinct ttl (three significant digits keep those to
-a few thousand at worst) plus the lapses. Measured at 1,000,000 leases on CPython 3.11, 2 cores, random order,
-against a wheel with lazy re-arm and an OrderedDict: a renewal 2.1 us / 1.3 us / 2.4 us; memory over the name
-207 B / 216 B / 287 B; a look that finds nothing costs the same at any size, where the wheel re-arms every lease
-once per ttl (0.55 us each, half a second of work when the million come due together).
+6. A new incarnation is proof that the former one is over: at once by `hello`, by heartbeats as `incarnations` says.
+   What was touched before it began is the former life's; without an uptime nothing is taken. A beat of a former
+   incarnation renews nothing.
+7. What is owed to everybody after a gap (`extend`, `grace`), and the limit to that, are kept by `lines`.
 """
 
 import enum
-import heapq
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from liveness.lease import Ending, Lease, Line, cut, link, new_line, rounded_ttl, unlinked, walk
+from liveness.incarnations import Arrival, Incarnations
+from liveness.lease import Ending, Lease, details_of, rounded_ttl
+from liveness.lines import Lines
+from liveness.messages import Heartbeat
 
 
 class Heard(enum.Enum):
@@ -38,6 +34,14 @@ class Heard(enum.Enum):
     RENEWED = "renewed"
     REVIVED = "revived"
     AFTER_PROOF = "after_proof"
+    # A new incarnation ended the former one's life.
+    RESTARTED = "restarted"
+    # A new incarnation that does not say since when: the life goes on under its name.
+    ADOPTED = "adopted"
+    # Two incarnations beat under one name; told when it begins.
+    CONFLICT = "conflict"
+    # Of a former incarnation: nothing was renewed.
+    STALE = "stale"
 
 
 class LeaseTable:
@@ -45,7 +49,9 @@ class LeaseTable:
 
     `wanting` holds the leases that have no epoch yet, `changed` those of which Postgres has to be told something (their
     ttl, their incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in
-    order of arrival. `unproven` holds the names of which neither a beat nor a life of ours is known.
+    order of arrival. `unproven` holds the names of which neither a beat nor a life of ours is known; `arrivals` the
+    incarnations whose beginning is known and of whose name we know no former life: there may be work of one, which only
+    the database can tell. `greeted` are those among them that wait for it with a hello: no epoch before that is known.
     """
 
     def __init__(self, default_ttl: float) -> None:
@@ -53,12 +59,12 @@ class LeaseTable:
         self.changed: dict[str, Lease] = {}
         self.endings: dict[str, Lease] = {}
         self.unproven: set[str] = set()
+        self.arrivals: dict[str, Arrival] = {}
+        self.greeted: set[str] = set()
+        self.lines = Lines()
+        self.incarnations = Incarnations()
         self._default_ttl = rounded_ttl(default_ttl)
         self._leases: dict[str, Lease] = {}
-        self._lines: dict[float, Line] = {}
-        # Leases whose promise in force outlives what their worker states now.
-        self._shortened: dict[str, Lease] = {}
-        self._extended_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -69,7 +75,7 @@ class LeaseTable:
     def __repr__(self) -> str:
         return (
             f"<LeaseTable {len(self)} leases, {len(self.wanting)} wanting, {len(self.endings)} ending, "
-            f"{len(self._lines)} lines>"
+            f"{len(self.lines)} lines>"
         )
 
     def get(self, worker: str) -> Lease | None:
@@ -81,48 +87,88 @@ class LeaseTable:
         lease = self._leases.get(worker)
         return lease is not None and lease.ending is None
 
-    def deadline(self, lease: Lease) -> float:
-        """Return the hearing time at which `lease` lapses if nothing is heard of it."""
-        return max(lease.since, self._extended_at) + lease.line.ttl
-
-    def next_deadline(self) -> float:
-        """Return the earliest deadline of all live leases, or infinity."""
-        return min(
-            (self.deadline(line.end.next) for line in self._lines.values() if line.end.next is not line.end),
-            default=math.inf,
-        )
-
-    def beat(self, worker: str, now: float, incarnation: str | None = None, ttl: float | None = None) -> Heard:
-        """Note that `worker` was heard. `ttl` in seconds if this beat stated one; it is kept for those that do not.
-
-        An incarnation that differs from the one known becomes the known one; the life goes on.
-        """
+    def beat(self, worker: str, now: float, beat: Heartbeat, arrival: float = 0.0) -> Heard:
+        """Note that `worker` was heard. A ttl that the beat states is kept for those that state none."""
         lease = self._leases.get(worker)
         if lease is None:
-            lease = self._new(worker, now, self._default_ttl if ttl is None else rounded_ttl(ttl))
-            lease.incarnation = incarnation
-            lease.last_beat = now
-            self.wanting[worker] = lease
+            self._start(worker, now, beat)
+            if beat.incarnation is not None and beat.uptime is not None:
+                self.incarnations.claim(worker, beat.incarnation, arrival, beat.uptime, now)
             return Heard.STARTED
+        heard = Heard.RENEWED
+        if beat.incarnation != lease.incarnation or worker in self.incarnations.claims:
+            heard = self._identify(lease, beat, now, arrival)
+            if heard is Heard.STALE:
+                return heard
         if lease.last_beat is None:
             self.unproven.discard(worker)
             self.changed[worker] = lease
+        ttl = beat.ttl
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
             self.changed[worker] = lease
-        if incarnation is not None and incarnation != lease.incarnation:
-            lease.incarnation = incarnation
-            self.changed[worker] = lease
+        lease.probe = beat.probe
         lease.last_beat = now
-        if lease.ending is None:
-            self._renew(lease, now)
-            return Heard.RENEWED
-        if lease.ending.proof:
-            if lease.ending.reborn_at is None:
-                lease.ending.reborn_at = now
-            return Heard.AFTER_PROOF
+        ending = lease.ending
+        if ending is None:
+            self.lines.renew(lease, now)
+            return heard
+        if ending.proof:
+            begun = arrival - (beat.uptime or 0.0)
+            ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+            return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
-        return Heard.REVIVED
+        return Heard.REVIVED if heard is Heard.RENEWED else heard
+
+    def hello(self, worker: str, now: float, beat: Heartbeat, arrival: float) -> Heard:
+        """Note that a new incarnation of `worker` begins and waits for its former life's work to be back.
+
+        The beat has to name the incarnation. Saying it again is without effect.
+        """
+        lease = self._leases.get(worker)
+        incarnation = beat.incarnation or ""
+        begun = arrival - (beat.uptime or 0.0)
+        if lease is None:
+            self._start(worker, now, beat)
+            self.arrivals[worker] = Arrival(incarnation, begun)
+            self.greeted.add(worker)
+            return Heard.STARTED
+        if self.incarnations.is_former(worker, incarnation):
+            return Heard.STALE
+        if lease.incarnation != incarnation:
+            self.restart(worker, now, incarnation, begun, former=lease.incarnation)
+            self.beat(worker, now, beat, arrival)
+            return Heard.RESTARTED
+        claim = self.incarnations.claims.get(worker)
+        if lease.ending is None and claim is not None and claim.incarnation == incarnation:
+            # It beat before it said hello, and nobody has looked for a former life's work yet.
+            self.arrivals[worker] = Arrival(incarnation, min(begun, claim.begun))
+            self.incarnations.settled(worker)
+        return self.beat(worker, now, beat, arrival)
+
+    def restart(self, worker: str, now: float, incarnation: str, begun: float, *, former: str | None) -> bool:
+        """End the life of `worker` because `incarnation` began at `begun` (loop time); say whether a life ended by it.
+
+        `former` is the incarnation that is over, None where it is not known.
+        """
+        lease = self._leases[worker]
+        ended = self._prove(lease, now, "restarted", None)
+        if ended and lease.ending is not None:
+            lease.ending.incarnation = former
+            lease.ending.reborn_at = begun
+        self.incarnations.replaced(worker, former, lease.epoch)
+        self.incarnations.settled(worker)
+        self.arrivals.pop(worker, None)
+        self.greeted.discard(worker)
+        lease.incarnation = incarnation
+        return ended
+
+    def arrived(self, worker: str, incarnation: str) -> None:
+        """Note that the name of an arrival held nothing of a former life."""
+        arrival = self.arrivals.get(worker)
+        if arrival is not None and arrival.incarnation == incarnation:
+            del self.arrivals[worker]
+            self.greeted.discard(worker)
 
     def restore(
         self, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
@@ -133,7 +179,7 @@ class LeaseTable:
         """
         if worker in self._leases:
             return
-        lease = self._new(worker, now, rounded_ttl(ttl))
+        lease = self._leases[worker] = self.lines.new(worker, rounded_ttl(ttl), now)
         lease.epoch = epoch
         lease.incarnation = incarnation
         if epoch is None:
@@ -148,19 +194,30 @@ class LeaseTable:
             if lease.last_beat is not None:
                 self.changed[worker] = lease
 
+    def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
+        """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
+        lease = self._leases.get(worker)
+        if lease is not None and lease.epoch is not None and lease.epoch < epoch:
+            self.ended(worker, lease.epoch, now)
+            lease = self._leases.get(worker)
+        if lease is None:
+            self.restore(worker, now, ttl, epoch, incarnation)
+        elif lease.epoch is None:
+            ending = lease.ending
+            if ending is not None and incarnation is not None and incarnation != ending.incarnation:
+                # The life that ends here has ended there already, and this is the next one's epoch.
+                self._go_on(lease, now)
+            if lease.ending is None and incarnation is not None:
+                # Where ours differs, its next beats show that it is a new one.
+                lease.incarnation = incarnation
+            self.granted(worker, epoch)
+
     def lapse(self, now: float) -> list[Lease]:
         """Mark every lease whose deadline is not after `now`, and return them in the order of their deadlines."""
-        lapsed: list[Lease] = []
-        for line in tuple(self._lines.values()):
-            end = line.end
-            while (lease := end.next) is not end and (deadline := self.deadline(lease)) <= now:
-                self._end(lease, "lapsed", now, deadline, proof=False)
-                lapsed.append(lease)
-            if end.next is end:
-                del self._lines[line.ttl]
-        if len(lapsed) > 1:
-            lapsed.sort(key=_lapsed_deadline)
-        return lapsed
+        lapsed = self.lines.take_lapsed(now)
+        for deadline, lease in lapsed:
+            self._mark(lease, "lapsed", now, deadline, proof=False)
+        return [lease for _, lease in lapsed]
 
     def release(
         self,
@@ -189,21 +246,24 @@ class LeaseTable:
         lease = self._leases.get(worker)
         if lease is None or lease.epoch != epoch:
             return None
-        ending, lease.ending = lease.ending, None
-        self.endings.pop(worker, None)
+        ending = lease.ending
         self.changed.pop(worker, None)
         if ending is not None and ending.reborn_at is None:
-            del self._leases[worker]
-            self.unproven.discard(worker)
-            self._shortened.pop(worker, None)
+            self.forget(worker)
             return None
-        lease.epoch = None
-        self.wanting[worker] = lease
         if ending is not None:
+            if ending.reason == "restarted":
+                self.incarnations.replaced(worker, ending.incarnation, epoch)
             # From now rather than from its last beat: at the end of the line it costs the same however many leases
             # there are, and a rolling restart brings thousands of these at once.
-            link(lease, now, self._line(lease.stated))
+            self._go_on(lease, now)
+        lease.epoch = None
+        self.wanting[worker] = lease
         return lease
+
+    def reborn(self, worker: str, now: float) -> None:
+        """Note that the life which ends here was ended by others before it had an epoch here: the next one goes on."""
+        self._go_on(self._leases[worker], now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
         """Take the verdict that `worker` lives: somebody else recorded a beat of it at hearing time `since`."""
@@ -211,7 +271,21 @@ class LeaseTable:
         if lease is not None and lease.epoch == epoch and lease.ending is not None and not lease.ending.proof:
             lease.ending = None
             self.endings.pop(worker, None)
-            link(lease, since, self._line(lease.stated))
+            self.lines.place(lease, since)
+
+    def forget(self, worker: str) -> None:
+        """Let `worker` be out of the book."""
+        lease = self._leases.pop(worker, None)
+        if lease is None:
+            return
+        self.lines.take_out(lease)
+        if lease.group is not None:
+            lease.group.members -= 1
+        for names in (self.wanting, self.changed, self.endings, self.arrivals):
+            names.pop(worker, None)
+        self.unproven.discard(worker)
+        self.greeted.discard(worker)
+        self.incarnations.forget(worker)
 
     def soonest(self) -> Iterator[Lease]:
         """Go through all leases, those that are ending first, then in the order of their deadlines.
@@ -219,72 +293,73 @@ class LeaseTable:
         The book must not change meanwhile. The cost follows how far one goes.
         """
         yield from self.endings.values()
-        yield from heapq.merge(*map(walk, self._lines.values()), key=self.deadline)
+        yield from self.lines.soonest()
 
-    def extend(self, now: float) -> None:
-        """Give every live lease a full ttl from `now`: beats may have been lost before it."""
-        self._extended_at = max(self._extended_at, now)
+    def _start(self, worker: str, now: float, beat: Heartbeat) -> None:
+        ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
+        lease = self._leases[worker] = self.lines.new(worker, ttl, now)
+        lease.incarnation = beat.incarnation
+        lease.last_beat = now
+        lease.probe = beat.probe
+        self.wanting[worker] = lease
 
-    def heard_since(self, moment: float) -> list[Lease]:
-        """Return the live leases with a beat at or after `moment`, at a cost that follows their number."""
-        found = [
-            lease
-            for lease in self._shortened.values()
-            if lease.last_beat is not None and lease.since < moment <= lease.last_beat
-        ]
-        for line in self._lines.values():
-            lease = line.end.previous
-            while lease is not line.end and lease.since >= moment:
-                if lease.last_beat is not None and lease.last_beat >= moment:
-                    found.append(lease)
-                lease = lease.previous
-        return found
-
-    def _new(self, worker: str, now: float, ttl: float) -> Lease:
-        lease = unlinked(worker, self._line(ttl))
-        self._leases[worker] = lease
-        link(lease, now, lease.line)
-        return lease
-
-    def _line(self, ttl: float) -> Line:
-        line = self._lines.get(ttl)
-        if line is None:
-            line = self._lines[ttl] = new_line(ttl)
-        return line
-
-    def _renew(self, lease: Lease, now: float) -> None:
-        line = lease.line
-        if lease.stated == line.ttl:
-            # The same as `link`, spelled out: this is done for every heartbeat.
-            previous, following = lease.previous, lease.next
-            previous.next = following
-            following.previous = previous
-            end = line.end
-            last = end.previous
-            last.next = end.previous = lease
-            lease.previous = last
-            lease.next = end
-            lease.since = now
-        elif now + lease.stated >= self.deadline(lease):
-            self._shortened.pop(lease.worker, None)
-            link(lease, now, self._line(lease.stated))
-        else:
-            self._shortened[lease.worker] = lease
+    def _identify(self, lease: Lease, beat: Heartbeat, now: float, arrival: float) -> Heard:
+        """Say whose beat it is, where that is not plainly the lease's own incarnation."""
+        worker, incarnation, own = lease.worker, beat.incarnation, lease.incarnation
+        lives = self.incarnations
+        if incarnation is None:
+            # It says nothing; the name is heard.
+            return Heard.RENEWED
+        if lives.is_former(worker, incarnation):
+            return Heard.STALE
+        if lease.ending is not None and lease.ending.proof and own == lease.ending.incarnation:
+            # Whoever comes after proof is the next life.
+            lease.incarnation = incarnation
+            return Heard.RENEWED
+        claim = lives.claims.get(worker)
+        if incarnation == own and claim is not None and claim.incarnation != own:
+            return Heard.CONFLICT if lives.rival(worker, now, lease.ttl) else Heard.RENEWED
+        if own is None or (own != incarnation and beat.uptime is None):
+            lease.incarnation = incarnation
+            self.changed[worker] = lease
+        if beat.uptime is None:
+            return Heard.RENEWED if own in {None, incarnation} else Heard.ADOPTED
+        claim = lives.claim(worker, incarnation, arrival, beat.uptime, now)
+        if not lives.holds(worker, now, lease.ttl) or (lease.ending is not None and lease.ending.proof):
+            return Heard.RENEWED
+        if own is not None and own != incarnation:
+            self.restart(worker, now, incarnation, claim.begun, former=own)
+            return Heard.RESTARTED
+        # Of whatever lived under this name before, we know nothing.
+        lives.settled(worker)
+        self.arrivals[worker] = Arrival(incarnation, claim.begun)
+        return Heard.RENEWED
 
     def _revive(self, lease: Lease, now: float) -> None:
-        lease.ending = None
         # What had changed in it was not worth telling while it was about to end.
         self.changed[lease.worker] = lease
+        self._go_on(lease, now)
+
+    def _go_on(self, lease: Lease, now: float) -> None:
+        lease.ending = None
         self.endings.pop(lease.worker, None)
-        link(lease, now, self._line(lease.stated))
+        self.lines.append(lease, now)
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Mapping[str, Any] | None) -> bool:
         if lease.ending is not None and lease.ending.proof:
             return False
-        self._end(lease, reason, now, self.deadline(lease), proof=True, details=details)
+        deadline = self.lines.deadline(lease)
+        self.lines.take_out(lease)
+        self._mark(lease, reason, now, deadline, proof=True, details=details)
+        claim = self.incarnations.claims.get(lease.worker)
+        if claim is not None and claim.incarnation != lease.incarnation and lease.ending is not None:
+            # Its successor is heard already, and what that has touched is not taken.
+            lease.ending.reborn_at = claim.begun
+            lease.incarnation = claim.incarnation
+            self.incarnations.settled(lease.worker)
         return True
 
-    def _end(
+    def _mark(
         self,
         lease: Lease,
         reason: str,
@@ -294,8 +369,6 @@ class LeaseTable:
         proof: bool,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        cut(lease)
-        self._shortened.pop(lease.worker, None)
         lease.ending = Ending(
             reason=reason,
             at=now,
@@ -304,10 +377,6 @@ class LeaseTable:
             last_beat=lease.last_beat,
             deadline=deadline,
             ttl=lease.line.ttl,
-            details=details,
+            details=details_of(details),
         )
         self.endings[lease.worker] = lease
-
-
-def _lapsed_deadline(lease: Lease) -> float:
-    return math.inf if lease.ending is None else lease.ending.deadline

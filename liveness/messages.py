@@ -73,6 +73,32 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
         return "died" if self.exit_code or self.signal else "released"
 
 
+class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What begins a new incarnation, as a request on `<prefix>.hello.<worker>`, before it claims any work.
+
+    It is answered once all that a former incarnation of the name still held is back in the queue.
+    """
+
+    incarnation: Incarnation
+    ttl: Annotated[float, Meta(description="Seconds this beat is good for; the service clamps it.")] | None = None
+    uptime: Annotated[float, Meta(ge=0, description="Seconds since this incarnation began.")] | None = None
+    probe: Annotated[bool, Meta(description="Whether this worker answers probes.")] = False
+    via: Annotated[str, Meta(max_length=128, description="Id of the NATS server it is connected to.")] | None = None
+
+    def as_heartbeat(self) -> Heartbeat:
+        """Return the heartbeat that a hello is, too."""
+        return Heartbeat(incarnation=self.incarnation, ttl=self.ttl, uptime=self.uptime, probe=self.probe, via=self.via)
+
+
+class HelloAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to a hello: the epoch under which this incarnation lives from now on, or why it does not."""
+
+    worker: str
+    incarnation: str | None
+    epoch: Annotated[int, Meta(ge=0, description="The fencing token of this life; None when it was refused.")] | None
+    error: Annotated[str, Meta(description="Why the hello was refused, in a line.")] | None = None
+
+
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told on `<prefix>.superseded.<worker>`: `epoch` is over; stop, drop its work."""
 
@@ -134,13 +160,26 @@ class WorkerRecovered(msgspec.Struct, frozen=True, kw_only=True):
     recovered_at: Instant
 
 
-EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered
+class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
+    """`liveness.storm`: nearly everybody who is heard by one NATS server fell silent at once, or it is over."""
+
+    via: Annotated[str, Meta(description="Id of the NATS server; empty for workers that state none.")]
+    state: Annotated[
+        str, Meta(description="`held`: nothing is taken from them; `released`: what is still silent goes; `over`.")
+    ]
+    members: Annotated[int, Meta(ge=0, description="How many workers were heard by that server.")]
+    silent: Annotated[int, Meta(ge=0, description="How many of them were silent.")]
+    held_for: Seconds
+
+
+EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered | LivenessStorm
 EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "workflow.reclaimed": WorkflowReclaimed,
     "task.reclaimed": TaskReclaimed,
     "worker.expired": WorkerEnded,
     "worker.released": WorkerEnded,
     "worker.recovered": WorkerRecovered,
+    "liveness.storm": LivenessStorm,
 }
 
 
@@ -162,6 +201,7 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 _heartbeat = msgspec.json.Decoder(Heartbeat)
 _goodbye = msgspec.json.Decoder(Goodbye)
+_hello = msgspec.json.Decoder(Hello)
 _EMPTY = Heartbeat()
 
 
@@ -214,3 +254,13 @@ def decode_goodbye(payload: bytes) -> Goodbye:
         return _goodbye.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"the goodbye does not decode: {error}") from error
+
+
+def decode_hello(payload: bytes) -> Hello:
+    """Return what a hello says. Raises MessageError for anything that does not decode: it may take work."""
+    try:
+        return _hello.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise MessageError(
+            f"the hello does not decode: {error}; send JSON with an incarnation, a text of 1 to {MAX_INCARNATION}"
+        ) from error

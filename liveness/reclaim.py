@@ -48,14 +48,17 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
 
 
 def _holds(parts: Assembly, lease: Lease) -> bool:
-    return lease.ending is None and parts.book.deadline(lease) > parts.hearing.advance(parts.clock())
+    return lease.ending is None and parts.book.lines.deadline(lease) > parts.hearing.now
 
 
 def _heard(parts: Assembly, lease: Lease | None) -> str:
-    now = parts.hearing.advance(parts.clock())
+    now = parts.hearing.now
     if lease is None:
         return "no lease: nothing was heard of it"
-    last = "no heartbeat yet" if lease.last_beat is None else f"last heartbeat {now - lease.last_beat:.1f} s ago"
+    if lease.last_beat is None:
+        last = "no heartbeat yet"
+    else:
+        last = f"last heartbeat {max(now - lease.last_beat, 0.0):.1f} s ago"
     if lease.ending is not None:
         return f"{last}, its life ends ({lease.ending.reason})"
-    return f"{last}, its lease runs {max(parts.book.deadline(lease) - now, 0.0):.1f} s more"
+    return f"{last}, its lease runs {max(parts.book.lines.deadline(lease) - now, 0.0):.1f} s more"

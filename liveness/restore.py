@@ -13,6 +13,7 @@ import structlog
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.store import Life, Store
+from liveness.storms import Storms
 from liveness.subjects import name_fault
 
 log = structlog.get_logger("liveness.restore")
@@ -26,7 +27,7 @@ class Restored(msgspec.Struct, frozen=True):
     left: int
 
 
-async def restore(*, book: LeaseTable, hearing: Hearing, store: Store, default_ttl: float) -> Restored:
+async def restore(*, book: LeaseTable, hearing: Hearing, storms: Storms, store: Store, default_ttl: float) -> Restored:
     """Put into the book whoever may live, with the ttl of their life, else `default_ttl` (seconds)."""
     open_lives, others = await store.epochs.restorable()
     names, left = distinct(open_lives, others)
@@ -35,6 +36,9 @@ async def restore(*, book: LeaseTable, hearing: Hearing, store: Store, default_t
     for life in names:
         # The last life's ttl may be all that we know of a worker which rarely beats; to wait longer takes nothing.
         book.restore(life.worker, hearing.now, max(life.ttl or 0.0, default_ttl))
+    formers = await store.epochs.formers(None)
+    book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
+    storms.restored(len(book))
     restored = Restored(len(open_lives), len(names), left)
     log.info("restored", **msgspec.structs.asdict(restored))
     return restored

@@ -1,4 +1,7 @@
-"""How a duty is repeated: do it, wait for its interval or a wake-up, do it again; back off while Postgres is away."""
+"""How a duty is repeated: do it, wait for its interval or a wake-up, do it again; back off while Postgres is away.
+
+Most duties are the acting replica's: in the others they wait, and are woken when that changes.
+"""
 
 import asyncio
 import contextlib
@@ -7,19 +10,21 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from liveness.errors import DatabaseAwayError, DatabaseRefusedError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 
 log = structlog.get_logger("liveness.rounds")
 
-# The first wait after a failure, and the longest: soon enough after an outage, and no storm during it.
-BACKOFF_LEAST, BACKOFF_MOST = 0.25, 5.0
+# The first wait after a failure, and the longest: what waited through an outage goes on within about a second of its
+# end, and a database that is down is asked by each duty less than once a second.
+BACKOFF_LEAST, BACKOFF_MOST = 0.25, 1.5
 
 
 class Round:
     """One duty and when to do it next.
 
-    `run_once` does all the work. `interval` (seconds) is asked for after each time. Setting `woken` makes the next time
-    come at once, except while backing off, so that wake-ups cannot turn an outage of Postgres into a storm.
+    `run_once` does all the work, whenever `may_run()`. `interval` (seconds) is asked for after each time. Setting
+    `woken` makes the next time come at once, except while backing off, so that wake-ups cannot add to an outage of
+    Postgres.
     """
 
     def __init__(
@@ -28,13 +33,19 @@ class Round:
         run_once: Callable[[], Awaitable[object]],
         interval: Callable[[], float],
         woken: asyncio.Event | None = None,
+        may_run: Callable[[], bool] = lambda: True,
     ) -> None:
         self.name = name
         self.failing_since: float | None = None
         self._run_once = run_once
         self._interval = interval
         self._woken = woken or asyncio.Event()
+        self._may_run = may_run
         self._stopping = False
+
+    def wake(self) -> None:
+        """Let the next time come at once."""
+        self._woken.set()
 
     def stop(self) -> None:
         """Let `keep` return once what is under way is done."""
@@ -47,7 +58,12 @@ class Round:
         while not self._stopping:
             self._woken.clear()
             try:
-                await self._run_once()
+                if self._may_run():
+                    await self._run_once()
+            except NotLeaderError as error:
+                # The lead was lost while this was under way; whoever has it does what is left.
+                log.debug("duty_not_ours", duty=self.name, cause=str(error))
+                await self._wait()
             except (DatabaseAwayError, DatabaseRefusedError) as error:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     # The driver, cancelled inside a transaction, complains of the connection instead.
@@ -63,5 +79,8 @@ class Round:
                 if self.failing_since is not None:
                     log.info("duty_works_again", duty=self.name)
                     self.failing_since, failures = None, 0
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), self._interval())
+                await self._wait()
+
+    async def _wait(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), self._interval())

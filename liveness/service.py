@@ -7,8 +7,9 @@
                                                                     ^
                                      sweep (SQL: what memory never knew)
 
-Read next: `assembly` (who tells whom), `intake` (the way in), `leases` (the book), `expiry` (the way out),
-`sql/end_epochs.sql` and `sql/reclaim_first.sql` (the verdict), `relay` (the news), `sweep` (the fallback).
+Read next: `assembly` (who tells whom), `intake` (the way in), `leases` (the book), `hearing` and `storms` (whether its
+silence may be believed), `expiry` (the way out), `sql/end_epochs.sql` and `sql/reclaim_first.sql` (the verdict),
+`relay` (the news), `sweep` (the fallback), `leadership` (which of several replicas acts).
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from liveness.api import Api
 from liveness.assembly import Assembly
 from liveness.bus import Bus
 from liveness.http import Http
+from liveness.link import finish_within
 from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.store import Database, Store
@@ -29,6 +31,8 @@ log = structlog.get_logger("liveness.service")
 
 # How long a stop waits for what the duties have under way. Within the 5 s in which an orchestrator expects an end.
 STOP_SECONDS = 1.5
+# How long to try to hand the lead over; without it another replica takes it a leader_timeout later.
+STEP_DOWN_SECONDS = 0.5
 # How long what was cancelled may take to end.
 CANCEL_SECONDS = 0.5
 
@@ -57,6 +61,7 @@ class Service:
         finally:
             stopping.cancel()
             await self._finish_duties()
+            await self._step_down()
             # A transaction still under way is rolled back whole; whoever comes next does what it would have done.
             running.cancel()
             if not (await asyncio.wait({running}, timeout=CANCEL_SECONDS))[0]:
@@ -75,6 +80,9 @@ class Service:
             return [self._waiting_for]
         found = [] if self._bus.connected else ["NATS: not connected, so nothing can be heard"]
         if self.parts is not None:
+            if not found and self.parts.hearing.deaf(self.parts.clock()):
+                found.append("NATS: connected, and nothing is heard, not even ourselves")
+            found += self.parts.storms.held(self.parts.hearing.now)
             found += [f"{duty.name}: Postgres does not answer" for duty in self.parts.rounds if duty.failing_since]
         return found
 
@@ -84,12 +92,17 @@ class Service:
         if self._duties:
             await asyncio.wait(self._duties, timeout=STOP_SECONDS)
 
+    async def _step_down(self) -> None:
+        if self.parts is not None and self.parts.leadership.leading:
+            await finish_within(STEP_DOWN_SECONDS, self.parts.leadership.step_down())
+
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.http.serve())
             parts = await self._start()
             tasks.create_task(self._bus.keep())
-            tasks.create_task(parts.store.outbox.listen(parts.news_waits.set))
+            tasks.create_task(parts.listening.keep())
+            tasks.create_task(parts.store.outbox.listen(parts.wakes.news.set))
             self._duties = [tasks.create_task(duty.keep(), name=duty.name) for duty in parts.rounds]
             self._waiting_for = None
             self.started.set()
@@ -100,10 +113,19 @@ class Service:
         store = await Store.open(self._database, self.settings)
         self.parts = parts = Assembly(self.settings, store, self._bus)
         Api(parts, self.troubles)
-        # First everybody who may live, then the ears: a beat always finds the lease that it renews.
-        await restore(book=parts.book, hearing=parts.hearing, store=store, default_ttl=self.settings.heartbeat_timeout)
+        # First the lead, so that nobody else changes what is read; then everybody who may live, then the ears: a beat
+        # always finds the lease that it renews.
+        await parts.leadership.take()
+        await restore(
+            book=parts.book,
+            hearing=parts.hearing,
+            storms=parts.storms,
+            store=store,
+            default_ttl=self.settings.heartbeat_timeout,
+        )
         await self._bus.connect(self._told("NATS"))
         await parts.ensure_stream()
+        await parts.leadership.run_once()
         return parts
 
     def _told(self, whom: str) -> Callable[[str], None]:

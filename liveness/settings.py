@@ -80,6 +80,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lock_timeout: Annotated[
         Duration, Meta(description="How long a statement may wait for a lock before the next pass takes over.")
     ] = 1.0
+    echo_interval: Annotated[
+        Duration, Meta(description="Time between two echoes, by which the service knows that it hears.")
+    ] = 0.02
+    max_gap: Annotated[
+        Duration, Meta(description="An echo that took longer, or came so late after one, is a gap in hearing.")
+    ] = 0.5
+    gap_grace: Annotated[OptionalDuration, Meta(description="Hearing that every lease has left after a gap.")] = 2.0
+    storm_max_hold: Annotated[
+        OptionalDuration,
+        Meta(description="How long lapses are held at most when nearly everybody falls silent at once; 0: for ever."),
+    ] = 600.0
+    leader_timeout: Annotated[
+        Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
+    ] = 1.0
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
     ] = "auto"
@@ -93,6 +107,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError(
                 f"heartbeat_timeout ({self.heartbeat_timeout:g}) is not between min_ttl ({self.min_ttl:g}) and "
                 f"max_ttl ({self.max_ttl:g}): widen those or change it"
+            )
+        if self.echo_interval > self.max_gap / 2:
+            raise ValueError(
+                f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
+                "be a gap; lower echo_interval"
             )
 
     def warnings(self) -> list[str]:

@@ -12,6 +12,9 @@ import msgspec
 # and most `varchar` owner columns are made for, and it bounds what one invented name can cost in memory.
 MAX_NAME_BYTES = 255
 
+# Names under it are no workers: the service hears its own echoes there, on the subscription of the heartbeats.
+OWN = "$liveness."
+
 # A subject token may hold any character but white space; we also refuse the control characters, of which
 # U+0000 cannot be stored by Postgres and the others can only deceive a terminal.
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")
@@ -21,27 +24,23 @@ def name_fault(name: str) -> str | None:
     """Say why `name` cannot be a worker name on the bus, or None if it can.
 
     A name has 1 to 255 bytes of UTF-8, no white space or control character, no empty token (`a..b`), and no
-    token that NATS reads as a wildcard (`*`, `>`).
+    token that NATS reads as a wildcard (`*`, `>`). Names that begin with `$liveness.` are the service's own.
     """
-    if not name:
-        return "is empty"
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
         return "is not valid Unicode"
-    if length > MAX_NAME_BYTES:
-        return f"has {length} bytes, more than {MAX_NAME_BYTES}"
-    if "\ufffd" in name:
+    faults = (
+        ("is empty", not name),
+        (f"has {length} bytes, more than {MAX_NAME_BYTES}", length > MAX_NAME_BYTES),
         # What stands in the place of bytes that were no UTF-8; different names would look the same.
-        return "is not valid UTF-8"
-    if _UNFIT.search(name):
-        return "contains white space or a control character"
-    tokens = name.split(".")
-    if "" in tokens:
-        return "has an empty token between dots"
-    if "*" in tokens or ">" in tokens:
-        return "has a wildcard token"
-    return None
+        ("is not valid UTF-8", "\ufffd" in name),
+        ("contains white space or a control character", _UNFIT.search(name) is not None),
+        (f"begins with {OWN}, which is the service's own", name.startswith(OWN)),
+        ("has an empty token between dots", ".." in f".{name}."),
+        ("has a wildcard token", not {"*", ">"}.isdisjoint(name.split("."))),
+    )
+    return next((text for text, faulty in faults if faulty), None)
 
 
 def event_subject(event_type: str, event_prefix: str = "", *, observed: bool = False) -> str:
@@ -67,6 +66,18 @@ class Subjects(msgspec.Struct, frozen=True):
         """Where `worker`, or who saw it end, says that its life is over."""
         return f"{self.prefix}.goodbye.{worker}"
 
+    def hello(self, worker: str) -> str:
+        """Where `worker` says that a new incarnation of it begins."""
+        return f"{self.prefix}.hello.{worker}"
+
+    def probe(self, worker: str) -> str:
+        """Where the service asks `worker` whether it is there."""
+        return f"{self.prefix}.probe.{worker}"
+
+    def echo(self, replica: str) -> str:
+        """Where a replica of the service speaks to itself, to know that it hears."""
+        return self.heartbeat(f"{OWN}echo.{replica}")
+
     def superseded(self, worker: str) -> str:
         """Where the service tells `worker` that one of its epochs is over."""
         return f"{self.prefix}.superseded.{worker}"
@@ -84,6 +95,11 @@ class Subjects(msgspec.Struct, frozen=True):
     def all_goodbyes(self) -> str:
         """The subscription that hears every goodbye."""
         return f"{self.prefix}.goodbye.>"
+
+    @property
+    def all_hellos(self) -> str:
+        """The subscription that hears every hello."""
+        return f"{self.prefix}.hello.>"
 
     def worker_of(self, subject: str) -> str:
         """Return the worker name in a heartbeat or goodbye subject of this prefix.

@@ -2,11 +2,12 @@
 
 Two finds: *stale* names, up in the registry though nobody recorded a beat of them within `heartbeat_timeout`; and
 *orphans*, RUNNING work untouched for `workflow_stuck_timeout` whose owner is not up. The sweep takes nothing of a name
-that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl, and
-nothing that is ambiguous. What is left of its belief by then is checked again by the reclaim's own statements.
+that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl, nothing
+that is ambiguous, and nothing in a storm, which says that we cannot tell. What is left of its belief by then is checked
+again by the reclaim's own statements.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -15,6 +16,7 @@ from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
 from liveness.store import Found, Store
+from liveness.storms import Storms
 from liveness.subjects import name_fault
 from liveness.verdicts import Case, Outcome
 
@@ -25,13 +27,27 @@ BATCH = 500
 
 
 class Sweep:
-    """Looks through the host's tables. `listening_since` is the hearing time from which we have listened."""
+    """Looks through the host's tables. `listening_since` is the hearing time from which we have listened.
 
-    def __init__(self, *, book: LeaseTable, hearing: Hearing, store: Store, settings: Settings) -> None:
+    `clock` is the loop's monotonic time.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: LeaseTable,
+        hearing: Hearing,
+        storms: Storms,
+        store: Store,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
         self.last: Swept | None = None
         self.listening_since = 0.0
         self._book = book
         self._hearing = hearing
+        self._storms = storms
+        self._clock = clock
         self._store = store
         self._heartbeat_timeout = settings.heartbeat_timeout
         self._stuck_timeout = settings.workflow_stuck_timeout
@@ -75,6 +91,9 @@ class Sweep:
             batch = [case for case in cases[start : start + BATCH] if self._book.get(case.worker) is None]
             if not batch or self._listened_for() < self._heartbeat_timeout:
                 continue
+            if self._storms.holding:
+                log.info("sweep_held", names=len(batch))
+                return
             verdicts = await self._store.reclaims.settle(batch)
             for verdict in verdicts:
                 if verdict.outcome is Outcome.ENDED:
@@ -142,7 +161,7 @@ class Sweep:
 
     def _listened_for(self) -> float:
         # While nothing can be heard, nobody was listened for, however long it was before.
-        return 0.0 if self._hearing.deaf else self._hearing.now - self.listening_since
+        return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now - self.listening_since
 
     def _report(self, swept: Swept) -> None:
         # Once for each name: they stay as they are until somebody mends them.

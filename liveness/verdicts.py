@@ -16,7 +16,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     epoch: int | None
     incarnation: str | None
-    # lapsed, released, died, stale, orphaned, operator; open, so that later reasons need no change here.
+    # lapsed, released, died, restarted, stale, orphaned, operator; open, so that later reasons need no change here.
     reason: str
     ttl: float
     # Since the last beat that we heard; None if there was none.
@@ -29,6 +29,9 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     untouched_for: float | None = None
     # For a name that we never heard: what the registry must still say of it. None: anything.
     must_be_up: bool | None = None
+    # Loop time at which `silent_for`, `overdue` and `untouched_for` were measured: what passes until the transaction
+    # begins is added to them there. None: they are taken as they are.
+    measured_at: float | None = None
     evidence: Mapping[str, Any]
 
 

@@ -9,7 +9,7 @@ import click
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
-from liveness.errors import LivenessError, NoServiceError
+from liveness.errors import LivenessError, NoServiceError, NotLeaderError
 from liveness.reclaim import reclaim
 from liveness.restore import restore
 from liveness.settings import Settings
@@ -33,6 +33,7 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
                 await restore(
                     book=parts.book,
                     hearing=parts.hearing,
+                    storms=parts.storms,
                     store=parts.store,
                     default_ttl=settings.heartbeat_timeout,
                 )
@@ -41,12 +42,14 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
             raise NoServiceError(
                 f"no service runs, and NATS or Postgres does not answer within {CONNECT_SECONDS:g} s"
             ) from error
-        watching = asyncio.create_task(bus.keep())
+        watching = {asyncio.create_task(bus.keep()), asyncio.create_task(parts.listening.keep())}
         try:
             yield parts
         finally:
-            watching.cancel()
-            await asyncio.wait({watching})
+            await parts.leadership.step_down()
+            for task in watching:
+                task.cancel()
+            await asyncio.wait(watching)
     finally:
         await bus.close()
         await database.close()
@@ -56,7 +59,7 @@ async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = la
     """Listen for so many seconds of hearing, or `until` something is so."""
     ends = parts.hearing.now + seconds
     click.echo(f"no service answers: listening for {seconds:g} s", err=True)
-    while parts.hearing.advance(parts.clock()) < ends and not until():  # noqa: ASYNC110 - nothing tells that time passed
+    while parts.hearing.now < ends and not until():  # noqa: ASYNC110 - nothing tells that time passed
         await asyncio.sleep(LOOK_SECONDS)
     beats = parts.intake.counts["heartbeats"]
     workers = sum(lease.last_beat is not None for lease in parts.book)
@@ -68,9 +71,10 @@ async def sweep_alone(settings: Settings, *, dry_run: bool) -> Swept:
     async with listening(settings) as parts:
         await listen(parts, settings.heartbeat_timeout)
         now = parts.hearing.now
-        lapsed = [lease.worker for lease in parts.book if parts.book.deadline(lease) <= now]
+        lapsed = [lease.worker for lease in parts.book if parts.book.lines.deadline(lease) <= now]
         ended, items = 0, 0
         if not dry_run:
+            await lead(parts)
             await parts.grants.run_once()
             expired = await parts.expiry.run_once()
             ended, items = expired.ended, expired.items
@@ -95,10 +99,19 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
         if not request.force:
             lease = parts.book.get(request.worker)
             await listen(parts, settings.heartbeat_timeout if lease is None else lease.ttl, heard)
+        if not request.dry_run:
+            await lead(parts)
         answer = await reclaim(parts, request)
         if not request.dry_run:
             await publish(parts)
         return answer
+
+
+async def lead(parts: Assembly) -> None:
+    """Become the replica that acts. Raises NotLeaderError, naming it, if there is one that nobody could ask."""
+    if not await parts.leadership.run_once():
+        seen = await parts.store.leader.seen()
+        raise NotLeaderError(f"{seen.holder} acts, though it does not answer on this NATS: check nats_url, or stop it")
 
 
 async def publish(parts: Assembly) -> None:

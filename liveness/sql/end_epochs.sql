@@ -56,7 +56,9 @@ written AS (
         evidence
     )
     SELECT
-        d.worker, d.epoch, coalesce(o.incarnation, d.incarnation), o.reason, o.ttl,
+        d.worker, d.epoch,
+        -- What a restart ends is the former process; the epoch may name the next one already.
+        CASE WHEN o.reason = 'restarted' THEN o.incarnation ELSE coalesce(o.incarnation, d.incarnation) END, o.reason, o.ttl,
         -- Of a life that we never heard, the registry may know a last beat.
         coalesce(
             now() - make_interval(secs => o.silent_for),

@@ -1,6 +1,7 @@
 -- Mark the ended lives' rows in the registry, remembering what they were, and note which reclaims are finished with it.
 -- Last in the transaction, and never waiting: a row that the host locks is marked on the next pass. A name that lives
--- again by now is not marked.
+-- again by now is not marked; nor is one that a restart ended: it lives, and an OFFLINE of a moment would have the host
+-- refuse the new process its claims.
 -- $1: [{worker, epoch}]  $2: statuses that are up  $3: offline  $4: observed
 WITH ended AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS a (worker text, epoch bigint)
@@ -11,6 +12,10 @@ mine AS (
     JOIN ended AS e ON {registry_name} = e.worker
     WHERE NOT $4 AND {registry_status}::text = ANY ($2::text[])
         AND NOT EXISTS (SELECT FROM liveness.epoch AS o WHERE o.worker = e.worker AND o.ended_at IS NULL)
+        AND NOT EXISTS (
+            SELECT FROM liveness.expiration AS x
+            WHERE x.worker = e.worker AND x.epoch = e.epoch AND x.reason = 'restarted'
+        )
 ),
 locked AS (
     SELECT {registry_id} AS id, m.former, m.worker, m.epoch

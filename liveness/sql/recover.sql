@@ -26,8 +26,8 @@ news AS (
         )
     FROM newest AS n
     JOIN liveness.epoch AS e ON e.worker = n.worker AND e.epoch = n.new_epoch
-    -- A worker that was released and starts again has recovered from nothing.
-    WHERE n.reason <> 'released'
+    -- A worker that was released and starts again, or was started again, has recovered from nothing.
+    WHERE n.reason NOT IN ('released', 'restarted')
     ORDER BY n.worker
 )
 SELECT worker, epoch, incarnation, reason, new_epoch, observed FROM newest

@@ -7,6 +7,8 @@ no session state is relied on but LISTEN, which is only a hint.
 import asyncio
 import contextlib
 import random
+import socket
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -17,19 +19,40 @@ from liveness.errors import CannotStartError, DatabaseAwayError, DatabaseRefused
 
 log = structlog.get_logger("liveness.database")
 
-# Enough for the duties that can be under way at once (expiry, finish, sweep, relay, a command), and few beside the
-# host's own connections.
-POOL_SIZE = 6
-CONNECT_SECONDS = 5.0
-# A reclaim of a full chunk takes well under a second; what takes this long hangs. asyncpg waits as long again for its
-# cancellation to be answered.
-COMMAND_SECONDS = 30.0
+# Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, a command) and
+# for the connection that listens, and few beside the host's own connections.
+POOL_SIZE = 8
+CONNECT_SECONDS = 3.0
+# What was sent and not even acknowledged for this time was sent to a server that is gone without a word (a failover
+# that moves the address, a cut cable). One that is only slow, or paused, has a kernel that acknowledges.
+VANISHED_SECONDS = 3.0
+# To begin a transaction costs Postgres nothing, so a connection that does not within this time is half-open (behind a
+# proxy or pooler that hangs, it is acknowledged all the same), or everything stands still.
+BEGIN_SECONDS = 2.0
+# What a statement may take, beyond waiting for a lock; Postgres itself breaks it off. Nearly all take milliseconds.
+COMMAND_SECONDS = 3.0
+# Except those whose work grows with the host's tables, or with what one life held.
+PATIENT_SECONDS = 30.0
+# So much later than Postgres should have broken it off, a statement is taken to be on a connection that hangs.
+GRACE_SECONDS = 1.0
+# The leader's renewals have a connection of their own: a leader whose duties use up the pool must not lose its term for
+# that.
+RESERVED_SIZE = 1
+# A process that is paused in the middle of a transaction holds the host's rows, and the leader's row, which the next
+# leader waits for. Postgres ends such a session after this time (local to the transaction, as all settings). It is
+# longer than any stall of a loop that is healthy, and no longer than the default leader_timeout: when the others find
+# that a leader was paused, its locks are gone, too.
+IDLE_SECONDS = 1.0
 # Closing is a courtesy to Postgres; a server that hangs does not get more of it.
 CLOSE_SECONDS = 0.5
-# The first wait for a server that is not up yet, and the longest.
-BACKOFF_LEAST, BACKOFF_MOST = 0.2, 5.0
-# How often the connection that listens is asked whether it still lives: a dead one is silent.
+# The first wait for a server that is not up yet, and the longest: when it is back, everything has to work again within
+# about a second, and the few connections that wait cost it nothing.
+BACKOFF_LEAST, BACKOFF_MOST = 0.2, 1.5
+# How often the connection that listens is asked whether it still lives: one to a server that vanished is silent.
 LISTEN_CHECK_SECONDS = 5.0
+
+# For a statement in a patient transaction.
+PATIENCE = PATIENT_SECONDS + GRACE_SECONDS
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -48,12 +71,12 @@ _AWAY = (
     asyncpg.SerializationError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
-# What waiting does not mend when a connection is made.
+# What waiting does not mend when a connection is made. Not ProtocolViolationError: a pooler calls nearly everything so,
+# that it is full, or that its server is away.
 _CONNECT_REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
-    asyncpg.ProtocolViolationError,
 )
 
 
@@ -72,25 +95,48 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 
+def _milliseconds(seconds: float) -> str:
+    return f"{max(round(seconds * 1000), 1)}ms"
+
+
+async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
+    try:
+        if not connection.is_closed() and connection.is_in_transaction():
+            await transaction.rollback()
+    except (*_AWAY, asyncpg.PostgresError):
+        # What went wrong before is what counts. Postgres rolls back what it has lost.
+        _cut(connection)
+
+
+def _cut(connection: Connection) -> None:
+    # One that is closed already has left the pool, and answers nothing any more.
+    with contextlib.suppress(asyncpg.InterfaceError):
+        connection.terminate()
+
+
+async def _nothing_to_reset(_: object) -> None:
+    """Leave a session as it is: nothing of ours outlives a transaction in it, and behind a pooler it is not ours."""
+
+
+def _notice_vanishing(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    # asyncpg has no public way to its socket; without one, the time limits end what hangs.
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    raw = None if transport is None else transport.get_extra_info("socket")
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(VANISHED_SECONDS * 1000))
+
+
 class Database:
     """A pool of connections to the host's database."""
 
     def __init__(self, dsn: str, lock_timeout: float = 1.0) -> None:
         """`lock_timeout` in seconds. Raises SettingsError for a DSN that does not parse."""
-        self._lock_timeout = f"{max(round(lock_timeout * 1000), 1)}ms"
+        self._lock_timeout = lock_timeout
+        # All that were made, to find those that hang.
+        self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
         try:
-            self._pool = asyncpg.create_pool(
-                dsn,
-                # Connections are made when needed. A floor would have asyncpg reconnect in the background and log a
-                # traceback at each try while the server is away.
-                min_size=0,
-                max_size=POOL_SIZE,
-                timeout=CONNECT_SECONDS,
-                command_timeout=COMMAND_SECONDS,
-                # A pooler in transaction mode hands the next transaction another connection, without our statements.
-                statement_cache_size=0,
-                server_settings={"application_name": "liveness"},
-            )
+            self._pool = self._new_pool(dsn, POOL_SIZE)
+            self._reserved = self._new_pool(dsn, RESERVED_SIZE)
         except (ValueError, asyncpg.InterfaceError) as error:
             raise SettingsError(f"postgres_dsn cannot be used: {_one_line(error)}") from error
         self.away_since: float | None = None
@@ -105,9 +151,8 @@ class Database:
         wait = BACKOFF_LEAST
         while True:
             try:
-                await self._pool
-                async with self._pool.acquire() as connection:
-                    await connection.execute("SELECT 1")
+                async with self._transaction(reserved=False, patient=False):
+                    pass
             except _CONNECT_REFUSED as error:
                 raise CannotStartError(f"Postgres refuses the connection: {_one_line(error)}") from error
             except ValueError as error:
@@ -124,32 +169,62 @@ class Database:
                 return
 
     @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A READ COMMITTED transaction that never waits long for a lock and speaks UTC.
+    async def transaction(self, *, reserved: bool = False, patient: bool = False) -> AsyncIterator[Connection]:
+        """A READ COMMITTED transaction that never waits long for a lock, is never idle for long and speaks UTC.
 
         READ COMMITTED because every UPDATE of ours re-checks what it believes on the row as it is then; a stricter
-        level would fail instead. Raises DatabaseAwayError, DatabaseRefusedError.
+        level would fail instead. `reserved`: on the connection that is kept free for who leads. `patient`: Postgres
+        lets a statement take PATIENT_SECONDS, and whoever asks for one that does says so, too (`timeout=PATIENCE`).
+        Raises DatabaseAwayError, DatabaseRefusedError.
         """
         with answers():
-            # Nothing is done the second time.
-            await self._pool
-            async with self._pool.acquire() as connection:
-                try:
-                    async with connection.transaction(isolation="read_committed"):
-                        await connection.execute(
-                            "SELECT set_config('lock_timeout', $1, true), set_config('timezone', 'UTC', true)",
-                            self._lock_timeout,
-                        )
-                        yield connection
-                except asyncpg.ReadOnlySQLTransactionError:
+            async with self._transaction(reserved=reserved, patient=patient) as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self, *, reserved: bool, patient: bool) -> AsyncIterator[Connection]:
+        await self._made()
+        async with (self._reserved if reserved else self._pool).acquire() as connection:
+            transaction = connection.transaction(isolation="read_committed")
+            begun = False
+            try:
+                async with asyncio.timeout(BEGIN_SECONDS):
+                    await transaction.start()
+                    await connection.execute(
+                        "SELECT set_config('lock_timeout', $1, true), set_config('timezone', 'UTC', true),"
+                        " set_config('idle_in_transaction_session_timeout', $2, true),"
+                        " set_config('statement_timeout', $3, true)",
+                        _milliseconds(self._lock_timeout),
+                        _milliseconds(IDLE_SECONDS),
+                        _milliseconds(PATIENT_SECONDS if patient else COMMAND_SECONDS + self._lock_timeout),
+                    )
+                begun = True
+                yield connection
+                await transaction.commit()
+            except BaseException as error:
+                if isinstance(error, TimeoutError):
+                    self._terminate_idle()
+                elif isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     # A demoted primary goes on answering; only a new connection can find the new one.
                     await self._pool.expire_connections()
-                    raise
+                    await self._reserved.expire_connections()
+                if isinstance(error, TimeoutError) or not begun:
+                    # Nobody answers there: a ROLLBACK would not be answered either, nor would a cancellation.
+                    _cut(connection)
+                else:
+                    await _roll_back(connection, transaction)
+                raise
 
-    async def fetch(self, statement: str, *parameters: Any) -> list[asyncpg.Record]:
-        """Run one statement in a transaction of its own and return its rows."""
-        async with self.transaction() as connection:
-            return await connection.fetch(statement, *parameters)
+    def _terminate_idle(self) -> None:
+        # They went the same way. Each would cost its next user the same wait; a new one costs milliseconds.
+        for connection in list(self._connections):
+            if not connection.is_closed() and not connection.is_in_transaction():
+                connection.terminate()
+
+    async def fetch(self, statement: str, *parameters: Any, patient: bool = False) -> list[asyncpg.Record]:
+        """Run one statement in a transaction of its own and return its rows. Raises as `transaction` does."""
+        async with self.transaction(patient=patient) as connection:
+            return await connection.fetch(statement, *parameters, timeout=PATIENCE if patient else None)
 
     async def listen(self, channel: str, on_notice: Callable[[], None]) -> None:
         """Call `on_notice` at every NOTIFY on `channel`, for ever; after a lost connection, too, for what was missed.
@@ -166,26 +241,63 @@ class Database:
                 await asyncio.sleep(BACKOFF_LEAST + random.random())  # noqa: S311 - spreads load, guards nothing
 
     async def _listen_on(self, connection: Connection, channel: str, on_notice: Callable[[], None]) -> None:
+        lost = asyncio.Event()
+
         def notice(*_: object) -> None:
             on_notice()
 
+        def gone(*_: object) -> None:
+            lost.set()
+
+        connection.add_termination_listener(gone)
         await connection.add_listener(channel, notice)
         try:
             on_notice()
             while True:
-                await asyncio.sleep(LISTEN_CHECK_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(lost.wait(), LISTEN_CHECK_SECONDS)
                 await connection.execute("SELECT 1")
         finally:
             with contextlib.suppress(*_AWAY):
+                connection.remove_termination_listener(gone)
                 await connection.remove_listener(channel, notice)
+
+    def _new_pool(self, dsn: str, size: int) -> "asyncpg.Pool[asyncpg.Record]":
+        return asyncpg.create_pool(
+            dsn,
+            # Connections are made when needed. A floor would have asyncpg reconnect in the background and log a
+            # traceback at each try while the server is away.
+            min_size=0,
+            max_size=size,
+            timeout=CONNECT_SECONDS,
+            command_timeout=COMMAND_SECONDS + self._lock_timeout + GRACE_SECONDS,
+            # A pooler in transaction mode hands the next transaction another connection, without our statements.
+            statement_cache_size=0,
+            server_settings={"application_name": "liveness"},
+            init=self._watch,
+            reset=_nothing_to_reset,
+        )
+
+    async def _watch(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connections.add(connection)
+        _notice_vanishing(connection)
+
+    async def _made(self) -> None:
+        # asyncpg finishes its pools in a running loop. No connection is made for that; the second time, nothing at all.
+        await self._pool
+        await self._reserved
 
     def terminate(self) -> None:
         """Cut all connections, whatever is under way on them."""
-        self._pool.terminate()
+        for pool in (self._pool, self._reserved):
+            # One that was never used has none.
+            with contextlib.suppress(asyncpg.InterfaceError):
+                pool.terminate()
 
     async def close(self) -> None:
         """Close all connections; those that do not end in time are cut."""
+        await self._made()
         try:
-            await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
+            await asyncio.wait_for(asyncio.gather(self._pool.close(), self._reserved.close()), CLOSE_SECONDS)
         except (TimeoutError, asyncpg.InterfaceError):
-            self._pool.terminate()
+            self.terminate()

@@ -7,7 +7,8 @@ import msgspec
 import structlog
 
 from liveness.apart import apart
-from liveness.store.database import Database
+from liveness.store.database import PATIENCE, Database
+from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.verdicts import Recovery
 
@@ -23,41 +24,69 @@ class Life(msgspec.Struct, frozen=True):
     ttl: float | None
 
 
+class Granted(msgspec.Struct, frozen=True):
+    """What became of lives that wanted an epoch: their epochs by name, or the lives of others that have the name.
+
+    `others` are open epochs of another incarnation: two processes under one name, of which the caller did not know.
+    """
+
+    epochs: Mapping[str, int]
+    others: list[Life]
+
+
+class Former(msgspec.Struct, frozen=True):
+    """An incarnation of a name that a restart ended, and the epoch that was its."""
+
+    worker: str
+    incarnation: str
+    epoch: int
+
+
 def as_json(rows: Iterable[object]) -> str:
     """Return `rows` as the JSON text that the statements take: one parameter however many fields and rows."""
     return msgspec.json.encode(list(rows)).decode()
 
 
 class Epochs:
-    """Grants, what is kept of open lives, and recoveries."""
+    """Grants, what is kept of open lives, and recoveries.
 
-    def __init__(self, database: Database, statements: Statements) -> None:
+    What changes anything raises NotLeaderError besides DatabaseAwayError and DatabaseRefusedError.
+    """
+
+    def __init__(self, database: Database, leader: Leader, statements: Statements) -> None:
         self._database = database
+        self._leader = leader
         self._statements = statements
 
-    async def grant(self, lives: Iterable[Life], term: int = 0) -> Mapping[str, int]:
-        """Issue epochs and return them by name. Granting the same life again returns the same epoch."""
-        rows = await self._database.fetch(self._statements["grant_epochs"], as_json(lives), term)
-        return {row["worker"]: row["epoch"] for row in rows}
+    async def grant(self, lives: Iterable[Life]) -> Granted:
+        """Issue epochs. Granting the same life again returns the same epoch; that of another is left to it."""
+        wanting = list(lives)
+        async with self._leader.transaction() as connection:
+            rows = await connection.fetch(self._statements["grant_epochs"], as_json(wanting))
+            epochs = {row["worker"]: row["epoch"] for row in rows}
+            others = [life.worker for life in wanting if life.worker not in epochs]
+            # The same transaction, whose grant has their rows locked: what is read is what stood in the way.
+            found = await connection.fetch(self._statements["restore_epochs"], others) if others else []
+        return Granted(epochs, [_life(row) for row in found])
 
     async def known(self, names: list[str]) -> set[str]:
         """Return those of `names` that the host's registry has, or that hold RUNNING work."""
         running = [work.running for work in self._statements.works]
-        rows = await self._database.fetch(self._statements["known_names"], names, *running)
+        rows = await self._database.fetch(self._statements["known_names"], names, *running, patient=True)
         return {row["worker"] for row in rows}
 
     async def update(self, lives: Iterable[Life]) -> None:
         """Keep the ttl and the incarnation of open lives."""
-        await self._database.fetch(self._statements["update_lives"], as_json(lives))
+        await self._leader.fetch(self._statements["update_lives"], as_json(lives))
 
     async def recover(self, heard: Mapping[str, int]) -> list[Recovery]:
         """Note that names with an ended epoch were heard again, under the epochs given.
 
-        Returns a recovery for each name of which that is news, once; `worker.recovered` is written for all but the
-        released ones.
+        Returns a recovery for each name of which that is news, once; `worker.recovered` is written for all but those
+        that were released or restarted.
         """
         lives = [{"worker": worker, "epoch": epoch} for worker, epoch in heard.items()]
-        rows = await self._database.fetch(self._statements["recover"], as_json(lives))
+        rows = await self._leader.fetch(self._statements["recover"], as_json(lives))
         return [_recovery(row) for row in rows]
 
     async def set_back(self) -> None:
@@ -68,14 +97,28 @@ class Epochs:
         names = [row["worker"] for row in await self._database.fetch(self._statements["owing_names"])]
         for name, error in await apart(names, self._set_back) if names else []:
             log.error("set_back_refused", worker=name, cause=str(error))
-            await self._database.fetch(self._statements["forget_offlined"], name)
+            await self._leader.fetch(self._statements["forget_offlined"], name)
 
     async def _set_back(self, names: Sequence[str]) -> None:
-        await self._database.fetch(self._statements["set_back"], self._statements.registry.offline, list(names))
+        await self._leader.fetch(self._statements["set_back"], self._statements.registry.offline, list(names))
 
-    async def open_lives(self, names: list[str]) -> list[Life]:
-        """Return those of `names` that have an epoch which has not ended."""
-        return [_life(row) for row in await self._database.fetch(self._statements["restore_epochs"], names)]
+    async def open_lives(self, names: list[str] | None) -> list[Life]:
+        """Return the lives of `names` that have not ended; of all names for None."""
+        rows = await self._database.fetch(self._statements["restore_epochs"], names, patient=True)
+        return [_life(row) for row in rows]
+
+    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, float]:
+        """Return how many seconds ago the last life of each name ended, of those that had one and have none now."""
+        rows = await self._database.fetch(self._statements["ended_ago"], list(names))
+        return {row["worker"]: row["ago"] for row in rows}
+
+    async def formers(self, names: list[str] | None) -> list[Former]:
+        """Return the incarnations that a restart ended within a day, of those of `names` (None: all) that live.
+
+        The newest 8 of each name, oldest first.
+        """
+        rows = await self._database.fetch(self._statements["former_incarnations"], names, patient=True)
+        return [Former(row["worker"], row["incarnation"], row["epoch"]) for row in rows]
 
     async def restorable(self) -> tuple[list[Life], list[Life]]:
         """Return the open lives, and the names without one that may live all the same (up, or holding work).
@@ -84,9 +127,11 @@ class Epochs:
         """
         registry = self._statements.registry
         running = [work.running for work in self._statements.works]
-        async with self._database.transaction() as connection:
-            open_lives = await connection.fetch(self._statements["restore_epochs"], None)
-            names = await connection.fetch(self._statements["restore_names"], list(registry.up), *running)
+        async with self._database.transaction(patient=True) as connection:
+            open_lives = await connection.fetch(self._statements["restore_epochs"], None, timeout=PATIENCE)
+            names = await connection.fetch(
+                self._statements["restore_names"], list(registry.up), *running, timeout=PATIENCE
+            )
         return (
             [_life(row) for row in open_lives],
             [Life(row["worker"], None, None, row["ttl"]) for row in names],

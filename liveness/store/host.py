@@ -6,8 +6,12 @@ import msgspec
 
 from liveness.errors import CannotStartError
 from liveness.store.database import Database
+from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.work import Registry, WorkTable
+
+# A hundred years.
+LONGEST_SECONDS = 3e9
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -21,15 +25,16 @@ class Found(msgspec.Struct, frozen=True):
 class Host:
     """The host's registry and work tables."""
 
-    def __init__(self, database: Database, statements: Statements, *, observed: bool) -> None:
+    def __init__(self, database: Database, leader: Leader, statements: Statements, *, observed: bool) -> None:
         self._database = database
+        self._leader = leader
         self._statements = statements
         self._observed = observed
 
     async def stale(self, silent_for: float) -> list[Found]:
         """Return the names that are up and whose last recorded beat is older than `silent_for` seconds."""
         rows = await self._database.fetch(
-            self._statements["find_stale"], list(self._statements.registry.up), silent_for, self._observed
+            self._statements["find_stale"], list(self._statements.registry.up), silent_for, self._observed, patient=True
         )
         return [Found(row["worker"], row["ttl"], row["silent_for"]) for row in rows]
 
@@ -44,6 +49,7 @@ class Host:
                 work.running,
                 work.work,
                 self._observed,
+                patient=True,
             )
             for row in rows:
                 found[row["worker"]] = Found(row["worker"], row["ttl"])
@@ -61,7 +67,7 @@ class Host:
         if not names:
             return {}
         rows = await self._database.fetch(
-            self._statements["ambiguous_names"], list(names), list(self._statements.registry.up)
+            self._statements["ambiguous_names"], list(names), list(self._statements.registry.up), patient=True
         )
         return {row["worker"]: row["other"] for row in rows}
 
@@ -69,21 +75,38 @@ class Host:
         """Return how many pieces of work each of `names` runs; names that run none are left out."""
         counts: dict[str, int] = {}
         for work in self._statements.works:
-            rows = await self._database.fetch(self._statements.on(work, "running_counts"), list(names), work.running)
+            rows = await self._database.fetch(
+                self._statements.on(work, "running_counts"), list(names), work.running, patient=True
+            )
             for row in rows:
                 counts[row["worker"]] = counts.get(row["worker"], 0) + row["items"]
         return counts
 
+    async def holding(self, ages: Mapping[str, float]) -> set[str]:
+        """Return those names that own RUNNING work which nobody touched for longer than so many seconds each."""
+        # Beyond what an interval can hold, nothing was ever touched.
+        seconds = [min(age, LONGEST_SECONDS) for age in ages.values()]
+        found: set[str] = set()
+        for work in self._statements.works:
+            rows = await self._database.fetch(
+                self._statements.on(work, "holding_names"), list(ages), seconds, work.running, patient=True
+            )
+            found.update(row["worker"] for row in rows)
+        return found
+
     async def checkpoint(self, beats: Mapping[str, float]) -> None:
-        """Refresh the registry's last beat of names, given the seconds since each beat, in one statement."""
-        await self._database.fetch(self._statements["checkpoint"], list(beats), list(beats.values()))
+        """Refresh the registry's last beat of names, given the seconds since each beat, in one statement.
+
+        Raises NotLeaderError, DatabaseAwayError, DatabaseRefusedError.
+        """
+        await self._leader.fetch(self._statements["checkpoint"], list(beats), list(beats.values()))
 
     async def register(self, names: Sequence[str]) -> None:
-        """Give those of `names` that the registry does not know a row of their own."""
-        await self._database.fetch(self._statements["register"], list(names), self._statements.registry.online)
+        """Give those of `names` that the registry does not know a row of their own. Raises as `checkpoint` does."""
+        await self._leader.fetch(self._statements["register"], list(names), self._statements.registry.online)
 
     async def _count(self, statement: str, *parameters: object) -> int:
-        rows = await self._database.fetch(statement, *parameters)
+        rows = await self._database.fetch(statement, *parameters, patient=True)
         return int(rows[0][0])
 
 

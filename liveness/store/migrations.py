@@ -15,6 +15,8 @@ from liveness.errors import CannotStartError
 from liveness.store.database import Connection, Database
 from liveness.work import quoted
 
+# What a statement of a migration may take: it may have to wait for all who act, and to read large tables.
+MIGRATE_SECONDS = 600.0
 # Any number, the same for all: two that migrate at once take turns.
 _LOCK = 6_155_231_907
 _TRACK = """
@@ -98,9 +100,11 @@ async def migrate(database: Database, schema: str, *, host_tables: bool = False)
     migrations = known_migrations()
     applied = []
     async with database.transaction() as connection:
-        # Waiting is the point here; elsewhere a lock is not waited for.
-        await connection.execute("SELECT set_config('lock_timeout', '0', true)")
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        # Waiting is the point here; elsewhere a lock is not waited for, and no statement takes long.
+        await connection.execute(
+            "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
+        )
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=MIGRATE_SECONDS)
         version, _ = await _state(connection)
         if version > migrations[-1].version:
             raise CannotStartError(
@@ -110,7 +114,7 @@ async def migrate(database: Database, schema: str, *, host_tables: bool = False)
         await connection.execute(_TRACK)
         for migration in migrations:
             if migration.version > version:
-                await connection.execute(migration.statements)
+                await connection.execute(migration.statements, timeout=MIGRATE_SECONDS)
                 await connection.execute(
                     "INSERT INTO liveness.migration (version, name, compatible_from) VALUES ($1, $2, $3)",
                     migration.version,

@@ -1,10 +1,12 @@
 """Events that are committed and not yet known to be published."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from liveness.store.database import Database
+from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 
 
@@ -23,11 +25,18 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Outbox:
-    """The outbox, as its relay sees it."""
+    """The outbox, as its relay sees it, and whoever has news that concern no worker."""
 
-    def __init__(self, database: Database, statements: Statements) -> None:
+    def __init__(self, database: Database, leader: Leader, statements: Statements, *, observed: bool) -> None:
         self._database = database
+        self._leader = leader
         self._statements = statements
+        self._observed = observed
+
+    async def add(self, type: str, subject: str, data: Mapping[str, Any]) -> None:  # noqa: A002 - CloudEvents' word
+        """Write an event that concerns no worker; the relay is woken. Raises NotLeaderError, DatabaseAwayError."""
+        text = msgspec.json.encode(data).decode()
+        await self._leader.fetch(self._statements["outbox_add"], type, subject, text, self._observed)
 
     async def pending(self, behind: int, limit: int) -> list[Pending]:
         """Return up to `limit` events behind the number `behind`, in the order in which they were written."""
@@ -35,8 +44,8 @@ class Outbox:
         return [Pending(**dict(row)) for row in rows]
 
     async def clear(self, seqs: Sequence[int]) -> None:
-        """Forget events that the stream has acknowledged."""
-        await self._database.fetch(self._statements["outbox_clear"], list(seqs))
+        """Forget events that the stream has acknowledged. Raises NotLeaderError, DatabaseAwayError."""
+        await self._leader.fetch(self._statements["outbox_clear"], list(seqs))
 
     async def depth(self) -> tuple[int, float]:
         """Return how many events wait, and for how many seconds the oldest has."""

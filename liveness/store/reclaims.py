@@ -5,13 +5,15 @@ host's registry rows last (never waiting). A host that locks in any order finds 
 there is no cycle that it could lose.
 """
 
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from liveness.store.database import Connection, Database
+from liveness.store.database import PATIENCE, Connection, Database
 from liveness.store.epochs import as_json
+from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.verdicts import Case, Outcome, Verdict
 
@@ -32,12 +34,25 @@ class Progress(msgspec.Struct):
 
 
 class Reclaims:
-    """Ends epochs. `chunk`: rows of one work table that one transaction puts back at most."""
+    """Ends epochs. `chunk`: rows of one work table that one transaction puts back at most.
+
+    `clock` is the loop's monotonic time, by which cases were measured.
+    """
 
     def __init__(
-        self, database: Database, statements: Statements, *, decided_by: str, observed: bool, chunk: int
+        self,
+        database: Database,
+        leader: Leader,
+        statements: Statements,
+        *,
+        decided_by: str,
+        observed: bool,
+        chunk: int,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
+        self._leader = leader
+        self._clock = clock
         self._statements = statements
         self._decided_by = decided_by
         self._observed = observed
@@ -48,11 +63,14 @@ class Reclaims:
         """Offer `cases` to Postgres, in one transaction, and return a verdict for each.
 
         An epoch that ends has its rows fixed here, and as many of them put back as a chunk holds; `finish` does the
-        rest. Raises DatabaseAwayError (nothing was decided, or it was and we cannot know: offer them again) and
-        DatabaseRefusedError.
+        rest. Raises DatabaseAwayError (nothing was decided, or it was and we cannot know: offer them again),
+        NotLeaderError (nothing was decided) and DatabaseRefusedError.
         """
-        async with self._database.transaction() as connection:
+        asked_at = self._clock()
+        async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
+            began_at = await self._began(connection, asked_at)
+            cases = [_aged(case, began_at) for case in cases]
             opened = await self._open_unheard(connection, cases)
             offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
             rows = await connection.fetch(
@@ -93,9 +111,17 @@ class Reclaims:
         rows = await self._database.fetch(self._statements["unfinished_names"], UNFINISHED_AT_ONCE, self._observed)
         return [row["worker"] for row in rows]
 
+    async def owing(self, names: Sequence[str]) -> set[str]:
+        """Return those of `names` that have work which a reclaim fixed and has not put back yet."""
+        rows = await self._database.fetch(self._statements["unreturned_names"], list(names))
+        return {row["worker"] for row in rows}
+
     async def finish(self, progress: Progress, names: Sequence[str]) -> None:
-        """Put back the next chunk of what unfinished reclaims of `names` have left, and advance `progress`."""
-        async with self._database.transaction() as connection:
+        """Put back the next chunk of what unfinished reclaims of `names` have left, and advance `progress`.
+
+        Raises NotLeaderError, DatabaseAwayError, DatabaseRefusedError.
+        """
+        async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
             rows = await connection.fetch(
                 self._statements["lock_unfinished"], UNFINISHED_AT_ONCE, list(names), self._observed
@@ -107,6 +133,18 @@ class Reclaims:
                 if held:
                     await self._put_back_next(connection, held, progress, observed=observed)
                     await self._mark_offline(connection, held, observed=observed)
+
+    async def _began(self, connection: Connection, asked_at: float) -> float:
+        """Return the loop time at which the transaction began, or a little after it, never before.
+
+        Postgres reckons every age back from the moment at which the transaction began. A case was measured before
+        that, and the wait for a connection may have been long: taken as it is, `untouched_for` would reach into what
+        the name's next life has touched meanwhile. And as exactly as can be: what is reckoned too far back is the
+        former life's and would be left RUNNING. So Postgres is asked how long ago it began, behind all waiting.
+        """
+        seconds: float = await connection.fetchval(self._statements["since_begin"])
+        # And never before it was asked for, whatever the database's clock was set to in between.
+        return max(self._clock() - seconds, asked_at)
 
     async def _lock_tables(self, connection: Connection) -> None:
         # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not
@@ -140,6 +178,8 @@ class Reclaims:
                 work.work,
                 f"{work.work}_id",
                 self._observed,
+                # It fixes all rows of a life, however many.
+                timeout=PATIENCE,
             )
             for row in rows:
                 items[row["worker"], row["epoch"]][work.work] = row["items"]
@@ -160,6 +200,7 @@ class Reclaims:
                 f"{work.work}_id",
                 observed,
                 *progress.behind.get((work.work, observed), ("", 0, "")),
+                timeout=PATIENCE,
             )
             if row is not None:
                 progress.behind[work.work, observed] = (row["worker"], row["epoch"], row["id"])
@@ -171,6 +212,23 @@ class Reclaims:
         await connection.execute(self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed)
         # Wakes the relay when this transaction commits, and not before.
         await connection.execute("SELECT pg_notify('liveness_outbox', '')")
+
+
+def _aged(case: Case, began_at: float) -> Case:
+    """Return the case as it would have been measured when the transaction began."""
+    if case.measured_at is None:
+        return case
+    passed = max(began_at - case.measured_at, 0.0)
+
+    def older(seconds: float | None) -> float | None:
+        return None if seconds is None else seconds + passed
+
+    return msgspec.structs.replace(
+        case,
+        silent_for=older(case.silent_for),
+        overdue=older(case.overdue),
+        untouched_for=older(case.untouched_for),
+    )
 
 
 def _numbered(case: Case, opened: dict[str, int]) -> Case:

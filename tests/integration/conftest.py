@@ -10,6 +10,9 @@ import pytest
 from liveness.store import Life, Progress, Store
 from liveness.verdicts import Case
 from tests.conftest import SOON
+from tests.integration.running import client, news, serve
+
+__all__ = ["client", "news", "serve"]
 
 Grant = Callable[..., Coroutine[Any, Any, int]]
 
@@ -57,6 +60,6 @@ def grant(store: Store) -> Grant:
     """Grant an epoch to a name and return it."""
 
     async def granted(worker: str, ttl: float = 10.0, incarnation: str | None = None) -> int:
-        return (await store.epochs.grant([Life(worker, None, incarnation, ttl)]))[worker]
+        return (await store.epochs.grant([Life(worker, None, incarnation, ttl)])).epochs[worker]
 
     return granted

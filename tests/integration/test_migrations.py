@@ -73,11 +73,11 @@ async def test_a_newer_schema_is_not_migrated(database: Database) -> None:
     await migrate(database, "public")
     await database.fetch("INSERT INTO liveness.migration (version, name, compatible_from) VALUES (77, 'later', 1)")
 
-    with pytest.raises(CannotStartError, match="version 77, newer than the 1"):
+    with pytest.raises(CannotStartError, match="version 77, newer than the 2"):
         await migrate(database, "public")
 
 
-@pytest.mark.parametrize(("compatible_from", "works"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("compatible_from", "works"), [(2, True), (3, False)])
 async def test_a_newer_schema_is_served_if_it_says_so(
     dsn: str,
     settings: Callable[..., Settings],
@@ -87,7 +87,7 @@ async def test_a_newer_schema_is_served_if_it_says_so(
     """A replica may stay while a newer one has migrated, as long as the schema is compatible with it."""
     connection = await asyncpg.connect(dsn)
     await connection.execute(
-        "INSERT INTO liveness.migration (version, name, compatible_from) VALUES (2, 'later', $1)", compatible_from
+        "INSERT INTO liveness.migration (version, name, compatible_from) VALUES (3, 'later', $1)", compatible_from
     )
     await connection.close()
     database = Database(dsn)

@@ -237,7 +237,7 @@ async def test_observe_touches_nothing_of_the_hosts(host: HostTables, stores: Ca
 async def test_a_thousand_workers_half_of_them_silent(host: HostTables, store: Store) -> None:
     """Exactly the silent half's rows are PENDING, with one event each; the other half is untouched."""
     names = [f"w{number}" for number in range(1000)]
-    epochs = await store.epochs.grant(Life(name, None, None, 10.0) for name in names)
+    epochs = (await store.epochs.grant(Life(name, None, None, 10.0) for name in names)).epochs
     await host.connection.execute(
         "INSERT INTO workflow_execution (worker_id, status) SELECT 'w' || n, 'RUNNING'"
         " FROM generate_series(0, 999) AS n, generate_series(1, 10)"
@@ -277,7 +277,7 @@ async def test_optional_columns_may_be_missing(dsn: str, host: HostTables, store
         "ALTER TABLE workflow_execution DROP COLUMN version, DROP COLUMN kind, DROP COLUMN queue CASCADE"
     )
     store = await stores()
-    epoch = (await store.epochs.grant([Life("w1", None, None, 10.0)]))["w1"]
+    epoch = (await store.epochs.grant([Life("w1", None, None, 10.0)])).epochs["w1"]
     connection = await asyncpg.connect(dsn)
     await connection.execute("INSERT INTO workflow_execution (worker_id, status) VALUES ('w1', 'RUNNING')")
     await connection.close()

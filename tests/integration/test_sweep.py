@@ -263,6 +263,6 @@ async def test_an_epoch_of_a_life_that_was_never_heard_grows_too(host: HostTable
     await eye.sweep.run_once()
     ended = await host.connection.fetchval("SELECT epoch FROM liveness.epoch WHERE ended_at IS NOT NULL")
 
-    granted = await store.epochs.grant([Life("w1", None, None, 10.0)])
+    granted = (await store.epochs.grant([Life("w1", None, None, 10.0)])).epochs
 
     assert granted["w1"] > ended

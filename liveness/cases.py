@@ -1,0 +1,59 @@
+"""What Postgres is offered about a life that ends, and the evidence that is kept of it. Pure."""
+
+from liveness.hearing import Hearing
+from liveness.lease import Ending, Lease
+from liveness.verdicts import Case
+
+# A beat in the registry counts as somebody else's only if it is this much younger (seconds) than the last one that we
+# heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
+CHECKPOINT_SLACK = 1.0
+
+
+def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+    """Return what Postgres is offered about a life that ends, measured at `loop_time`."""
+    now = hearing.now
+    silent_for = None if ending.last_beat is None else max(now - ending.last_beat, 0.0)
+    # Since when we have listened in vain; for a lease that was restored, since then.
+    since = lease.since if ending.last_beat is None else ending.last_beat
+    listened = max(now - since, 0.0)
+    real = hearing.real_ago(since, loop_time)
+    return Case(
+        worker=lease.worker,
+        epoch=lease.epoch,
+        incarnation=ending.incarnation,
+        reason=ending.reason,
+        ttl=ending.ttl,
+        silent_for=None if ending.last_beat is None else hearing.real_ago(ending.last_beat, loop_time),
+        overdue=None if ending.proof else hearing.real_ago(ending.deadline, loop_time),
+        spare_within=None if ending.proof else min(ending.ttl, max(real - CHECKPOINT_SLACK, 0.0)),
+        # What was touched since the next life is there is the next life's.
+        untouched_for=None if ending.reborn_at is None else max(loop_time - ending.reborn_at, 0.0),
+        measured_at=loop_time,
+        evidence={
+            "why": _sentence(ending, silent_for, listened),
+            "ttl": ending.ttl,
+            "silent_for": silent_for,
+            "listened_for": listened,
+            "overdue": None if ending.proof else now - ending.deadline,
+            "hearing": {"now": now, "not_counted": hearing.lost, "gaps": hearing.gaps},
+            "via": lease.group.via if lease.group is not None else None,
+            "storm": "held, then let go" if ending.let_go else None,
+            **({"details": ending.details} if ending.details else {}),
+        },
+    )
+
+
+def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:
+    match ending.reason:
+        case "released":
+            return "the worker said goodbye"
+        case "died":
+            return "whoever saw the process end said so"
+        case "restarted":
+            return "a new incarnation of the name is there"
+        case "operator":
+            return "an operator ended it"
+        case _ if silent_for is None:
+            return f"nothing was heard of it in {listened:.3f} s of listening; ttl {ending.ttl:g} s"
+        case _:
+            return f"no heartbeat for {silent_for:.3f} s of hearing; ttl {ending.ttl:g} s"

@@ -1,0 +1,104 @@
+"""What a replica learns from Postgres of what the leader has decided; all else it has heard itself.
+
+A follower learns of names that are overdue or end in its own book, so that the dead leave it. A replica that takes over
+learns everything once, before it acts: which epochs are open, and whose they are. It extends nothing that it heard
+itself; only a life of which it did not know is owed a full ttl.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from liveness.hearing import Hearing
+from liveness.lease import Lease
+from liveness.leases import LeaseTable
+from liveness.store import Life, Store
+
+log = structlog.get_logger("liveness.follow")
+
+# Names in one look. What is left is looked at the next time.
+BATCH = 5_000
+
+
+class Learned(msgspec.Struct):
+    """What one look brought, in lives."""
+
+    open: int = 0
+    over: int = 0
+
+
+class Follow:
+    """Keeps the book in step with Postgres. `default_ttl` in seconds; `clock` is the loop's monotonic time."""
+
+    def __init__(
+        self, *, book: LeaseTable, hearing: Hearing, store: Store, default_ttl: float, clock: Callable[[], float]
+    ) -> None:
+        self._book = book
+        self._hearing = hearing
+        self._store = store
+        self._default_ttl = default_ttl
+        self._clock = clock
+
+    async def run_once(self) -> Learned:
+        """Learn of those that end, wait for an epoch, or are overdue. Raises DatabaseAwayError."""
+        now = self._hearing.now
+        names = dict.fromkeys((*self._book.endings, *self._book.wanting))
+        names.update(dict.fromkeys(lease.worker for lease in self._book.lines.due_within(now, lambda _: 0.0)))
+        looked_at = list(names)[:BATCH]
+        return await self._learn(looked_at) if looked_at else Learned()
+
+    async def catch_up(self) -> Learned:
+        """Learn everything. Raises DatabaseAwayError."""
+        learned = await self._learn(None)
+        formers = await self._store.epochs.formers(None)
+        self._book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
+        log.info("caught_up", **msgspec.structs.asdict(learned))
+        return learned
+
+    async def _learn(self, names: list[str] | None) -> Learned:
+        done = Learned()
+        open_lives = {life.worker: life for life in await self._store.epochs.open_lives(names)}
+        leases = list(self._book) if names is None else [lease for name in names if (lease := self._book.get(name))]
+        unopened = [lease for lease in leases if lease.worker not in open_lives]
+        done.over = await self._forget_ended(unopened)
+        for position, life in enumerate(open_lives.values()):
+            self._learn_of(life)
+            if position % BATCH == BATCH - 1:
+                # 100,000 of them would keep the loop from hearing.
+                await asyncio.sleep(0)
+        done.open = len(open_lives)
+        return done
+
+    def _learn_of(self, life: Life) -> None:
+        if life.epoch is not None:
+            ttl = life.ttl or self._default_ttl
+            self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
+
+    async def _forget_ended(self, leases: Sequence[Lease]) -> int:
+        unknown = []
+        over = 0
+        for lease in leases:
+            if lease.epoch is not None:
+                self._book.ended(lease.worker, lease.epoch, self._hearing.now)
+                over += 1
+            elif lease.ending is not None or self._book.lines.deadline(lease) <= self._hearing.now:
+                unknown.append(lease)
+        # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end.
+        ended_ago = await self._store.epochs.ended_ago([lease.worker for lease in unknown]) if unknown else {}
+        return over + sum(self._forget_if_ended(lease, ended_ago.get(lease.worker)) for lease in unknown)
+
+    def _forget_if_ended(self, lease: Lease, ended_ago: float | None) -> bool:
+        since = lease.since if lease.last_beat is None else lease.last_beat
+        silent_for = self._hearing.real_ago(since, self._clock())
+        overdue = lease.ending is not None or self._book.lines.deadline(lease) <= self._hearing.now
+        if ended_ago is None or ended_ago >= silent_for or not overdue or lease.epoch is not None:
+            return False
+        ending = lease.ending
+        if ending is not None and ending.reborn_at is not None:
+            # The former life is over, and the next one wants an epoch.
+            self._book.reborn(lease.worker, self._hearing.now)
+        else:
+            self._book.forget(lease.worker)
+        return True

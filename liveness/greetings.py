@@ -1,0 +1,153 @@
+"""The duty that welcomes new incarnations: what a former one left is found, and a hello is answered when it is back.
+
+Where the book knows the former life, its end is under way already. Of a name that the book did not know, or whose
+process it did not, only the database can tell whether there is work from before this incarnation began; that is asked
+once for each arrival, in one statement for all.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from liveness.apart import apart
+from liveness.errors import MessageError
+from liveness.hearing import Hearing
+from liveness.intake import Intake
+from liveness.leases import LeaseTable
+from liveness.messages import HelloAnswer
+from liveness.store import Store
+from liveness.wakes import Wakes
+
+log = structlog.get_logger("liveness.greetings")
+
+# Hellos that wait for their answer. Beyond it none is taken: its worker asks again.
+WAITING_MOST = 10_000
+# Nobody waits for an answer any longer (seconds); the worker asks again, and is answered at once if all is well by
+# then.
+FORGET_SECONDS = 60.0
+
+
+class Waiting(msgspec.Struct, frozen=True):
+    """A hello that was not answered yet."""
+
+    incarnation: str
+    reply: str
+    since: float
+
+
+class Greetings:
+    """Answers hellos. `tell` publishes at once, at most once; `clock` is the loop's monotonic time.
+
+    `leading()` says whether this replica answers; the others keep the book and are silent.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: LeaseTable,
+        hearing: Hearing,
+        intake: Intake,
+        store: Store,
+        tell: Callable[[str, bytes], Any],
+        clock: Callable[[], float],
+        leading: Callable[[], bool],
+        wakes: Wakes,
+    ) -> None:
+        self._book = book
+        self._hearing = hearing
+        self._intake = intake
+        self._store = store
+        self._tell = tell
+        self._clock = clock
+        self._leading = leading
+        self._wakes = wakes
+        self._waiting: dict[str, Waiting] = {}
+
+    def hello(self, subject: str, payload: bytes, reply: str) -> None:
+        """Take one hello in; it is answered when the former life's work is back."""
+        worker = self._intake.worker_of(subject)
+        try:
+            hello = self._intake.hello(subject, payload)
+        except MessageError as error:
+            if reply and self._leading():
+                self._tell(reply, _answer(worker, None, None, str(error)))
+            return
+        if reply and self._leading() and (worker in self._waiting or len(self._waiting) < WAITING_MOST):
+            former = self._waiting.get(worker)
+            if former is not None and former.incarnation != hello.incarnation:
+                self._tell(former.reply, _superseded(worker, former.incarnation))
+            self._waiting[worker] = Waiting(hello.incarnation, reply, self._clock())
+        self._wakes.arrivals.set()
+
+    async def run_once(self) -> int:
+        """Look for former lives of those that arrived, and answer who can be answered; return how many were."""
+        await self._look_back()
+        now = self._clock()
+        ready: dict[str, Waiting] = {}
+        for worker, waiting in list(self._waiting.items()):
+            lease = self._book.get(worker)
+            if now - waiting.since > FORGET_SECONDS:
+                del self._waiting[worker]
+            elif self._book.incarnations.is_former(worker, waiting.incarnation):
+                del self._waiting[worker]
+                self._tell(waiting.reply, _superseded(worker, waiting.incarnation))
+            elif (
+                lease is not None
+                and lease.incarnation == waiting.incarnation
+                and lease.epoch is not None
+                and lease.ending is None
+                and worker not in self._book.arrivals
+            ):
+                ready[worker] = waiting
+        owing = await self._store.reclaims.owing(list(ready)) if ready else set()
+        answered = 0
+        for worker, waiting in ready.items():
+            lease = self._book.get(worker)
+            # While we asked, all of it may have changed.
+            if worker in owing or lease is None or lease.epoch is None or lease.incarnation != waiting.incarnation:
+                continue
+            if self._waiting.get(worker) is waiting and lease.ending is None:
+                del self._waiting[worker]
+                self._tell(waiting.reply, _answer(worker, waiting.incarnation, lease.epoch, None))
+                answered += 1
+        return answered
+
+    async def _look_back(self) -> None:
+        arrivals = {
+            worker: arrival
+            for worker, arrival in self._book.arrivals.items()
+            if (lease := self._book.get(worker)) is not None and lease.ending is None
+        }
+        if not arrivals:
+            return
+        holding: set[str] = set()
+
+        async def look(names: Sequence[str]) -> None:
+            now = self._clock()
+            holding.update(await self._store.host.holding({name: now - arrivals[name].begun for name in names}))
+
+        for worker, error in await apart(list(arrivals), look):
+            # Left to the sweep, and to whoever reads this.
+            log.error("former_life_unknown", worker=worker, cause=str(error))
+        for worker, arrival in arrivals.items():
+            lease = self._book.get(worker)
+            if lease is None or lease.incarnation != arrival.incarnation or lease.ending is not None:
+                continue
+            if worker in holding:
+                log.info("former_life_found", worker=worker, incarnation=arrival.incarnation)
+                self._book.restart(worker, self._hearing.now, arrival.incarnation, arrival.begun, former=None)
+                self._wakes.lives.set()
+            else:
+                self._book.arrived(worker, arrival.incarnation)
+        # Who waited for this may have its epoch now.
+        self._wakes.lives.set()
+
+
+def _answer(worker: str, incarnation: str | None, epoch: int | None, error: str | None) -> bytes:
+    return msgspec.json.encode(HelloAnswer(worker=worker, incarnation=incarnation, epoch=epoch, error=error))
+
+
+def _superseded(worker: str, incarnation: str) -> bytes:
+    return _answer(worker, incarnation, None, f"{incarnation} is over: a newer incarnation of {worker} was heard")

@@ -1,0 +1,97 @@
+"""Which replica acts: the one that holds the leader's row in Postgres. The others hear everything and wait.
+
+The row's term is what makes it safe: every transaction that acts checks it, so a leader that was paused rather than
+dead finds that its term is over, and has done nothing. What is here only makes it quick.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from liveness.errors import NotLeaderError
+from liveness.store import Leader
+
+log = structlog.get_logger("liveness.leadership")
+
+# The leader renews, and the others look, so often in a leader_timeout: three looks may fail before one is succeeded.
+LOOKS_IN_A_TIMEOUT = 4
+# A leader that hears nothing leaves the lead to others after so many looks, 3 s at the default timeout: a new
+# connection to NATS takes less, and is no reason to.
+DEAF_LOOKS = 12
+
+
+class Leadership:
+    """Takes the lead when nobody has it, and keeps it. `timeout` in seconds.
+
+    `catch_up` learns from Postgres what the former leader did. Who does not hear (`hears()`) is no use as a leader
+    while another one may hear: it does not take the lead, and soon does not renew it. What it has begun it goes on
+    with until another one takes over.
+    """
+
+    def __init__(
+        self,
+        *,
+        leader: Leader,
+        timeout: float,
+        catch_up: Callable[[], Awaitable[object]],
+        hears: Callable[[], bool] = lambda: True,
+        on_lead: Callable[[], None] = lambda: None,
+        on_follow: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.leading = False
+        # Whether the book knows all that Postgres knows since the term began.
+        self.caught_up = False
+        self.interval = timeout / LOOKS_IN_A_TIMEOUT
+        self._leader = leader
+        self._timeout = timeout
+        self._catch_up = catch_up
+        self._hears = hears
+        self._deaf_looks = 0
+        self._on_lead = on_lead
+        self._on_follow = on_follow
+
+    async def run_once(self) -> bool:
+        """Renew the lead, or take it if nobody has it; return whether this replica leads.
+
+        Raises DatabaseAwayError: nobody can tell, and a leader goes on, for its transactions will.
+        """
+        self._deaf_looks = 0 if self._hears() else self._deaf_looks + 1
+        if self._leader.term is not None and not await self._keep():
+            self._follow()
+        elif self._leader.term is None and self.leading:
+            # A transaction found that its term is over.
+            self._follow()
+        if self._leader.term is None and (self._deaf_looks or not await self._leader.take(self._timeout)):
+            return False
+        if not self.leading:
+            if not self.caught_up:
+                await self._catch_up()
+            self.leading = self.caught_up = True
+            log.info("leading", term=self._leader.term)
+            self._on_lead()
+        return True
+
+    async def take(self) -> bool:
+        """Take the lead, if nobody has it, before the book is filled: it needs no catching up then."""
+        self.caught_up = await self._leader.take(self._timeout)
+        return self.caught_up
+
+    async def step_down(self) -> None:
+        """Let another replica take over at once. Without effect on one that does not lead."""
+        self.leading = self.caught_up = False
+        await self._leader.release()
+
+    async def _keep(self) -> bool:
+        if self._deaf_looks < DEAF_LOOKS:
+            return await self._leader.renew()
+        try:
+            async with self._leader.transaction():
+                return True
+        except NotLeaderError:
+            return False
+
+    def _follow(self) -> None:
+        if self.leading:
+            log.warning("lead_lost")
+        self.leading = self.caught_up = False
+        self._on_follow()

@@ -1,0 +1,15 @@
+-- Incarnations that a restart ended, of names that live: a beat of one of them is a beat of the past. The newest few of
+-- each name, and no older than a day: what a worker sent longer ago is not under way any more.
+-- $1: names, or NULL for all
+SELECT o.worker, f.incarnation, f.epoch
+FROM liveness.epoch AS o
+CROSS JOIN LATERAL (
+    SELECT x.incarnation, x.epoch
+    FROM liveness.expiration AS x
+    WHERE x.worker = o.worker AND x.reason = 'restarted' AND x.incarnation IS NOT NULL
+        AND x.expired_at > now() - interval '1 day'
+    ORDER BY x.epoch DESC
+    LIMIT 8
+) AS f
+WHERE o.ended_at IS NULL AND ($1::text[] IS NULL OR o.worker = ANY ($1))
+ORDER BY o.worker, f.epoch

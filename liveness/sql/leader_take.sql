@@ -1,0 +1,10 @@
+-- Become the leader of the next term, if the last renewal is too old, or so far in the future that the clock must have
+-- been set back since: neither may block for ever.
+-- It changes the key, so it waits for every transaction that acts under the former term. The clock is read as the
+-- statement goes, not as it began: what it waited for may have been a takeover or a renewal.
+-- $1: holder  $2: seconds
+UPDATE liveness.leader
+SET term = term + 1, holder = $1, renewed_at = clock_timestamp()
+WHERE renewed_at NOT BETWEEN
+    clock_timestamp() - make_interval(secs => $2) AND clock_timestamp() + make_interval(secs => $2)
+RETURNING term

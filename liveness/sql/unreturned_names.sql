@@ -1,0 +1,3 @@
+-- Which of these names have work that a reclaim fixed and has not put back yet?
+-- $1: names
+SELECT DISTINCT worker FROM liveness.remainder WHERE worker = ANY ($1::text[])

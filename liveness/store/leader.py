@@ -1,0 +1,120 @@
+"""The leader: of all replicas, the one that acts. It is the holder of the one row of `liveness.leader`.
+
+A lease in the database would be worth nothing by itself: whoever holds it may be paused for an hour between looking
+and acting. So no transaction of ours acts on a belief: each first locks the row of its own term (FOR KEY SHARE), and
+the next term cannot begin (an update of the key) before it has ended. A leader that was paused finds its term gone. It
+is all row locks and no session state, so a pooler in transaction mode changes nothing.
+"""
+
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from liveness.errors import DatabaseAwayError, NotLeaderError
+from liveness.store.database import Connection, Database
+from liveness.store.statements import statement_text
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """Who leads. `age`: seconds since that was last renewed; infinite if nobody leads, negative by a wrong clock."""
+
+    term: int
+    holder: str | None
+    age: float
+
+
+class Leader:
+    """This process's part in it. `holder` names the process (host:pid).
+
+    `term` is the one under which this process may act, as far as it knows; None when it does not lead.
+    """
+
+    def __init__(self, database: Database, holder: str) -> None:
+        self._database = database
+        self._holder = holder
+        self.term: int | None = None
+
+    async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - an age by the database's clock, not a wait
+        """Begin the next term if the current one was not renewed for `timeout` seconds; return whether it is ours.
+
+        Waits, at most lock_timeout, for what is under way in the current term. Raises DatabaseAwayError: try again (a
+        term that began without our learning of it is nobody's, and runs out).
+        """
+        try:
+            async with self._database.transaction(reserved=True) as connection:
+                term = await connection.fetchval(statement_text("leader_take"), self._holder, timeout)
+        except DatabaseAwayError as error:
+            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                # Somebody acts all the time, or another one is taking over.
+                return False
+            raise
+        if term is None:
+            return False
+        self.term = term
+        return True
+
+    async def renew(self) -> bool:
+        """Say that this process leads on; return False when another term has begun, or none of ours had.
+
+        Raises DatabaseAwayError: whether we still lead is not known then, and acting will tell.
+        """
+        term = self.term
+        if term is None:
+            return False
+        async with self._database.transaction(reserved=True) as connection:
+            renewed = await connection.fetchval(statement_text("leader_renew"), term, self._holder) is not None
+        if not renewed:
+            self._lost(term)
+        return renewed
+
+    async def release(self) -> None:
+        """Stop leading, so that the next one need not wait. What is under way is not broken off.
+
+        Raises DatabaseAwayError: we lead no more, but the next one has to wait for the timeout.
+        """
+        term, self.term = self.term, None
+        if term is not None:
+            async with self._database.transaction(reserved=True) as connection:
+                await connection.execute(statement_text("leader_release"), term, self._holder)
+
+    async def seen(self) -> Seen:
+        """Return who leads, as Postgres has it."""
+        async with self._database.transaction(reserved=True) as connection:
+            row = await connection.fetchrow(statement_text("leader_seen"))
+        if row is None:
+            raise DatabaseAwayError("liveness.leader has no row: restore it, or drop the schema and migrate again")
+        return Seen(row["term"], row["holder"], math.inf if row["age"] is None else row["age"])
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, patient: bool = False) -> AsyncIterator[Connection]:
+        """A transaction that may act, and during which no other term begins; otherwise as that of the database.
+
+        Raises NotLeaderError (nothing was done), DatabaseAwayError, DatabaseRefusedError.
+        """
+        self._leading()
+        async with self._database.transaction(patient=patient) as connection:
+            # Asked again: it may have changed while this waited for a connection.
+            term = self._leading()
+            if await connection.fetchval(statement_text("leader_check"), term, self._holder) is None:
+                self._lost(term)
+                raise NotLeaderError(f"another replica acts: term {term} is over")
+            yield connection
+
+    async def fetch(self, statement: str, *parameters: Any) -> list[asyncpg.Record]:
+        """Run one statement in a transaction that may act, and return its rows. Raises as `transaction` does."""
+        async with self.transaction() as connection:
+            return await connection.fetch(statement, *parameters)
+
+    def _leading(self) -> int:
+        if self.term is None:
+            raise NotLeaderError("this replica does not act")
+        return self.term
+
+    def _lost(self, term: int) -> None:
+        # Unless we have begun another one meanwhile.
+        if self.term == term:
+            self.term = None

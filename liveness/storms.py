@@ -1,0 +1,211 @@
+"""Storms: when nearly everybody falls silent at once, doubt yourself first. Pure; `now` is hearing time, in seconds.
+
+Hearing time shows that our own NATS server speaks to us. It cannot show that the workers' beats reach that server: a
+route between two servers may break, a switch, a whole zone. What tells such a fault from the death of many is that it
+takes nearly everybody who comes by one way, all at once. So:
+
+1. Leases are grouped by `via`, the NATS server that their beats state; those that state none are one group. Only leases
+   heard since the start count.
+2. When a lease of a group lapses and at least `LEAST` and at least `SHARE` of its group are quiet, that is a storm.
+   Quiet is who has used up more than half of its ttl. To count the quiet ones and not only the lapsed ones is what
+   saves the first of them: beats are spread over an interval, and by the time that 55 % had lapsed, their work would
+   be gone. A worker that beats three times in a ttl is not quiet while it lives.
+3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
+   or a former member that is heard by another. Then whoever is still silent has one more full ttl, and after it they
+   go. Without a sign they go after `max_hold` (0: never).
+4. They go in random order and at most `SHARE_OF_A_PASS` of the group per pass, so that a mistake shows before it is
+   complete.
+5. If `LEAST` or more leases were restored at the start and nobody at all has been heard since, the same holds for them:
+   the first beat of anybody shows that we hear, and from then on they lapse like all others.
+
+One worker alone, or two, are never a storm.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from liveness.group import Group, Storm
+from liveness.lease import Lease
+from liveness.leases import LeaseTable
+
+# Kubernetes' zone rule has the same two numbers: more than two, and at least 55 % of the zone.
+LEAST = 3
+SHARE = 0.55
+# Eureka expires at most this share of its registry at once, for the same reason.
+SHARE_OF_A_PASS = 0.15
+# Between two passes: long enough to see what the first has done.
+PASS_SECONDS = 1.0
+QUIET_SHARE_OF_TTL = 0.5
+# Beyond so many groups the empty ones are forgotten; no real deployment has more NATS servers.
+GROUPS_REMEMBERED = 1_000
+
+
+class News(msgspec.Struct, frozen=True):
+    """A storm that began (`held`), that lets go (`released`), or that is over (`over`)."""
+
+    via: str
+    state: str
+    members: int
+    silent: int
+    held_for: float
+
+
+class Storms:
+    """Who may lapse. `max_hold` in seconds, 0 for ever; `shuffle` puts those that go into random order."""
+
+    def __init__(self, *, max_hold: float, shuffle: Callable[[list[Lease]], None]) -> None:
+        self.groups: dict[str, Group] = {}
+        self._storming: list[Group] = []
+        self.news: list[News] = []
+        self._max_hold = max_hold or math.inf
+        self._shuffle = shuffle
+        self._heard_anybody = False
+        # Those that were restored and not heard yet.
+        self._restored = Group("(restored)")
+
+    @property
+    def holding(self) -> bool:
+        """Whether lapses are held anywhere."""
+        return bool(self._storming)
+
+    def held(self, now: float) -> list[str]:
+        """Return a line for each storm."""
+        return [
+            f"storm: {storm.quiet} of {storm.members} workers by {_named(group)} fell silent at once; lapses are held "
+            f"since {now - storm.since:.0f} s"
+            for group in self._storming
+            if (storm := group.storm) is not None
+        ]
+
+    def restored(self, leases: int) -> None:
+        """Note how many leases were restored at the start."""
+        self._restored.members = leases
+
+    def heard(self, lease: Lease, via: str | None, now: float) -> None:
+        """Note a beat of `lease` that came by the NATS server `via`, or by one that it does not state."""
+        if not self._heard_anybody:
+            self._heard_anybody = True
+            self._over(self._restored, now)
+        group = lease.group
+        if group is None or (via is not None and via != group.via):
+            former, group = group, self._group(via or "")
+            if former is not None:
+                former.members -= 1
+                _sign(former, now)
+            group.members += 1
+            lease.group = group
+        if group.storm is not None:
+            _sign(group, now)
+
+    def overheard(self, via: str | None, now: float) -> None:
+        """Note a beat that renewed no lease: it came by that server all the same."""
+        group = self.groups.get(via or "")
+        if group is not None:
+            _sign(group, now)
+
+    def judge(self, book: LeaseTable, lapsed: Iterable[Lease], now: float) -> None:
+        """Look at what has just lapsed, and say whether it is a storm by setting the group's."""
+        doubtful = {}
+        restored = 0
+        for lease in lapsed:
+            if lease.group is None:
+                restored += 1
+            elif lease.group.storm is None and lease.group.members >= LEAST:
+                doubtful[lease.group.via] = lease.group
+        if restored and not self._heard_anybody and self._restored.storm is None and self._restored.members >= LEAST:
+            self._begin(self._restored, restored, now)
+        if doubtful:
+            quiet = _quiet(book, now)
+            for via, group in doubtful.items():
+                if quiet[via] >= max(LEAST, SHARE * group.members):
+                    self._begin(group, quiet[via], now)
+
+    def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
+        """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""
+        going: list[Lease] = []
+        held: dict[int, list[Lease]] = {id(group): [] for group in self._storming}
+        for lease in endings:
+            ending = lease.ending
+            group = lease.group or self._restored
+            if ending is None or ending.proof or ending.let_go or group.storm is None:
+                going.append(lease)
+            else:
+                held[id(group)].append(lease)
+        for group in tuple(self._storming):
+            if group.storm is not None:
+                going += self._pass(group, group.storm, held[id(group)], now)
+        return going
+
+    def _pass(self, group: Group, storm: Storm, held: Sequence[Lease], now: float) -> list[Lease]:
+        if storm.sign_at is not None:
+            sign_at = storm.sign_at
+            ready = [lease for lease in held if now >= sign_at + lease.ttl]
+        elif now - storm.since >= self._max_hold:
+            ready = list(held)
+        else:
+            return []
+        if not held:
+            self._over(group, now)
+            return []
+        if not ready or now < storm.next_pass:
+            return []
+        if not storm.ending:
+            storm.ending = True
+            self._tell(group, storm, "released", len(held), now)
+        storm.next_pass = now + PASS_SECONDS
+        self._shuffle(ready)
+        chosen = ready[: math.ceil(SHARE_OF_A_PASS * storm.members)]
+        for lease in chosen:
+            if lease.ending is not None:
+                lease.ending.let_go = True
+        return chosen
+
+    def _begin(self, group: Group, quiet: int, now: float) -> None:
+        group.storm = Storm(since=now, members=group.members, quiet=quiet)
+        self._storming.append(group)
+        self._tell(group, group.storm, "held", quiet, now)
+
+    def _over(self, group: Group, now: float) -> None:
+        storm, group.storm = group.storm, None
+        if storm is not None:
+            self._storming.remove(group)
+            self._tell(group, storm, "over", 0, now)
+
+    def _tell(self, group: Group, storm: Storm, state: str, silent: int, now: float) -> None:
+        self.news.append(
+            News(via=group.via, state=state, members=storm.members, silent=silent, held_for=now - storm.since)
+        )
+
+    def _group(self, via: str) -> Group:
+        group = self.groups.get(via)
+        if group is None:
+            if len(self.groups) >= GROUPS_REMEMBERED:
+                self.groups = {name: group for name, group in self.groups.items() if group.members > 0 or group.storm}
+            group = self.groups[via] = Group(via)
+        return group
+
+
+def _quiet(book: LeaseTable, now: float) -> Counter[str]:
+    """Count, by group, who has used up more than half of its ttl, the lapsed ones among them."""
+    quiet: Counter[str] = Counter()
+    for lease in book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl):
+        if lease.group is not None:
+            quiet[lease.group.via] += 1
+    for lease in book.endings.values():
+        if lease.group is not None and lease.ending is not None and not lease.ending.proof:
+            quiet[lease.group.via] += 1
+    return quiet
+
+
+def _sign(group: Group, now: float) -> None:
+    if group.storm is not None and group.storm.sign_at is None:
+        group.storm.sign_at = now
+
+
+def _named(group: Group) -> str:
+    if group.via == "":
+        return "NATS"
+    return group.via if group.via.startswith("(") else f"the NATS server {group.via}"

@@ -1,0 +1,170 @@
+"""The connection to Postgres: what hangs, what is too slow, what is broken off."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from liveness.embedded import PostgresServer
+from liveness.errors import DatabaseAwayError, NotLeaderError
+from liveness.store import Database, database
+from tests.conftest import SOON
+from tests.outages.proxy import Proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what hangs, or is too slow, be found soon."""
+    monkeypatch.setattr(database, "BEGIN_SECONDS", 0.5)
+    monkeypatch.setattr(database, "COMMAND_SECONDS", 0.2)
+    monkeypatch.setattr(database, "GRACE_SECONDS", 0.3)
+
+
+@pytest.fixture
+async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
+    """A proxy before Postgres that can leave connections half-open."""
+    made = Proxy(postgres.port)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def proxied(impatient: None, proxy: Proxy, dsn: str) -> AsyncIterator[Database]:  # noqa: ARG001
+    """The fresh database by way of the proxy, with four connections made."""
+    made = Database(f"postgresql://postgres@127.0.0.1:{proxy.port}/{dsn.rpartition('/')[2]}", 0.1)
+    await made.connect()
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(made.transaction())
+    yield made
+    made.terminate()
+
+
+async def test_half_open_connections_cost_one_wait_and_not_one_each(proxied: Database, proxy: Proxy) -> None:
+    """The first that hangs is noticed by its BEGIN; the others that lie idle are made anew."""
+    proxy.freeze()
+
+    async with asyncio.timeout(SOON):
+        with pytest.raises(DatabaseAwayError, match="no answer in time"):
+            await proxied.fetch("SELECT 1")
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(4):
+                await stack.enter_async_context(proxied.transaction())
+
+
+async def test_what_acts_beside_a_connection_that_hangs_is_not_broken_off(proxied: Database, proxy: Proxy) -> None:
+    """Only the idle ones are given up."""
+    proxy.freeze()
+    # The frozen ones are drawn first.
+    drawn = [await proxied._pool.acquire() for _ in range(4)]
+    async with proxied.transaction() as connection:
+        await proxied._pool.release(drawn[0])
+        with pytest.raises(DatabaseAwayError):
+            await proxied.fetch("SELECT 1")
+        assert await connection.fetchval("SELECT 1") == 1
+    for one in drawn[1:]:
+        with pytest.raises(asyncpg.InterfaceError, match="released"):
+            one.is_closed()
+
+
+async def test_a_connection_that_hangs_in_a_transaction_is_given_up(proxied: Database, proxy: Proxy) -> None:
+    """After the time that Postgres would have had to break the statement off itself; nothing is waited for after."""
+
+    async def hang() -> None:
+        async with proxied.transaction() as connection:
+            proxy.freeze()
+            await connection.execute("SELECT 1")
+
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    with pytest.raises(DatabaseAwayError, match="no answer in time"):
+        await hang()
+
+    assert loop.time() - began < 2.0
+    assert len(await proxied.fetch("SELECT 1")) == 1
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_statement_that_is_too_slow_is_broken_off_by_postgres(dsn: str) -> None:
+    """It counts as an outage; the connection is as good as before; who said that it may take long, may."""
+    slow = Database(dsn, 0.1)
+
+    (before,) = await slow.fetch("SELECT pg_backend_pid()")
+    with pytest.raises(DatabaseAwayError, match="QueryCanceledError"):
+        await slow.fetch("SELECT pg_sleep(60)")
+    (after,) = await slow.fetch("SELECT pg_backend_pid()")
+    (patient,) = await slow.fetch("SELECT pg_sleep(1), 1", patient=True)
+
+    assert before == after
+    assert patient[1] == 1
+    await slow.close()
+
+
+@pytest.mark.parametrize("error", [NotLeaderError("not me"), KeyError("mine"), asyncio.CancelledError()])
+async def test_whatever_breaks_a_transaction_off_comes_through_and_undoes_it(dsn: str, error: BaseException) -> None:
+    """And the connection is used again."""
+    one = Database(dsn)
+    (before,) = await one.fetch("SELECT pg_backend_pid()")
+
+    async def broken() -> None:
+        async with one.transaction() as connection:
+            await connection.execute("INSERT INTO worker (worker_name) VALUES ('undone')")
+            raise error
+
+    with pytest.raises(type(error)):
+        await broken()
+
+    assert await one.fetch("SELECT FROM worker") == []
+    assert await one.fetch("SELECT pg_backend_pid()") == [before]
+    await one.close()
+
+
+async def test_a_statement_that_is_cancelled_leaves_a_connection_that_works(dsn: str) -> None:
+    """Also when nobody waits for its end."""
+    one = Database(dsn)
+    watching = await asyncpg.connect(dsn)
+    running = asyncio.create_task(one.fetch("SELECT pg_sleep(60)", patient=True))
+    async with asyncio.timeout(SOON):
+        while not await watching.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert len(await one.fetch("SELECT 1")) == 1
+    await watching.close()
+    await one.close()
+
+
+async def test_a_server_that_vanishes_is_noticed_by_the_kernel(dsn: str) -> None:
+    """What is not acknowledged for three seconds ends the connection."""
+    one = Database(dsn)
+    async with one.transaction() as connection:
+        transport: Any = connection._transport  # type: ignore[attr-defined]
+        raw = transport.get_extra_info("socket")
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 3000
+    await one.close()
+
+
+async def test_who_listens_is_told_at_once_that_it_may_have_missed_something(dsn: str) -> None:
+    """A listening connection that ends is replaced without waiting for the next look at it."""
+    one = Database(dsn)
+    await one.connect()
+    told: asyncio.Queue[None] = asyncio.Queue()
+    listening = asyncio.create_task(one.listen("news", lambda: told.put_nowait(None)))
+    async with asyncio.timeout(SOON):
+        await told.get()
+    other = await asyncpg.connect(dsn)
+
+    await other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'")
+
+    # Well below LISTEN_CHECK_SECONDS, well above the back-off.
+    async with asyncio.timeout(database.LISTEN_CHECK_SECONDS - 1):
+        await told.get()
+    listening.cancel()
+    await other.close()
+    one.terminate()
