@@ -86,7 +86,8 @@ class Api:
         except Exception as error:
             log.exception("request_failed", verb=verb)
             answer = Refusal(error=f"the request {verb} failed: {type(error).__name__}; see the service's log")
-        await self._parts.bus.publish(reply, msgspec.json.encode(answer))
+        # Whoever asks chooses where: `answer` speaks to inboxes only, not to subjects that mean something.
+        self._parts.bus.answer(reply, msgspec.json.encode(answer))
 
     async def _status(self, request: StatusRequest) -> StatusAnswer:
         parts = self._parts

@@ -105,7 +105,7 @@ class Assembly:
             hearing=hearing,
             intake=self.intake,
             store=self.store,
-            tell=self.bus.send,
+            answer=self.bus.answer,
             clock=self.clock,
             leading=lambda: self.leadership.leading,
             wakes=self.wakes,

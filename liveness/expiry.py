@@ -13,6 +13,7 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.cases import case_of
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.probes import Probes
@@ -62,6 +63,7 @@ class Expiry:
         self._clock = clock
         self._wakes = wakes
         self._refusals = Refusals(clock)
+        self._doubts: set[str] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
 
@@ -70,6 +72,7 @@ class Expiry:
 
         Raises DatabaseAwayError and NotLeaderError: whatever was not settled waits in the book for the next round.
         """
+        await self._clear_doubts()
         now = self._hearing.now
         self._probes.ask(now)
         lapsed = self._book.lapse(now)
@@ -106,10 +109,33 @@ class Expiry:
             for worker in workers
             if (lease := self._book.endings.get(worker)) is not None and lease.ending is not None
         ]
-        if cases:
-            for verdict in await self._store.reclaims.settle(cases):
-                self._take(verdict, done)
-            self._wakes.rest.set()
+        if not cases:
+            return
+        try:
+            verdicts = await self._store.reclaims.settle(cases)
+        except DatabaseAwayError:
+            # Perhaps only the answer was lost.
+            self._doubts.update(case.worker for case in cases)
+            raise
+        for verdict in verdicts:
+            self._take(verdict, done)
+        self._wakes.rest.set()
+
+    async def _clear_doubts(self) -> None:
+        """Ask which epochs are over that may have ended without our knowing.
+
+        A lease that a beat revived in the meantime would go on under an epoch that is none any more.
+        """
+        while self._doubts:
+            names = list(self._doubts)
+            still_open = {life.worker: life.epoch for life in await self._store.epochs.open_lives(names)}
+            for name in names:
+                self._doubts.discard(name)
+                lease = self._book.get(name)
+                if lease is not None and lease.epoch is not None and still_open.get(name) != lease.epoch:
+                    log.info("epoch_already_over", worker=name, epoch=lease.epoch)
+                    if self._book.ended(name, lease.epoch, self._hearing.now) is not None:
+                        self._wakes.lives.set()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
         # A name that nobody ever heard and that differs only in case from one that lives may be that one's.
@@ -154,7 +180,11 @@ class Expiry:
     async def _tell_storms(self) -> None:
         while self._storms.news:
             news = self._storms.news[0]
-            await self._store.outbox.add("liveness.storm", news.via or "nats", msgspec.structs.asdict(news))
+            try:
+                await self._store.outbox.add("liveness.storm", news.via or "nats", msgspec.structs.asdict(news))
+            except DatabaseRefusedError as error:
+                # The storm holds all the same, and is logged; what is refused once is refused for ever.
+                log.exception("storm_news_refused", cause=str(error))
             self._storms.news.pop(0)
             _log(news)
 

@@ -40,13 +40,17 @@ class Follow:
         self._store = store
         self._default_ttl = default_ttl
         self._clock = clock
+        self._next = 0
 
     async def run_once(self) -> Learned:
         """Learn of those that end, wait for an epoch, or are overdue. Raises DatabaseAwayError."""
         now = self._hearing.now
         names = dict.fromkeys((*self._book.endings, *self._book.wanting))
         names.update(dict.fromkeys(lease.worker for lease in self._book.lines.due_within(now, lambda _: 0.0)))
-        looked_at = list(names)[:BATCH]
+        # Where there are more, each look begins where the last one ended.
+        start = self._next if self._next < len(names) else 0
+        looked_at = list(names)[start : start + BATCH]
+        self._next = start + BATCH
         return await self._learn(looked_at) if looked_at else Learned()
 
     async def catch_up(self) -> Learned:
@@ -90,7 +94,9 @@ class Follow:
         return over + sum(self._forget_if_ended(lease, ended_ago.get(lease.worker)) for lease in unknown)
 
     def _forget_if_ended(self, lease: Lease, ended_ago: float | None) -> bool:
-        since = lease.since if lease.last_beat is None else lease.last_beat
+        # Of the life that may have ended; the next one may be heard already.
+        last_beat = lease.last_beat if lease.ending is None else lease.ending.last_beat
+        since = lease.since if last_beat is None else last_beat
         silent_for = self._hearing.real_ago(since, self._clock())
         overdue = lease.ending is not None or self._book.lines.deadline(lease) <= self._hearing.now
         if ended_ago is None or ended_ago >= silent_for or not overdue or lease.epoch is not None:

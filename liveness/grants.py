@@ -75,7 +75,10 @@ class Grants:
 
     def _may_have_one(self, name: str) -> bool:
         # Who said hello is told its epoch, so that is not issued before it is known whether a former life has to end.
-        return name not in self._refusals and name not in self._book.greeted
+        # The life that ends needs one to end under.
+        lease = self._book.get(name)
+        ends = lease is not None and lease.ending is not None
+        return name not in self._refusals and (ends or name not in self._book.greeted)
 
     async def grant(self, leases: Sequence[Lease]) -> int:
         """Have epochs issued for these leases; return for how many that went well. Raises DatabaseAwayError."""

@@ -6,7 +6,6 @@ once for each arrival, in one statement for all.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 import structlog
@@ -38,7 +37,7 @@ class Waiting(msgspec.Struct, frozen=True):
 
 
 class Greetings:
-    """Answers hellos. `tell` publishes at once, at most once; `clock` is the loop's monotonic time.
+    """Answers hellos. `answer(reply, payload)` publishes to an inbox at once; `clock` is the loop's monotonic time.
 
     `leading()` says whether this replica answers; the others keep the book and are silent.
     """
@@ -50,7 +49,7 @@ class Greetings:
         hearing: Hearing,
         intake: Intake,
         store: Store,
-        tell: Callable[[str, bytes], Any],
+        answer: Callable[[str, bytes], object],
         clock: Callable[[], float],
         leading: Callable[[], bool],
         wakes: Wakes,
@@ -59,7 +58,7 @@ class Greetings:
         self._hearing = hearing
         self._intake = intake
         self._store = store
-        self._tell = tell
+        self._answer = answer
         self._clock = clock
         self._leading = leading
         self._wakes = wakes
@@ -72,12 +71,12 @@ class Greetings:
             hello = self._intake.hello(subject, payload)
         except MessageError as error:
             if reply and self._leading():
-                self._tell(reply, _answer(worker, None, None, str(error)))
+                self._answer(reply, _answer(worker, None, None, str(error)))
             return
         if reply and self._leading() and (worker in self._waiting or len(self._waiting) < WAITING_MOST):
             former = self._waiting.get(worker)
             if former is not None and former.incarnation != hello.incarnation:
-                self._tell(former.reply, _superseded(worker, former.incarnation))
+                self._answer(former.reply, _superseded(worker, former.incarnation))
             self._waiting[worker] = Waiting(hello.incarnation, reply, self._clock())
         self._wakes.arrivals.set()
 
@@ -92,7 +91,7 @@ class Greetings:
                 del self._waiting[worker]
             elif self._book.incarnations.is_former(worker, waiting.incarnation):
                 del self._waiting[worker]
-                self._tell(waiting.reply, _superseded(worker, waiting.incarnation))
+                self._answer(waiting.reply, _superseded(worker, waiting.incarnation))
             elif (
                 lease is not None
                 and lease.incarnation == waiting.incarnation
@@ -110,7 +109,7 @@ class Greetings:
                 continue
             if self._waiting.get(worker) is waiting and lease.ending is None:
                 del self._waiting[worker]
-                self._tell(waiting.reply, _answer(worker, waiting.incarnation, lease.epoch, None))
+                self._answer(waiting.reply, _answer(worker, waiting.incarnation, lease.epoch, None))
                 answered += 1
         return answered
 
@@ -133,9 +132,9 @@ class Greetings:
             log.error("former_life_unknown", worker=worker, cause=str(error))
         for worker, arrival in arrivals.items():
             lease = self._book.get(worker)
-            if lease is None or lease.incarnation != arrival.incarnation or lease.ending is not None:
+            if lease is None or lease.ending is not None:
                 continue
-            if worker in holding:
+            if worker in holding and lease.incarnation == arrival.incarnation:
                 log.info("former_life_found", worker=worker, incarnation=arrival.incarnation)
                 self._book.restart(worker, self._hearing.now, arrival.incarnation, arrival.begun, former=None)
                 self._wakes.lives.set()

@@ -1,6 +1,7 @@
 """The workers that are heard by one NATS server, and the storm that they may be in. Pure; the rules are in `storms`."""
 
 import math
+from typing import Any
 
 import msgspec
 
@@ -11,6 +12,8 @@ class Storm(msgspec.Struct):
     since: float
     members: int
     quiet: int
+    # Seconds: of those that were quiet when it began.
+    longest_ttl: float
     # When a sign came that the way is open.
     sign_at: float | None = None
     # It was told that the hold has ended.
@@ -24,3 +27,13 @@ class Group(msgspec.Struct, eq=False):
     via: str
     members: int = 0
     storm: Storm | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a storm holds its lapses that has had no sign yet."""
+        return self.storm is not None and self.storm.sign_at is None
+
+    def was_silent(self, lease: Any) -> bool:
+        """Say whether `lease` was not heard since the sign that ended the hold of a storm."""
+        sign_at = None if self.storm is None else self.storm.sign_at
+        return sign_at is not None and (lease.last_beat is None or lease.last_beat <= sign_at)

@@ -66,6 +66,10 @@ class Hearing:
         # What is proven, and the last sign of life from our server, in loop time. After a gap both are its end.
         self._proven_to = self._last_sign = loop_time
         self._last_stamp = 0.0
+        # Loop time: what is heard now was not accepted before it, because the echo sent then came first.
+        self.not_before = loop_time
+        # Loop time: echoes sent before it belong to the last gap.
+        self._gap_noticed = -math.inf
         self._sent: dict[bytes, float] = {}
         # Up to which stamp beats were heard before a gap, and how much time had not counted when it was over.
         self._gap_ends: list[tuple[float, float]] = []
@@ -87,7 +91,12 @@ class Hearing:
             if earlier == token:
                 break
         self._last_sign = loop_time
+        self.not_before = sent
         if loop_time - sent > self._max_gap or sent - self._proven_to > self._max_gap:
+            if sent <= self._gap_noticed:
+                # One of many that waited through the same gap: it is over when the last of them is heard.
+                self._go_on_after(loop_time)
+                return Echo.IGNORED
             self._gap(loop_time)
             return Echo.GAP
         if sent <= self._proven_to:
@@ -107,7 +116,7 @@ class Hearing:
         """From now on the subscription stands: hearing goes on with the echoes sent from here on."""
         self._gap(loop_time)
         self._standing = True
-        self._last_sign = loop_time
+        self._last_sign = self.not_before = loop_time
 
     def stop(self) -> None:
         """From now on nothing can be heard."""
@@ -122,6 +131,10 @@ class Hearing:
         """Return for how many seconds no echo came back though the subscription stands; 0 when it does not."""
         return loop_time - self._last_sign if self._standing else 0.0
 
+    def excuse(self, loop_time: float) -> None:
+        """Count the silence of the connection from now on: before, nothing was asked of it."""
+        self._last_sign = max(self._last_sign, loop_time)
+
     def real_ago(self, moment: float, loop_time: float) -> float:
         """Return how many seconds of real time have passed since hearing time was `moment`."""
         before = bisect.bisect_left(self._gap_ends, (moment,))
@@ -131,12 +144,15 @@ class Hearing:
 
     def _gap(self, loop_time: float) -> None:
         self.gaps += 1
-        self.lost += max(loop_time - self._proven_to, 0.0)
-        self._proven_to = max(loop_time, self._proven_to)
         last = max(self._last_stamp, self.now)
-        if self._gap_ends and self._gap_ends[-1][0] == last:
-            self._gap_ends.pop()
         self._gap_ends.append((last, self.lost))
         del self._gap_ends[:-GAPS_REMEMBERED]
         # What is heard from here on bears a later stamp than all that was heard before the gap, if only just.
         self._last_stamp = math.nextafter(last, math.inf)
+        self._gap_noticed = loop_time
+        self._go_on_after(loop_time)
+
+    def _go_on_after(self, loop_time: float) -> None:
+        self.lost += max(loop_time - self._proven_to, 0.0)
+        self._proven_to = max(loop_time, self._proven_to)
+        self._gap_ends[-1] = (self._gap_ends[-1][0], self.lost)

@@ -7,16 +7,23 @@ believed slowly.
    that was delivered late makes that look later than it was, and then rows which the new process has claimed already
    would look older than it; so a beginning counts only once two beats agree on it to a second (`AGREED_WITHIN`). They
    must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
-   by as much as the beats do.
+   by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
+   it, for NATS had not accepted the beat before that: so no slowness of ours makes a beginning look later than it was.
 2. As long as the former incarnation is heard, too, there are two processes of one name, and nobody can say whose a row
    is: a conflict, in which nothing is taken. It is over when one of them has been silent for a ttl.
-3. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
+3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
+4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
    is in the book; a name that comes back later comes back as whoever it is.
 """
 
+import enum
+import math
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
+
+from liveness.messages import Heartbeat
 
 # Two beats of one process differ by what the network does to them, not by more. The contract's number.
 AGREED_WITHIN = 1.0
@@ -33,19 +40,82 @@ class Arrival(msgspec.Struct, frozen=True):
     begun: float
 
 
+class Arrived(NamedTuple):
+    """When a beat came. Loop time: it was read at `arrival`, and NATS had not accepted it before `not_before`.
+
+    `proven` is the hearing time up to which silence was proven then: whoever is said to have been silent was so by
+    that, and not by the stamp of the beat, behind which in the socket there may be more.
+    """
+
+    arrival: float
+    not_before: float
+    proven: float
+
+
 class Claim(msgspec.Struct):
-    """A beginning that beats claim, and that was not acted upon yet."""
+    """An incarnation that beats beside the one that the lease bears, or of whose beginning nothing is settled yet."""
 
     incarnation: str
-    # Loop time: the least that any beat has shown, and the uptime that this beat stated.
-    begun: float
-    uptime: float
+    # Loop time: when this was begun.
+    since: float
     # Hearing time of its last beat.
     heard_at: float
-    beats: int = 1
+    # Loop time: not after its beginning, by those of its beats that agree and came when we know to a second, and by
+    # all.
+    surely: float = math.inf
+    roughly: float = math.inf
+    # The beat that others have to agree with: the latest beginning that it allows, and its uptime.
+    anchor: tuple[float, float] | None = None
     agreed: bool = False
-    # Hearing time of the last beat of the incarnation that the lease bears, since this one is heard.
+    # Whether it was heard since it was put beside another: if not, it may be over.
+    beats: int = 1
+    # Hearing time of the last beat of any other incarnation, since this one is heard.
     rival_at: float | None = None
+
+    def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
+        """Take one of its beats: `now` in hearing time."""
+        self.heard_at = now
+        if uptime is None:
+            return
+        latest, begun = when.arrival - uptime, when.not_before - uptime
+        if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
+            self.anchor, self.surely, self.roughly = (latest, uptime), math.inf, math.inf
+        elif abs(latest - self.anchor[0]) > AGREED_WITHIN:
+            return
+        self.agreed = self.agreed or uptime - self.anchor[1] > APART
+        if latest - begun <= AGREED_WITHIN:
+            self.surely = min(self.surely, begun)
+        self.roughly = min(self.roughly, begun)
+
+    @property
+    def begun(self) -> float:
+        """Loop time: its beginning, or a little before; infinite while no beat has shown it."""
+        return self.surely if self.surely < math.inf else self.roughly
+
+    def holds(self, proven: float, ttl: float) -> bool:
+        """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl."""
+        return self.agreed and (self.rival_at is None or proven - self.rival_at >= ttl)
+
+
+class Whose(enum.Enum):
+    """Whose a beat is, and what follows from it."""
+
+    # The lease's own, or one of which nothing follows yet.
+    OWN = "own"
+    # A former incarnation's.
+    STALE = "stale"
+    # One of two that beat; told when that begins.
+    CONFLICT = "conflict"
+    # The first that names an incarnation.
+    UNNAMED = "unnamed"
+    # Of the life that follows one which has ended on proof.
+    NEXT = "next"
+    # A new one's, which states no uptime.
+    ADOPTED = "adopted"
+    # A new one's, whose beginning holds: the former one is over.
+    NEW = "new"
+    # The lease's own, whose beginning holds: whatever lived under the name before is over.
+    ARRIVED = "arrived"
 
 
 class Incarnations:
@@ -54,6 +124,7 @@ class Incarnations:
     def __init__(self) -> None:
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
+        self._introduced: dict[str, str] = {}
         # By name: incarnation to the epoch it lived under, None while that is not known.
         self._formers: dict[str, dict[str, int | None]] = {}
 
@@ -75,54 +146,126 @@ class Incarnations:
         if len(formers) > FORMERS_REMEMBERED:
             del formers[next(iter(formers))]
 
-    def claim(self, worker: str, incarnation: str, arrival: float, uptime: float, now: float) -> Claim:
-        """Note a beat of `incarnation`, `uptime` seconds after its beginning, and return what is claimed.
+    def judge(
+        self,
+        worker: str,
+        own: str | None,
+        beat: Heartbeat,
+        *,
+        successor: bool | None,
+        now: float,
+        when: Arrived,
+        ttl: float,
+    ) -> Whose:
+        """Say whose a beat is that is not plainly the lease's own.
 
-        `arrival` in loop time, `now` in hearing time.
+        `own` is the incarnation that the lease bears. `successor`: None unless its life has ended on proof; then
+        whether `own` is the next one already. `now` in hearing time, `ttl` in seconds.
         """
-        begun = arrival - uptime
+        incarnation = beat.incarnation
         claim = self.claims.get(worker)
-        if claim is None or claim.incarnation != incarnation:
-            # Of a third incarnation only the newest to be heard is followed.
-            claim = self.claims[worker] = Claim(incarnation, begun, uptime, now)
-            return claim
-        claim.beats += 1
-        claim.heard_at = now
-        if abs(begun - claim.begun) <= AGREED_WITHIN and abs(uptime - claim.uptime) > APART:
-            claim.agreed = True
-        if begun < claim.begun:
-            claim.begun, claim.uptime = begun, uptime
-        return claim
+        if incarnation is None or incarnation == own:
+            if claim is None or own is None:
+                return Whose.OWN
+            if incarnation is None or claim.incarnation != own:
+                # One that says nothing of itself may be a process of its own.
+                return Whose.CONFLICT if self._own(worker, claim, now, when, ttl) else Whose.OWN
+            return self._judge_claim(
+                worker, own, beat, now, when, ttl, Whose.ARRIVED if successor is None else Whose.OWN
+            )
+        if self.is_former(worker, incarnation):
+            return Whose.STALE
+        if own is None:
+            self.claim(worker, own, beat, now, when, ttl)
+            return Whose.UNNAMED
+        if successor is False:
+            self.settled(worker)
+            if beat.uptime is not None:
+                # What the former one left is taken by the verdict, but for what looks too young.
+                self.claim(worker, own, beat, now, when, ttl)
+            return Whose.NEXT
+        if beat.uptime is None:
+            return self._adopt(worker, own, beat, now, when, ttl)
+        return self._judge_claim(worker, own, beat, now, when, ttl, Whose.NEW if successor is None else Whose.OWN)
 
-    def rival(self, worker: str, now: float, ttl: float) -> bool:
-        """Note a beat of the incarnation that the lease bears; say whether a conflict begins with it.
+    def _judge_claim(
+        self, worker: str, own: str, beat: Heartbeat, now: float, when: Arrived, ttl: float, if_it_holds: Whose
+    ) -> Whose:
+        claim, conflict = self.claim(worker, own, beat, now, when, ttl)
+        if conflict:
+            return Whose.CONFLICT
+        return if_it_holds if claim.incarnation == beat.incarnation and claim.holds(when.proven, ttl) else Whose.OWN
 
-        `now` in hearing time, `ttl` in seconds.
+    def claim(
+        self, worker: str, own: str | None, beat: Heartbeat, now: float, when: Arrived, ttl: float
+    ) -> tuple[Claim, bool]:
+        """Note a beat whose incarnation is not settled; return what is claimed, and whether a conflict begins.
+
+        Of three that beat, the first is followed. Arguments as in `judge`.
         """
-        claim = self.claims[worker]
-        if now - claim.heard_at >= ttl:
+        claim = self.claims.get(worker)
+        incarnation = beat.incarnation or ""
+        followed = claim is not None and claim.beats and when.proven - claim.heard_at < ttl
+        if claim is not None and followed and claim.incarnation not in {incarnation, own}:
+            return claim, self._rival(worker, claim, now)
+        if claim is None or claim.incarnation != incarnation:
+            claim = self.claims[worker] = Claim(incarnation, when.not_before, now)
+        else:
+            claim.beats += 1
+        claim.heard(now, when, beat.uptime)
+        return claim, False
+
+    def _adopt(self, worker: str, own: str, beat: Heartbeat, now: float, when: Arrived, ttl: float) -> Whose:
+        # A new one without an uptime bears the name, unless the two of them take turns, or the other one is known to
+        # have come later than this: then that has to be silent for a ttl first.
+        claim = self.claims.get(worker)
+        if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
+            self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
+            return Whose.OWN
+        if claim is None or claim.rival_at is None or when.proven - claim.rival_at >= ttl:
+            # The former one may or may not be over: beside the new one it is the one that has to show itself.
+            self.claims[worker] = Claim(own, when.not_before, now, beats=0, rival_at=now)
+            return Whose.ADOPTED
+        claim, conflict = self.claim(worker, own, beat, now, when, ttl)
+        if claim.incarnation == beat.incarnation and not self.is_introduced(worker, own):
+            conflict = worker not in self.conflicts
+            self.conflicts.add(worker)
+        return Whose.CONFLICT if conflict else Whose.OWN
+
+    def _own(self, worker: str, claim: Claim, now: float, when: Arrived, ttl: float) -> bool:
+        if when.proven - claim.heard_at >= ttl:
             # The other one is over.
             self.settled(worker)
             return False
+        if not claim.beats:
+            claim.rival_at = now
+            return False
+        return self._rival(worker, claim, now)
+
+    def _rival(self, worker: str, claim: Claim, now: float) -> bool:
         claim.rival_at = now
         began = worker not in self.conflicts
         self.conflicts.add(worker)
         return began
-
-    def holds(self, worker: str, now: float, ttl: float) -> bool:
-        """Say whether the claim on `worker` may be acted upon: two beats agree, and its rival is silent for a ttl."""
-        claim = self.claims[worker]
-        return claim.agreed and (claim.rival_at is None or now - claim.rival_at >= ttl)
 
     def settled(self, worker: str) -> None:
         """Forget the claim on `worker`: it was acted upon, or there is nothing to act upon."""
         self.claims.pop(worker, None)
         self.conflicts.discard(worker)
 
+    def introduce(self, worker: str, incarnation: str) -> None:
+        """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""
+        self._introduced[worker] = incarnation
+
+    def is_introduced(self, worker: str, incarnation: str) -> bool:
+        """Say whether `introduce` was called for this incarnation."""
+        return self._introduced.get(worker) == incarnation
+
     def forget(self, worker: str) -> None:
         """Forget all about a name that left the book."""
         self.settled(worker)
         self._formers.pop(worker, None)
+        self._introduced.pop(worker, None)
 
     def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:
         """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first."""

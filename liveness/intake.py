@@ -12,6 +12,7 @@ import structlog
 
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
+from liveness.incarnations import Arrived
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
@@ -83,10 +84,12 @@ class Intake:
     def probe_answer(self, worker: str, payload: bytes) -> None:
         """Take the answer to a probe in: whatever it says, somebody of that name is there."""
         self.counts["probe_answers"] += 1
-        if self._book.get(worker) is not None:
+        lease = self._book.get(worker)
+        if lease is not None:
             beat, _ = decode_heartbeat(payload)
-            # Who answers this one answers the next.
-            self._take(worker, msgspec.structs.replace(beat, probe=True))
+            # Who answers this one answers the next; and who says nothing of itself is whom we asked.
+            named = beat.incarnation or lease.incarnation
+            self._take(worker, msgspec.structs.replace(beat, probe=True, incarnation=named))
 
     def hello(self, subject: str, payload: bytes) -> Hello:
         """Take one hello in and return it. Raises MessageError, in a line that can be answered, when it is refused."""
@@ -123,14 +126,13 @@ class Intake:
             log.info("goodbye", worker=worker, reason=goodbye.reason)
             self._wakes.endings.set()
         else:
-            # Of a life that is over already, or of another incarnation than the one that lives.
-            self.counts["goodbyes_stale"] += 1
-            log.info("goodbye_stale", worker=worker, incarnation=goodbye.incarnation)
+            self._complain("goodbye_stale", worker, "of a life that is over, or of another incarnation than the living")
 
     def _take(self, worker: str, beat: Heartbeat) -> None:
         arrival = self._clock()
         now = self._hearing.stamp(arrival)
-        heard = self._book.beat(worker, now, self._clamped(beat), arrival)
+        when = Arrived(arrival, self._hearing.not_before, self._hearing.now)
+        heard = self._book.beat(worker, now, self._clamped(beat), arrival, when)
         if heard is Heard.STALE:
             self._storms.overheard(beat.via, now)
             self._stale(worker, beat.incarnation or "", arrival)
@@ -172,7 +174,6 @@ class Intake:
             self._wakes.arrivals.set()
 
     def _stale(self, worker: str, incarnation: str, arrival: float) -> None:
-        self.counts["stale"] += 1
         self._complain("stale", worker, f"the incarnation {incarnation} was replaced by a newer one and still beats")
         lease = self._book.get(worker)
         epoch = self._book.incarnations.epoch_of(worker, incarnation)

@@ -18,10 +18,11 @@
 """
 
 import enum
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from liveness.incarnations import Arrival, Incarnations
+from liveness.incarnations import Arrival, Arrived, Incarnations, Whose
 from liveness.lease import Ending, Lease, details_of, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
@@ -87,22 +88,31 @@ class LeaseTable:
         lease = self._leases.get(worker)
         return lease is not None and lease.ending is None
 
-    def beat(self, worker: str, now: float, beat: Heartbeat, arrival: float = 0.0) -> Heard:
-        """Note that `worker` was heard. A ttl that the beat states is kept for those that state none."""
+    def beat(
+        self, worker: str, now: float, beat: Heartbeat, arrival: float = 0.0, when: Arrived | None = None
+    ) -> Heard:
+        """Note that `worker` was heard. A ttl that the beat states is kept for those that state none.
+
+        `when` says how exactly its arrival is known; without it, exactly.
+        """
+        when = when or Arrived(arrival, arrival, now)
         lease = self._leases.get(worker)
         if lease is None:
             self._start(worker, now, beat)
-            if beat.incarnation is not None and beat.uptime is not None:
-                self.incarnations.claim(worker, beat.incarnation, arrival, beat.uptime, now)
+            if beat.incarnation is not None:
+                self.incarnations.claim(worker, None, beat, now, when, self._default_ttl)
             return Heard.STARTED
         heard = Heard.RENEWED
         if beat.incarnation != lease.incarnation or worker in self.incarnations.claims:
-            heard = self._identify(lease, beat, now, arrival)
+            heard = self._identify(lease, beat, now, when)
             if heard is Heard.STALE:
                 return heard
         if lease.last_beat is None:
             self.unproven.discard(worker)
             self.changed[worker] = lease
+            if beat.incarnation is not None and beat.incarnation == lease.incarnation:
+                # Whether a former life's work was looked for before we were there, nobody knows.
+                self.incarnations.claim(worker, lease.incarnation, beat, now, when, lease.ttl)
         ttl = beat.ttl
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
@@ -114,7 +124,8 @@ class LeaseTable:
             self.lines.renew(lease, now)
             return heard
         if ending.proof:
-            begun = arrival - (beat.uptime or 0.0)
+            # A straggler of the process that ended says nothing of the next one's beginning.
+            begun = when.not_before - (beat.uptime or 0.0) if beat.incarnation != ending.incarnation else arrival
             ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
             return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
@@ -129,21 +140,24 @@ class LeaseTable:
         incarnation = beat.incarnation or ""
         begun = arrival - (beat.uptime or 0.0)
         if lease is None:
-            self._start(worker, now, beat)
-            self.arrivals[worker] = Arrival(incarnation, begun)
-            self.greeted.add(worker)
+            self._arrive(self._start(worker, now, beat), incarnation, begun)
             return Heard.STARTED
-        if self.incarnations.is_former(worker, incarnation):
-            return Heard.STALE
         if lease.incarnation != incarnation:
+            if self.incarnations.is_former(worker, incarnation):
+                return Heard.STALE
             self.restart(worker, now, incarnation, begun, former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
-        claim = self.incarnations.claims.get(worker)
-        if lease.ending is None and claim is not None and claim.incarnation == incarnation:
+        if not self.incarnations.is_introduced(worker, incarnation):
             # It beat before it said hello, and nobody has looked for a former life's work yet.
-            self.arrivals[worker] = Arrival(incarnation, min(begun, claim.begun))
-            self.incarnations.settled(worker)
+            claim = self.incarnations.claims.get(worker)
+            if claim is not None:
+                # Its own, or that of the one whose name it bears since then.
+                begun = min(begun, claim.since, claim.begun if claim.incarnation == incarnation else begun)
+                if claim.incarnation != incarnation:
+                    self.incarnations.replaced(worker, claim.incarnation, lease.epoch)
+                self.incarnations.settled(worker)
+            self._arrive(lease, incarnation, begun)
         return self.beat(worker, now, beat, arrival)
 
     def restart(self, worker: str, now: float, incarnation: str, begun: float, *, former: str | None) -> bool:
@@ -153,13 +167,17 @@ class LeaseTable:
         """
         lease = self._leases[worker]
         ended = self._prove(lease, now, "restarted", None)
+        self.arrivals.pop(worker, None)
+        self.greeted.discard(worker)
         if ended and lease.ending is not None:
             lease.ending.incarnation = former
             lease.ending.reborn_at = begun
+        elif lease.ending is not None and lease.ending.reborn_at is not None:
+            # A third process: what the second one touched is spared by the verdict that is under way.
+            self._arrive(lease, incarnation, begun)
         self.incarnations.replaced(worker, former, lease.epoch)
         self.incarnations.settled(worker)
-        self.arrivals.pop(worker, None)
-        self.greeted.discard(worker)
+        self.incarnations.introduce(worker, incarnation)
         lease.incarnation = incarnation
         return ended
 
@@ -182,6 +200,9 @@ class LeaseTable:
         lease = self._leases[worker] = self.lines.new(worker, rounded_ttl(ttl), now)
         lease.epoch = epoch
         lease.incarnation = incarnation
+        if incarnation is not None:
+            # It said hello, if it did, to a service that is no more.
+            self.incarnations.introduce(worker, incarnation)
         if epoch is None:
             self.wanting[worker] = lease
             self.unproven.add(worker)
@@ -197,6 +218,7 @@ class LeaseTable:
     def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
         """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
         lease = self._leases.get(worker)
+        reborn_at = None if lease is None or lease.ending is None else lease.ending.reborn_at
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
             self.ended(worker, lease.epoch, now)
             lease = self._leases.get(worker)
@@ -207,9 +229,14 @@ class LeaseTable:
             if ending is not None and incarnation is not None and incarnation != ending.incarnation:
                 # The life that ends here has ended there already, and this is the next one's epoch.
                 self._go_on(lease, now)
-            if lease.ending is None and incarnation is not None:
-                # Where ours differs, its next beats show that it is a new one.
-                lease.incarnation = incarnation
+            if lease.ending is None:
+                if reborn_at is not None and lease.incarnation is not None:
+                    # Or it is a life's between the two, of which we did not know: only Postgres knows what it left.
+                    self.arrivals[worker] = Arrival(lease.incarnation, reborn_at)
+                if incarnation is not None:
+                    # Where ours differs, its next beats show that it is a new one.
+                    lease.incarnation = incarnation
+                    self.incarnations.introduce(worker, incarnation)
             self.granted(worker, epoch)
 
     def lapse(self, now: float) -> list[Lease]:
@@ -295,44 +322,48 @@ class LeaseTable:
         yield from self.endings.values()
         yield from self.lines.soonest()
 
-    def _start(self, worker: str, now: float, beat: Heartbeat) -> None:
+    def _arrive(self, lease: Lease, incarnation: str, begun: float) -> None:
+        self.arrivals[lease.worker] = Arrival(incarnation, begun)
+        self.greeted.add(lease.worker)
+        self.incarnations.introduce(lease.worker, incarnation)
+
+    def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:
         ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
         lease = self._leases[worker] = self.lines.new(worker, ttl, now)
         lease.incarnation = beat.incarnation
         lease.last_beat = now
         lease.probe = beat.probe
         self.wanting[worker] = lease
+        return lease
 
-    def _identify(self, lease: Lease, beat: Heartbeat, now: float, arrival: float) -> Heard:
-        """Say whose beat it is, where that is not plainly the lease's own incarnation."""
-        worker, incarnation, own = lease.worker, beat.incarnation, lease.incarnation
-        lives = self.incarnations
-        if incarnation is None:
-            # It says nothing; the name is heard.
-            return Heard.RENEWED
-        if lives.is_former(worker, incarnation):
-            return Heard.STALE
-        if lease.ending is not None and lease.ending.proof and own == lease.ending.incarnation:
-            # Whoever comes after proof is the next life.
-            lease.incarnation = incarnation
-            return Heard.RENEWED
-        claim = lives.claims.get(worker)
-        if incarnation == own and claim is not None and claim.incarnation != own:
-            return Heard.CONFLICT if lives.rival(worker, now, lease.ttl) else Heard.RENEWED
-        if own is None or (own != incarnation and beat.uptime is None):
-            lease.incarnation = incarnation
-            self.changed[worker] = lease
-        if beat.uptime is None:
-            return Heard.RENEWED if own in {None, incarnation} else Heard.ADOPTED
-        claim = lives.claim(worker, incarnation, arrival, beat.uptime, now)
-        if not lives.holds(worker, now, lease.ttl) or (lease.ending is not None and lease.ending.proof):
-            return Heard.RENEWED
-        if own is not None and own != incarnation:
-            self.restart(worker, now, incarnation, claim.begun, former=own)
-            return Heard.RESTARTED
-        # Of whatever lived under this name before, we know nothing.
-        lives.settled(worker)
-        self.arrivals[worker] = Arrival(incarnation, claim.begun)
+    def _identify(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> Heard:
+        """Find out whose beat it is, where that is not plainly the lease's own incarnation's, and act on it."""
+        worker, own = lease.worker, lease.incarnation
+        ending = lease.ending if lease.ending is not None and lease.ending.proof else None
+        successor = None if ending is None else own != ending.incarnation
+        whose = self.incarnations.judge(worker, own, beat, successor=successor, now=now, when=when, ttl=lease.ttl)
+        match whose:
+            case Whose.STALE:
+                return Heard.STALE
+            case Whose.CONFLICT:
+                return Heard.CONFLICT
+            case Whose.NEXT:
+                self.incarnations.replaced(worker, own, lease.epoch)
+                lease.incarnation = beat.incarnation
+            case Whose.UNNAMED | Whose.ADOPTED:
+                lease.incarnation = beat.incarnation
+                self.changed[worker] = lease
+                return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
+            case Whose.NEW | Whose.ARRIVED:
+                incarnation, begun = beat.incarnation or "", self.incarnations.claims[worker].begun
+                if whose is Whose.NEW:
+                    self.restart(worker, now, incarnation, begun, former=own)
+                    return Heard.RESTARTED
+                self.incarnations.settled(worker)
+                self.incarnations.introduce(worker, incarnation)
+                self.arrivals[worker] = Arrival(incarnation, begun)
+            case Whose.OWN:
+                pass
         return Heard.RENEWED
 
     def _revive(self, lease: Lease, now: float) -> None:
@@ -343,7 +374,8 @@ class LeaseTable:
     def _go_on(self, lease: Lease, now: float) -> None:
         lease.ending = None
         self.endings.pop(lease.worker, None)
-        self.lines.append(lease, now)
+        # What is proven lags behind what is heard.
+        self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Mapping[str, Any] | None) -> bool:
         if lease.ending is not None and lease.ending.proof:
@@ -352,8 +384,10 @@ class LeaseTable:
         self.lines.take_out(lease)
         self._mark(lease, reason, now, deadline, proof=True, details=details)
         claim = self.incarnations.claims.get(lease.worker)
-        if claim is not None and claim.incarnation != lease.incarnation and lease.ending is not None:
+        beside = claim is not None and claim.incarnation != lease.incarnation and claim.begun < math.inf
+        if claim is not None and beside and lease.ending is not None:
             # Its successor is heard already, and what that has touched is not taken.
+            self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
             lease.ending.reborn_at = claim.begun
             lease.incarnation = claim.incarnation
             self.incarnations.settled(lease.worker)

@@ -16,6 +16,9 @@ log = structlog.get_logger("liveness.listening")
 TOKEN_BYTES = 16
 # A connection that stands and brings no echo for so long (seconds) is deaf, whatever else works on it.
 DEAF_SECONDS = 2.0
+# Times the grace that is left after a loss: 3 s at the default. A NATS client waits 2 s before it connects again,
+# unless told otherwise, and beats a moment later.
+RECONNECT_GRACES = 1.5
 
 
 class Listening:
@@ -48,6 +51,7 @@ class Listening:
         self._give_up = give_up
         self._on_time = on_time
         self._on_loss = on_loss
+        self._spoke_at = clock()
         self._subject = Subjects(settings.subject_prefix).echo(secrets.token_hex(8))
 
     async def keep(self) -> None:
@@ -59,6 +63,10 @@ class Listening:
     def speak(self) -> None:
         """Send one echo, and give the connection up when none has come back for too long."""
         now = self._clock()
+        if now - self._spoke_at > self._patience / 2:
+            # We stood still: what comes of that is in the socket, and the connection is not to blame.
+            self._hearing.excuse(now)
+        self._spoke_at = now
         silent = self._hearing.unanswered_for(now)
         if silent > self._patience:
             # Told once for each connection: a new one begins anew.
@@ -93,6 +101,12 @@ class Listening:
         self._hearing.stop()
 
     def lost(self) -> None:
-        """Beats may have been lost: every lease is owed a full ttl, and the sweep has heard nothing before."""
-        self._lines.extend(self._hearing.now)
-        self._on_loss(self._hearing.now)
+        """Beats may have been lost: every lease is owed a full ttl, and the sweep has heard nothing before.
+
+        A ttl may be shorter than workers need that have lost their connections, too, so they have longer than after a
+        gap in which nothing was lost.
+        """
+        now = self._hearing.stamp(self._clock())
+        self._lines.extend(now)
+        self._lines.grace(now + RECONNECT_GRACES * self._grace)
+        self._on_loss(now)

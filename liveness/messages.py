@@ -28,6 +28,9 @@ Incarnation = Annotated[
         description="Opaque text made by the worker at its start; a new one means that the former process is over.",
     ),
 ]
+Via = Annotated[
+    str, Meta(max_length=128, pattern=_TEXT, description="Id of the NATS server that the worker is connected to.")
+]
 Instant = Annotated[
     str, Meta(description="RFC 3339, UTC, by Postgres' clock.", extra_json_schema={"format": "date-time"})
 ]
@@ -48,7 +51,7 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     interval: Annotated[float, Meta(ge=0, description="Seconds until the next beat is due.")] | None = None
     uptime: Annotated[float, Meta(ge=0, description="Seconds since this incarnation began.")] | None = None
     probe: Annotated[bool, Meta(description="Whether this worker answers probes.")] = False
-    via: Annotated[str, Meta(max_length=128, description="Id of the NATS server it is connected to.")] | None = None
+    via: Via | None = None
     running: Annotated[list[str], Meta(description="Ids of the work it believes it holds.")] | None = None
     progress: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Grows while it gets anything done.")] | None = None
 
@@ -83,7 +86,7 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True):
     ttl: Annotated[float, Meta(description="Seconds this beat is good for; the service clamps it.")] | None = None
     uptime: Annotated[float, Meta(ge=0, description="Seconds since this incarnation began.")] | None = None
     probe: Annotated[bool, Meta(description="Whether this worker answers probes.")] = False
-    via: Annotated[str, Meta(max_length=128, description="Id of the NATS server it is connected to.")] | None = None
+    via: Via | None = None
 
     def as_heartbeat(self) -> Heartbeat:
         """Return the heartbeat that a hello is, too."""

@@ -13,7 +13,9 @@ silence may be believed), `expiry` (the way out), `sql/end_epochs.sql` and `sql/
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import structlog
 
@@ -21,6 +23,7 @@ import liveness
 from liveness.api import Api
 from liveness.assembly import Assembly
 from liveness.bus import Bus
+from liveness.errors import DatabaseAwayError
 from liveness.http import Http
 from liveness.link import finish_within
 from liveness.restore import restore
@@ -29,10 +32,14 @@ from liveness.store import Database, Store
 
 log = structlog.get_logger("liveness.service")
 
+Done = TypeVar("Done")
+
 # How long a stop waits for what the duties have under way. Within the 5 s in which an orchestrator expects an end.
 STOP_SECONDS = 1.5
 # How long to try to hand the lead over; without it another replica takes it a leader_timeout later.
 STEP_DOWN_SECONDS = 0.5
+# Before a step of the start that Postgres broke off is tried again.
+AGAIN_SECONDS = 0.5
 # How long what was cancelled may take to end.
 CANCEL_SECONDS = 0.5
 
@@ -110,9 +117,18 @@ class Service:
 
     async def _start(self) -> Assembly:
         await self._database.connect(self._told("Postgres"))
-        store = await Store.open(self._database, self.settings)
+        store = await self._insist(lambda: Store.open(self._database, self.settings))
         self.parts = parts = Assembly(self.settings, store, self._bus)
         Api(parts, self.troubles)
+        await self._insist(lambda: self._restore(parts))
+        await self._bus.connect(self._told("NATS"))
+        await parts.ensure_stream()
+        with contextlib.suppress(DatabaseAwayError):
+            # Else its round does it.
+            await parts.leadership.run_once()
+        return parts
+
+    async def _restore(self, parts: Assembly) -> None:
         # First the lead, so that nobody else changes what is read; then everybody who may live, then the ears: a beat
         # always finds the lease that it renews.
         await parts.leadership.take()
@@ -120,13 +136,20 @@ class Service:
             book=parts.book,
             hearing=parts.hearing,
             storms=parts.storms,
-            store=store,
+            store=parts.store,
             default_ttl=self.settings.heartbeat_timeout,
         )
-        await self._bus.connect(self._told("NATS"))
-        await parts.ensure_stream()
-        await parts.leadership.run_once()
-        return parts
+
+    async def _insist(self, step: Callable[[], Awaitable[Done]]) -> Done:
+        """Do one step of the start as often as Postgres goes away in the middle of it."""
+        told = self._told("Postgres")
+        while True:
+            try:
+                return await step()
+            except DatabaseAwayError as error:
+                told(str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self._database.connect(told)
 
     def _told(self, whom: str) -> Callable[[str], None]:
         def on_wait(cause: str) -> None:

@@ -6,24 +6,26 @@ takes nearly everybody who comes by one way, all at once. So:
 
 1. Leases are grouped by `via`, the NATS server that their beats state; those that state none are one group. Only leases
    heard since the start count.
-2. When a lease of a group lapses and at least `LEAST` and at least `SHARE` of its group are quiet, that is a storm.
+2. When a lease of a group lapses and at least `LEAST` and at least `PERCENT` of its group are quiet, that is a storm.
    Quiet is who has used up more than half of its ttl. To count the quiet ones and not only the lapsed ones is what
    saves the first of them: beats are spread over an interval, and by the time that 55 % had lapsed, their work would
    be gone. A worker that beats three times in a ttl is not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
-   or a former member that is heard by another. Then whoever is still silent has one more full ttl, and after it they
-   go. Without a sign they go after `max_hold` (0: never).
-4. They go in random order and at most `SHARE_OF_A_PASS` of the group per pass, so that a mistake shows before it is
-   complete.
-5. If `LEAST` or more leases were restored at the start and nobody at all has been heard since, the same holds for them:
-   the first beat of anybody shows that we hear, and from then on they lapse like all others.
+   or a former member that is heard by another. Then whoever is still silent has one more full ttl, those too that
+   lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0: never).
+4. They go in random order and at most `PERCENT_OF_A_PASS` of the group (or one) per pass, so that a mistake shows
+   before it is complete.
+5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
+   that is a storm, too, and the first beat of anybody is its sign. Where somebody was heard before, it is none: a
+   database full of workers that are long dead is cleared at once.
 
 One worker alone, or two, are never a storm.
 """
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -33,9 +35,9 @@ from liveness.leases import LeaseTable
 
 # Kubernetes' zone rule has the same two numbers: more than two, and at least 55 % of the zone.
 LEAST = 3
-SHARE = 0.55
+PERCENT = 55
 # Eureka expires at most this share of its registry at once, for the same reason.
-SHARE_OF_A_PASS = 0.15
+PERCENT_OF_A_PASS = 15
 # Between two passes: long enough to see what the first has done.
 PASS_SECONDS = 1.0
 QUIET_SHARE_OF_TTL = 0.5
@@ -59,6 +61,7 @@ class Storms:
     def __init__(self, *, max_hold: float, shuffle: Callable[[list[Lease]], None]) -> None:
         self.groups: dict[str, Group] = {}
         self._storming: list[Group] = []
+        self._tidy_at = GROUPS_REMEMBERED
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
@@ -88,7 +91,7 @@ class Storms:
         """Note a beat of `lease` that came by the NATS server `via`, or by one that it does not state."""
         if not self._heard_anybody:
             self._heard_anybody = True
-            self._over(self._restored, now)
+            _sign(self._restored, now)
         group = lease.group
         if group is None or (via is not None and via != group.via):
             former, group = group, self._group(via or "")
@@ -113,15 +116,19 @@ class Storms:
         for lease in lapsed:
             if lease.group is None:
                 restored += 1
-            elif lease.group.storm is None and lease.group.members >= LEAST:
+            elif lease.group.members >= LEAST and not lease.group.is_held:
                 doubtful[lease.group.via] = lease.group
         if restored and not self._heard_anybody and self._restored.storm is None and self._restored.members >= LEAST:
-            self._begin(self._restored, restored, now)
+            longest = max((lease.ttl for lease in book if lease.group is None), default=0.0)
+            self._begin(self._restored, restored, longest, now)
         if doubtful:
-            quiet = _quiet(book, now)
+            quiet, longest_of = _quiet(book, now)
             for via, group in doubtful.items():
-                if quiet[via] >= max(LEAST, SHARE * group.members):
-                    self._begin(group, quiet[via], now)
+                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * group.members:
+                    if group.storm is not None:
+                        # One in the wake of another: its sign was good for the first only.
+                        self._over(group, now)
+                    self._begin(group, quiet[via], longest_of[via], now)
 
     def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
         """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""
@@ -140,14 +147,17 @@ class Storms:
         return going
 
     def _pass(self, group: Group, storm: Storm, held: Sequence[Lease], now: float) -> list[Lease]:
+        released = now - storm.since >= self._max_hold
         if storm.sign_at is not None:
             sign_at = storm.sign_at
             ready = [lease for lease in held if now >= sign_at + lease.ttl]
-        elif now - storm.since >= self._max_hold:
+            # Who was quiet when it began may still lapse.
+            released = now >= sign_at + storm.longest_ttl
+        elif released:
             ready = list(held)
         else:
-            return []
-        if not held:
+            ready = []
+        if not held and (released or group.members <= 0):
             self._over(group, now)
             return []
         if not ready or now < storm.next_pass:
@@ -157,14 +167,14 @@ class Storms:
             self._tell(group, storm, "released", len(held), now)
         storm.next_pass = now + PASS_SECONDS
         self._shuffle(ready)
-        chosen = ready[: math.ceil(SHARE_OF_A_PASS * storm.members)]
+        chosen = ready[: max(storm.members * PERCENT_OF_A_PASS // 100, 1)]
         for lease in chosen:
             if lease.ending is not None:
                 lease.ending.let_go = True
         return chosen
 
-    def _begin(self, group: Group, quiet: int, now: float) -> None:
-        group.storm = Storm(since=now, members=group.members, quiet=quiet)
+    def _begin(self, group: Group, quiet: int, longest_ttl: float, now: float) -> None:
+        group.storm = Storm(since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl)
         self._storming.append(group)
         self._tell(group, group.storm, "held", quiet, now)
 
@@ -182,22 +192,26 @@ class Storms:
     def _group(self, via: str) -> Group:
         group = self.groups.get(via)
         if group is None:
-            if len(self.groups) >= GROUPS_REMEMBERED:
+            if len(self.groups) >= self._tidy_at:
                 self.groups = {name: group for name, group in self.groups.items() if group.members > 0 or group.storm}
+                # Twice, so that looking through them all is rare however many there are.
+                self._tidy_at = max(GROUPS_REMEMBERED, 2 * len(self.groups))
             group = self.groups[via] = Group(via)
         return group
 
 
-def _quiet(book: LeaseTable, now: float) -> Counter[str]:
-    """Count, by group, who has used up more than half of its ttl, the lapsed ones among them."""
+def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], dict[str, float]]:
+    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest."""
     quiet: Counter[str] = Counter()
-    for lease in book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl):
-        if lease.group is not None:
-            quiet[lease.group.via] += 1
-    for lease in book.endings.values():
-        if lease.group is not None and lease.ending is not None and not lease.ending.proof:
-            quiet[lease.group.via] += 1
-    return quiet
+    longest: dict[str, float] = defaultdict(float)
+    due = book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl)
+    for lease in chain(due, book.endings.values()):
+        group = lease.group
+        if group is not None and (lease.ending is None or not lease.ending.proof) and not group.was_silent(lease):
+            via = group.via
+            quiet[via] += 1
+            longest[via] = max(longest[via], lease.ttl)
+    return quiet, longest
 
 
 def _sign(group: Group, now: float) -> None:

@@ -18,15 +18,17 @@ from typing import Any, Final
 import msgspec
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
-from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Superseded
+from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
 
 FOLDER: Final = Path(__file__).resolve().parent / "messages"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-# Everything on the wire but the events, by the name of its file.
+# Everything on the wire but the events, by the name of its file. A probe is not among them: it has no payload.
 MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "heartbeat": Heartbeat,
     "goodbye": Goodbye,
+    "hello": Hello,
+    "hello-answer": HelloAnswer,
     "superseded": Superseded,
     "status-request": StatusRequest,
     "status-answer": StatusAnswer,

@@ -11,6 +11,9 @@ from liveness.answers import PAGE, StatusAnswer, StatusRequest
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for
 
+# Names in the line about conflicts; the rest is in --json.
+CONFLICTS_SHOWN = 10
+
 
 @click.command("status")
 @servers
@@ -28,17 +31,42 @@ def command(*, limit: int, offset: int, json_output: bool, **overrides: str | No
     if not console.is_terminal:
         # Not cut to the 80 columns that rich assumes of a pipe.
         console = Console(width=140)
-    state = "; ".join(answer.troubles) or "ready"
-    console.print(
-        f"liveness {answer.version}, mode {answer.mode}, up {answer.uptime:.0f} s: {escape(state)}\n"
-        f"{answer.leases} leases, {answer.wanting} waiting for an epoch, {answer.ending} for a verdict, "
-        f"{'?' if answer.outbox is None else answer.outbox} events in the outbox",
-        highlight=False,
-    )
+    for line in lines(answer):
+        console.print(escape(line), highlight=False, soft_wrap=True)
     if answer.workers:
         console.print(_table(answer))
     if len(answer.workers) < answer.leases:
         console.print(f"{len(answer.workers)} of {answer.leases} workers shown: see --limit and --offset")
+
+
+def lines(answer: StatusAnswer) -> list[str]:
+    """Return what is said above the table: the state, the counts, and a line for whatever is out of the ordinary."""
+    # A storm is a trouble, too, and has a line of its own below.
+    troubles = "; ".join(trouble for trouble in answer.troubles if True)
+    state = troubles or ("storm" if answer.storms else "ready")
+    acting = "" if answer.term is None else f", term {answer.term}"
+    outbox = "?" if answer.outbox is None else answer.outbox
+    counts = (
+        f"{answer.leases} leases, {answer.wanting} waiting for an epoch, {answer.ending} for a verdict, "
+        f"{outbox} events in the outbox"
+    )
+    said = [
+        f"liveness {answer.version}, mode {answer.mode}{acting}, up {answer.uptime:.0f} s: {state}",
+        counts,
+        *answer.storms,
+    ]
+    if answer.conflicts:
+        more = len(answer.conflicts) - CONFLICTS_SHOWN
+        names = ", ".join(answer.conflicts[:CONFLICTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        said.append(f"conflict: two processes beat under one name, so nothing is taken from either: {names}")
+    if not answer.hearing:
+        said.append("deaf: nothing can be heard now, so no lease lapses")
+    # The first gap is the start.
+    if answer.gaps > 1:
+        said.append(
+            f"not heard: {answer.not_heard:.1f} s since the start, in {answer.gaps} gaps; they count against nobody"
+        )
+    return [_printable(line) for line in said]
 
 
 def _table(answer: StatusAnswer) -> Table:
@@ -52,6 +80,11 @@ def _table(answer: StatusAnswer) -> Table:
             "not yet" if worker.silent_for is None else f"{worker.silent_for:.1f} s ago",
             str(worker.running),
             "-" if worker.epoch is None else str(worker.epoch),
-            escape(worker.incarnation or "-"),
+            escape(_printable(worker.incarnation or "-")),
         )
     return table
+
+
+def _printable(text: str) -> str:
+    """Return `text` without what would be a command to a terminal: workers choose their incarnation and `via`."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)

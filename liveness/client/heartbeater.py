@@ -5,6 +5,7 @@ import contextlib
 import math
 import time
 import uuid
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -45,6 +46,8 @@ class Heartbeater:
     goes wrong with the heartbeat is raised into the body; it is logged (`liveness.client`), and kept in `last_problem`.
     However the body ends, a goodbye follows, within about a second: by an exception too, because no more beats will
     follow and whatever the body did is over. Its work goes back to the queue at once.
+
+    The service asks a worker that is about to be given up once more (a probe), and this one answers.
 
     The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
 
@@ -131,6 +134,8 @@ class Heartbeater:
             try:
                 link = await self._connection.open()
                 await link.subscribe(self._subjects.superseded(self.worker), cb=self._hear_superseded)
+                # Ahead of the first beat on this link, which says that probes are answered.
+                link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
                 await self._beat_until_lost(link)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 cause = str(error) or type(error).__name__
@@ -150,6 +155,13 @@ class Heartbeater:
             await asyncio.wait({link.lost}, timeout=due - now)
 
     async def _beat(self, link: Link) -> None:
+        # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
+        await link.deliver(self._subjects.heartbeat(self.worker), self._next_beat(link), self._patience)
+        self.beats_sent += 1
+        self._connection.proven()
+        self._known.set()
+
+    def _next_beat(self, link: Link) -> bytes:
         self._seq += 1
         beat = Heartbeat(
             incarnation=self.incarnation,
@@ -157,13 +169,16 @@ class Heartbeater:
             ttl=self.ttl,
             interval=self.interval,
             uptime=_clock() - self._born,
+            probe=True,
             via=link.server_id,
         )
-        # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
-        await link.deliver(self._subjects.heartbeat(self.worker), msgspec.json.encode(beat), self._patience)
-        self.beats_sent += 1
-        self._connection.proven()
-        self._known.set()
+        return msgspec.json.encode(beat)
+
+    def _hear_probe(self, link: Link, _subject: bytes, reply: bytes, _headers: bytes, _payload: bytes) -> None:
+        # Only to an inbox, as the service does: whoever asks chooses where, and anywhere else our answer would be a
+        # message that means something. And never behind a goodbye: it would begin a new life.
+        if reply.startswith(b"_") and not self._leaving:
+            link.send(reply.decode(errors="replace"), self._next_beat(link))
 
     async def _hear_superseded(self, message: Msg) -> None:
         try:

@@ -90,4 +90,4 @@ FROM offered AS o
 LEFT JOIN locked AS l USING (worker, epoch)
 LEFT JOIN still_open AS s USING (worker, epoch)
 LEFT JOIN written AS w USING (worker, epoch)
-LEFT JOIN heard AS h ON h.worker = o.worker
+LEFT JOIN heard AS h ON h.worker = l.worker

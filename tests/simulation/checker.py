@@ -1,0 +1,209 @@
+"""What must never happen, judged from outside: by what the processes really did, not by what anybody believed.
+
+Hearable. A worker is hearable by a replica when the NATS server that accepts its beats hands them to the replica's
+connection: the same server, or the other one while the route stands. A beat *is heard* when a server accepted it and put it
+into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by its own
+doing: stalled, cut off from NATS, or looking for a server.
+
+1. `promise`: nothing is taken by silence within a ttl of a beat that was heard.
+2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not excused
+   in that time; whatever happened to the replicas, to Postgres, or to their connections.
+3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives.
+4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
+5. `goodbye`: a goodbye takes nothing from a later process of the name that was heard before, and lives.
+6. `storm`: while everybody behind a broken route lives, and the other server has nobody, nothing is taken from them by
+   silence until the hold has passed.
+7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of a
+   former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
+   that was touched within an echo of the new one's beginning, or within a pause where replicas do nothing but pause.
+8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
+9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
+10. `term`: what a replica commits, it commits under the term that is current at the commit.
+11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of each
+    worker in the order of the transactions.
+12. `finisher`: a claim is finished at most once, and not after it was taken.
+"""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from liveness.bus import Event
+from tests.simulation.nats import Nats
+from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
+from tests.simulation.replica import SETTINGS, TTL
+from tests.simulation.workers import NEVER, Worker
+from tests.simulation.world import World
+
+# Seconds by which a replica may hear late at worst.
+LATE = 6.0
+BY_SILENCE = {"lapsed", "stale", "orphaned"}
+# Within which a living worker has surely beaten to a replica that could hear it, in seconds.
+SURELY = 1.6 * TTL
+# What dead work waits for at worst when all is well again: a storm's hold and its passes, three ttls of listening, the
+# sweep with its stuck timeout, and a new leader. It is far more than is ever needed for one of them.
+BOUND = SETTINGS.storm_max_hold + 3 * TTL + SETTINGS.workflow_stuck_timeout + 2 * 30.0 + 20.0
+
+
+class Checker:
+    """Watches one schedule. `violations` are sentences; `checked` counts how often each rule was asked."""
+
+    def __init__(self, world: World, nats: Nats, postgres: Postgres) -> None:
+        self.world, self.nats, self.postgres = world, nats, postgres
+        self.violations: list[str] = []
+        self.checked: Counter[str] = Counter()
+        self.processes: dict[str, list[Worker]] = defaultdict(list)
+        self.lateness: list[float] = []
+        self.taken_unheard = 0
+        # Seconds by which a beginning may look earlier than it was.
+        self.begun_within = SETTINGS.echo_interval
+        self._ended: set[tuple[str, int]] = set()
+        self._published: dict[int, int] = {}
+        self._last: dict[str, int] = {}
+        postgres.on_take = self.take
+        postgres.on_end = self.end
+        postgres.on_act = self.act
+
+    def wrong(self, rule: str, what: str) -> None:
+        """Note a violation."""
+        self.violations.append(f"{rule}: at {self.world.now:.2f} {what}")
+        self.world.tell(f"VIOLATION {rule}: {what}")
+
+    def take(self, row: Row, claim: Claim | None, expiration: Expiration) -> None:
+        """Judge one row that goes back."""
+        # What a reclaim leaves to finish was decided with it.
+        replica, began = expiration.decided
+        self.world.tell(f"{replica.name} takes {row.id} of {expiration.worker} ({expiration.reason})")
+        if claim is None:
+            return
+        self.checked["finisher"] += 1
+        if claim.completed or claim.taken:
+            self.wrong("finisher", f"row {row.id} is taken though its claim was over")
+        process: Worker = claim.process
+        if not process.alive:
+            if process.died_at is not None:
+                self.lateness.append(self.world.now - process.died_at)
+            return
+        if expiration.reason in BY_SILENCE:
+            self._by_silence(process, replica, began, row)
+        elif expiration.reason == "restarted":
+            self._by_restart(process, replica, began, row)
+        elif expiration.reason in {"released", "died"}:
+            self.checked["goodbye"] += 1
+            heard = process.first_heard.get(id(replica.ear))
+            if heard is not None and heard < began - 1.0 and process.style in {"uptime", "hello"}:
+                self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
+
+    def _by_silence(self, process: Worker, replica: Any, began: float, row: Row) -> None:
+        if process.beside and self.processes[process.name][-1] is not process:
+            # A newer process has replaced it: its own beats are stale, and it goes with the newer one.
+            return
+        self.checked["promise"] += 1
+        for one in self.processes[process.name]:
+            former, heard, again = one.heard_by.get(id(replica.ear), NEVER)
+            if heard > began:
+                heard = former
+            # One that was heard again only after a full ttl was given up in between, and rightly; what it said since
+            # may still be on its way to a replica that hears late.
+            if began - again < LATE:
+                continue
+            if 0.0 <= began - heard < TTL - 0.01:
+                self.wrong("promise", f"{one.incarnation} was heard {began - heard:.2f} s ago and loses {row.id}")
+                return
+        self.checked["living"] += 1
+        since = began - SURELY
+        mine, theirs = process.mouth.server, replica.ear.server
+        elsewhere = mine is not theirs or process.moved_at > since or replica.link_up_at > since
+        broken = max(server.broken_at for server in self.nats.servers)
+        now_broken = not self.nats.route or any(server.paused or not server.up for server in self.nats.servers)
+        unheard = elsewhere and (now_broken or self.nats.route_broken_at > since or broken > since or mine is None)
+        if process.beating_since < since and process.excused_until < since and not unheard:
+            self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
+        else:
+            self.taken_unheard += 1
+        if process.storm_until > began and broken < process.storm_from:
+            self.checked["storm"] += 1
+            self.wrong("storm", f"{process.incarnation} lives behind a broken route, with all others, and loses {row.id}")
+
+    def _by_restart(self, process: Worker, replica: Any, began: float, row: Row) -> None:
+        newest = self.processes[process.name][-1]
+        self.checked["new life"] += 1
+        if process is newest:
+            self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
+            return
+        self.checked["conflict"] += 1
+        ear = id(replica.ear)
+        (former, heard, _), others = process.heard_by.get(ear, NEVER), newest.first_heard.get(ear)
+        if newest.style == "hello" or others is None:
+            return
+        if heard > began:
+            heard = former
+        if began - heard < TTL and heard > others and newest.alive:
+            self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
+
+    def end(self, epoch: Epoch, reason: str) -> None:
+        """Judge the end of an epoch."""
+        self.checked["epoch"] += 1
+        key = (epoch.worker, epoch.epoch)
+        if key in self._ended:
+            self.wrong("epoch", f"epoch {epoch.epoch} of {epoch.worker} ends twice")
+        self._ended.add(key)
+        self.world.tell(f"epoch {epoch.epoch} of {epoch.worker} ends ({reason})")
+
+    def act(self, term: int) -> None:
+        """Judge a commit of a replica that acts."""
+        self.checked["term"] += 1
+        if term != self.postgres.term:
+            self.wrong("term", f"a commit under term {term}, while it is {self.postgres.term}")
+
+    def hello(self, worker: Worker) -> None:
+        """Judge the answer to a hello."""
+        self.checked["hello"] += 1
+        for row in self.postgres.held_by(worker.name):
+            former = row.claim.process if row.claim is not None else None
+            if former is None or former is worker or former.alive:
+                # One that lives is a conflict, and no former process.
+                continue
+            if row.claim is not None and row.claim.at < worker.born_at:
+                self.wrong("hello", f"{worker.incarnation} is answered while {row.id} of {former.incarnation} is RUNNING")
+
+    def published(self, event: Event) -> None:
+        """Judge an event that the stream has taken."""
+        self.checked["event without commit"] += 1
+        number = int(event.id)
+        if number not in self.postgres.committed:
+            self.wrong("event without commit", f"event {number}")
+            return
+        if number not in self._published:
+            worker, transaction = self.postgres.written[number]
+            self.checked["event order"] += 1
+            if worker and transaction < self._last.get(worker, 0):
+                self.wrong("event order", f"event {number} of {worker} comes behind a later one")
+            self._last[worker] = max(transaction, self._last.get(worker, 0))
+        self._published[number] = self._published.get(number, 0) + 1
+
+    def waiting(self) -> list[str]:
+        """Return what is left to come back, a line each."""
+        left = []
+        for row in self.postgres.rows.values():
+            if row.status != "RUNNING" or row.claim is None or row.claim.process.alive:
+                continue
+            former: Worker = row.claim.process
+            same_name = self.processes[row.owner or ""]
+            newest = ([one for one in same_name if one.alive] or same_name)[-1]
+            # A beginning is known to an echo at best, and errs on the side of the living.
+            began = newest.born_at - self.begun_within
+            tellable = newest.style in {"uptime", "hello"} and row.touched < began
+            if any(one.alive for one in same_name) and (not tellable or former.beside):
+                continue
+            left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
+        return left
+
+    def finish(self) -> None:
+        """Judge what is left at the end."""
+        self.checked["dead work"] += 1
+        for left in self.waiting():
+            self.wrong("dead work", f"{left} is still RUNNING")
+        self.checked["commit without event"] += 1
+        for number, what in self.postgres.committed.items():
+            if number not in self._published:
+                self.wrong("commit without event", f"{number} {what}")

@@ -1,0 +1,231 @@
+"""Many seeds over several processes, and one account of them all.
+
+A process runs some thousand seeds and ends: the parts' own structs are kept out of the garbage collector's sight, so
+that the books of dead replicas are never freed. All processes are forked from one that has loaded the code once: a run
+of hours is a run of one version, whatever happens to the files meanwhile.
+"""
+
+import gc
+import hashlib
+import math
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import msgspec
+
+import liveness
+from tests.simulation.schedule import Result, Schedule
+from tests.simulation.story import Quiet, logging_to
+
+# Seeds that one process runs at most, and that one message tells of.
+SEEDS_OF_A_PROCESS = 2_500
+SEEDS_OF_A_PIECE = 100
+# Sentences that are kept of each piece: a broken rule is broken often.
+SENTENCES_KEPT = 20
+# Lateness is counted in classes of so many seconds.
+LATENESS_CLASS = 0.1
+
+
+def _fingerprint() -> str:
+    files = [*Path(liveness.__file__).parent.rglob("*.py"), *Path(__file__).parent.glob("*.py")]
+    return hashlib.sha256(b"\0".join(file.read_bytes() for file in sorted(files))).hexdigest()[:16]
+
+
+# Of the code that this process has loaded.
+CODE = _fingerprint()
+
+
+class Summary(msgspec.Struct):
+    """What became of some schedules. Those of several pieces add up, in any order."""
+
+    schedules: int = 0
+    # Seeds with a violation, and the first sentences.
+    failed: list[int] = []
+    sentences: list[tuple[int, str]] = []
+    violations: dict[str, int] = {}
+    faults: dict[str, int] = {}
+    checked: dict[str, int] = {}
+    workers: int = 0
+    replicas: int = 0
+    taken: int = 0
+    taken_unheard: int = 0
+    # Pieces of dead work by their lateness since the death, in classes of LATENESS_CLASS.
+    lateness: dict[int, int] = {}
+    # Of virtual time.
+    seconds: float = 0.0
+
+    def note(self, result: Result) -> None:
+        """Add one schedule."""
+        late: dict[int, int] = {}
+        for lateness in result.lateness:
+            kind = round(lateness / LATENESS_CLASS)
+            late[kind] = late.get(kind, 0) + 1
+        broken: dict[str, int] = {}
+        for sentence in result.violations:
+            rule = rule_of(sentence)
+            broken[rule] = broken.get(rule, 0) + 1
+        one = Summary(
+            schedules=1,
+            failed=[result.seed] if result.violations else [],
+            sentences=[(result.seed, sentence) for sentence in result.violations],
+            violations=broken,
+            faults=result.faults,
+            checked=result.checked,
+            workers=result.workers,
+            replicas=result.replicas,
+            taken=result.taken,
+            taken_unheard=result.taken_unheard,
+            lateness=late,
+            seconds=result.seconds,
+        )
+        self.add(one)
+
+    def add(self, other: "Summary") -> None:
+        """Add what became of others."""
+        self.schedules += other.schedules
+        self.failed = sorted([*self.failed, *other.failed])
+        self.sentences = sorted([*self.sentences, *other.sentences])[:SENTENCES_KEPT]
+        for mine, theirs in (
+            (self.violations, other.violations),
+            (self.faults, other.faults),
+            (self.checked, other.checked),
+        ):
+            for name, times in theirs.items():
+                mine[name] = mine.get(name, 0) + times
+        for kind, times in other.lateness.items():
+            self.lateness[kind] = self.lateness.get(kind, 0) + times
+        self.workers += other.workers
+        self.replicas += other.replicas
+        self.taken += other.taken
+        self.taken_unheard += other.taken_unheard
+        self.seconds += other.seconds
+
+    def late(self, share: float) -> float:
+        """Return the lateness in seconds that a `share` (0 to 1) of the dead work did not exceed."""
+        left = math.ceil(share * sum(self.lateness.values()))
+        for kind in sorted(self.lateness):
+            left -= self.lateness[kind]
+            if left <= 0:
+                return kind * LATENESS_CLASS
+        return 0.0
+
+
+class Piece(msgspec.Struct):
+    """What became of the seeds from `first` on, `count` of them, of which version of the code."""
+
+    code: str
+    first: int
+    count: int
+    summary: Summary
+
+    @property
+    def seeds(self) -> range:
+        """The seeds."""
+        return range(self.first, self.first + self.count)
+
+
+class CodeChangedError(Exception):
+    """What was run before, or beside, was another version of the code."""
+
+
+class ProcessEndedError(Exception):
+    """A process ended in the middle of its seeds."""
+
+
+def rule_of(sentence: str) -> str:
+    """Return the rule that a violation's sentence speaks of."""
+    return sentence.partition(":")[0]
+
+
+def run_seed(seed: int) -> Result:
+    """Run one seed. What its parts raise, and nobody expects, is a violation."""
+    schedule = Schedule(seed)
+    try:
+        return schedule.run()
+    except Exception as error:  # noqa: BLE001 - the other seeds go on, and this one is told
+        schedule.checker.wrong("raised", f"{type(error).__name__}: {error}")
+        return Result(
+            seed=seed, violations=schedule.checker.violations, faults=schedule.faults, checked=schedule.checker.checked,
+            workers=len(schedule.names), replicas=schedule.count, taken=0, taken_unheard=0, lateness=[],
+            seconds=schedule.world.now,
+        )  # fmt: skip
+
+
+def run_piece(seeds: range) -> Summary:
+    """Run some seeds in this process."""
+    summary = Summary()
+    with logging_to(Quiet()):
+        for seed in seeds:
+            summary.note(run_seed(seed))
+    return summary
+
+
+def run(stretches: Sequence[range], *, processes: int, nice: int = 0) -> Iterator[Piece]:
+    """Run all seeds of `stretches` over so many processes, and yield the pieces as they come.
+
+    Raises ProcessEndedError and CodeChangedError; processes that still run are killed when this is left.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    waiting = deque(job for stretch in stretches for job in _jobs(stretch, processes))
+    lanes: dict[Connection, tuple[BaseProcess, range]] = {}
+    try:
+        while waiting or lanes:
+            while waiting and len(lanes) < processes:
+                job = waiting.popleft()
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_run_job, args=(job, nice, there), daemon=True)
+                process.start()
+                there.close()
+                lanes[here] = (process, job)
+            for pipe in wait(list(lanes)):
+                assert isinstance(pipe, Connection)
+                piece = _receive(pipe)
+                if piece is None:
+                    _finished(*lanes.pop(pipe))
+                elif piece.code != CODE:
+                    raise CodeChangedError(f"the files changed before a process had loaded them: {CODE}, {piece.code}")
+                else:
+                    yield piece
+    finally:
+        for process, _ in lanes.values():
+            process.kill()
+            process.join()
+
+
+def _jobs(stretch: range, processes: int) -> Iterator[range]:
+    size = min(SEEDS_OF_A_PROCESS, max(math.ceil(len(stretch) / processes), 1))
+    for start in range(0, len(stretch), size):
+        yield stretch[start : start + size]
+
+
+def _receive(pipe: Connection) -> Piece | None:
+    try:
+        return msgspec.msgpack.decode(pipe.recv_bytes(), type=Piece)
+    except EOFError:
+        pipe.close()
+        return None
+
+
+def _finished(process: BaseProcess, job: range) -> None:
+    process.join()
+    if process.exitcode:
+        raise ProcessEndedError(f"the process of the seeds {job.start} to {job.stop - 1} ended: {process.exitcode}")
+
+
+def _run_job(job: range, nice: int, pipe: Connection) -> None:
+    os.nice(nice)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    for start in range(0, len(job), SEEDS_OF_A_PIECE):
+        seeds = job[start : start + SEEDS_OF_A_PIECE]
+        piece = Piece(CODE, seeds.start, len(seeds), run_piece(seeds))
+        pipe.send_bytes(msgspec.msgpack.encode(piece))
+        gc.collect()
+    pipe.close()

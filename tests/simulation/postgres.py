@@ -1,0 +1,338 @@
+"""A model of Postgres: the host's tables and ours, transactions that commit or do not, and what the statements do.
+
+A transaction begins, checks its term if it acts (and holds off the next term while it lasts), does everything at its
+commit, and is then told, or not: it may fail before, during and after the commit. One whose process stands still is
+ended by Postgres after `IDLE_SECONDS`. What the statements do is taken from `liveness/sql`, one method for each.
+"""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from tests.simulation.world import Ask, World
+
+IDLE_SECONDS = 1.0
+
+
+class Claim:
+    """One claim of a row by a process, and how it ended."""
+
+    __slots__ = ("at", "completed", "process", "taken", "touched")
+
+    def __init__(self, process: Any, at: float) -> None:
+        self.process = process
+        self.at = at
+        self.touched = at
+        self.completed = 0
+        self.taken = 0
+
+
+class Row:
+    """A piece of work."""
+
+    __slots__ = ("claim", "id", "locked_until", "mark", "owner", "status", "touched")
+
+    def __init__(self, number: int) -> None:
+        self.id = str(number)
+        self.status = "PENDING"
+        self.owner: str | None = None
+        self.touched = 0.0
+        self.mark = 0
+        self.locked_until = -1.0
+        self.claim: Claim | None = None
+
+    def touch(self, now: float) -> None:
+        """Change it: its version is another one."""
+        self.touched = now
+        self.mark += 1
+
+
+class Epoch:
+    """One life, as the database knows it."""
+
+    __slots__ = ("ended_at", "epoch", "incarnation", "term", "ttl", "worker")
+
+    def __init__(self, worker: str, epoch: int, incarnation: str | None, ttl: float, term: int | None) -> None:
+        self.worker = worker
+        self.epoch = epoch
+        self.incarnation = incarnation
+        self.ttl = ttl
+        self.term = term
+        self.ended_at: float | None = None
+
+
+class Expiration:
+    """Why an epoch ended, and what of it is not finished."""
+
+    __slots__ = ("at", "decided", "epoch", "finished", "incarnation", "last_beat", "offlined", "reason", "recovered", "remainder",
+                 "worker")  # fmt: skip
+
+    def __init__(self, worker: str, epoch: int, incarnation: str | None, reason: str, at: float) -> None:
+        self.worker = worker
+        self.epoch = epoch
+        self.incarnation = incarnation
+        self.reason = reason
+        self.at = at
+        self.last_beat: float | None = None
+        # Whose transaction it was, and when that began.
+        self.decided: tuple[Any, float] = (None, 0.0)
+        self.remainder: dict[str, int] = {}
+        self.offlined = False
+        self.finished = False
+        self.recovered = False
+
+
+class Process(Protocol):
+    """What the database asks of whoever talks to it."""
+
+    dead: bool
+    paused: bool
+
+    def when_awake(self, act: Callable[[], None]) -> None:
+        """Do it now, or when the process goes on."""
+
+
+class Postgres:
+    """The database. `on_take` and `on_end` are the checker's."""
+
+    def __init__(self, world: World, rows: int) -> None:
+        self.world = world
+        self.up = True
+        self.read_only = False
+        # Seconds that a transaction takes at most.
+        self.slowness = 0.0
+        # The chance that one fails: before, during, after its commit.
+        self.flaky = 0.0
+        # A name that a statement of ours cannot handle.
+        self.poison: str | None = None
+        self.rows = {str(number): Row(number) for number in range(rows)}
+        self.open: dict[str, Epoch] = {}
+        self.epochs: dict[str, list[Epoch]] = defaultdict(list)
+        self.expirations: dict[str, list[Expiration]] = defaultdict(list)
+        self.registry: dict[str, tuple[str, float]] = {}
+        self.outbox: dict[int, tuple[str, str, str, int]] = {}
+        self.committed: dict[int, str] = {}
+        self.term, self.holder, self.renewed_at = 0, "", -1e9
+        self.acting: dict[int, int] = {}
+        self.commits = self.refusals = 0
+        self.deciding: tuple[Any, float] = (None, 0.0)
+        # Of each event: whose, and by which transaction.
+        self.written: dict[int, tuple[str, int]] = {}
+        self._sequence = 0
+        self._transactions = 0
+        self.on_take: Callable[..., None] = lambda *_: None
+        self.on_end: Callable[..., None] = lambda *_: None
+        self.on_act: Callable[[int], None] = lambda _: None
+
+    # What the host's workers do.
+
+    @property
+    def writable(self) -> bool:
+        """Whether anybody can change anything."""
+        return self.up and not self.read_only
+
+    def claim(self, process: Any) -> Row | None:
+        """Let a process claim the first PENDING row."""
+        if not self.writable:
+            return None
+        now = self.world.now
+        for row in self.rows.values():
+            if row.status == "PENDING" and row.locked_until <= now:
+                row.status, row.owner = "RUNNING", process.name
+                row.claim = Claim(process, now)
+                row.touch(now)
+                return row
+        return None
+
+    def complete(self, row: Row, claim: Claim) -> bool | None:
+        """Let a process finish a claim: True, or False if the row is not its own any more; None: not now."""
+        if not self.writable or row.locked_until > self.world.now:
+            return None
+        if row.status != "RUNNING" or row.claim is not claim or row.owner != claim.process.name:
+            return False
+        claim.completed += 1
+        # New work comes in its place.
+        row.status, row.owner, row.claim = "PENDING", None, None
+        row.touch(self.world.now)
+        return True
+
+    # Transactions.
+
+    def transact(self, process: Process, leader: "Leader", body: Callable[[float], Any], *, acts: bool) -> Ask:
+        """Return what a duty awaits for a transaction that does `body(now)` at its commit."""
+
+        def begin(resume: Callable[[Any, BaseException | None], None]) -> None:
+            began, random = self.world.now, self.world.random
+
+            def answer(value: Any, error: BaseException | None) -> None:
+                if not process.dead:
+                    process.when_awake(lambda: resume(value, error))
+
+            failing = random.choice("bda") if self.flaky and random.random() < self.flaky else ""
+            if not self.up or failing == "b":
+                self.world.after(0.05, lambda: answer(None, DatabaseAwayError("away")))
+                return
+            if acts and not self._check(leader):
+                answer(None, NotLeaderError("not the leader"))
+                return
+            self._transactions += 1
+            number = self._transactions
+            if acts:
+                self.acting[number] = leader.term or 0
+
+            def commit() -> None:
+                if process.paused and not process.dead:
+                    # Idle in its transaction.
+                    self.world.after(IDLE_SECONDS, lambda: self.acting.pop(number, None))
+                    answer(None, DatabaseAwayError("terminated"))
+                    return
+                self.acting.pop(number, None)
+                if process.dead:
+                    return
+                if not self.up or failing == "d" or (acts and self.read_only):
+                    answer(None, DatabaseAwayError("gone"))
+                    return
+                self.deciding = (process, began)
+                try:
+                    value = body(began)
+                except DatabaseRefusedError as error:
+                    self.refusals += 1
+                    answer(None, error)
+                    return
+                self.commits += 1
+                if acts:
+                    self.on_act(leader.term_at_begin)
+                answer(value, DatabaseAwayError("lost the answer") if failing == "a" else None)
+
+            leader.term_at_begin = leader.term or 0
+            takes = random.uniform(0.0, self.slowness) if self.slowness else 0.0
+            if takes or (acts and random.random() < SLOW_SHARE):
+                self.world.after(takes or random.uniform(0.01, 0.4), commit)
+            else:
+                commit()
+
+        return Ask(begin)
+
+    def _check(self, leader: "Leader") -> bool:
+        if leader.term is not None and (leader.term != self.term or self.holder != leader.holder):
+            leader.term = None
+        return leader.term is not None
+
+    # What our statements do: see the file of each name in liveness/sql.
+
+    def next_sequence(self) -> int:
+        """Return a number that grows."""
+        self._sequence += 1
+        return self._sequence
+
+    def tell(self, kind: str, subject: str, worker: str, transaction: int) -> None:
+        """Write an event into the outbox."""
+        number = self.next_sequence()
+        self.outbox[number] = (kind, subject, worker, transaction)
+        self.committed[number] = f"{kind} {subject}"
+        self.written[number] = (worker, transaction)
+
+    def new_epoch(self, worker: str, incarnation: str | None, ttl: float, term: int | None) -> Epoch:
+        """Open an epoch."""
+        epoch = Epoch(worker, self.next_sequence(), incarnation, ttl, term)
+        self.open[worker] = epoch
+        self.epochs[worker].append(epoch)
+        return epoch
+
+    def end(self, epoch: Epoch, reason: str, incarnation: str | None, now: float) -> Expiration:
+        """End an epoch."""
+        del self.open[epoch.worker]
+        epoch.ended_at = now
+        expiration = Expiration(epoch.worker, epoch.epoch, incarnation, reason, now)
+        expiration.decided = self.deciding
+        self.expirations[epoch.worker].append(expiration)
+        self.on_end(epoch, reason)
+        if reason != "orphaned":
+            kind = "worker.released" if reason == "released" else "worker.expired"
+            self.tell(kind, epoch.worker, epoch.worker, self._transactions)
+        return expiration
+
+    def put_back(self, row: Row, expiration: Expiration, now: float) -> None:
+        """Put a row back into the queue."""
+        claim = row.claim
+        self.on_take(row, claim, expiration)
+        row.status, row.owner, row.claim = "PENDING", None, None
+        row.touch(now)
+        if claim is not None:
+            claim.taken += 1
+        self.tell("workflow.reclaimed", row.id, expiration.worker, self._transactions)
+
+    def held_by(self, worker: str) -> list[Row]:
+        """Return the RUNNING rows of a name."""
+        return [row for row in self.rows.values() if row.status == "RUNNING" and row.owner == worker]
+
+    def unfinished(self) -> list[Expiration]:
+        """Return the reclaims that are not finished."""
+        return [one for some in self.expirations.values() for one in some if not one.finished]
+
+    def refuse(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+        """Raise DatabaseRefusedError if the poisoned name is among these."""
+        if self.poison is not None and self.poison in names:
+            raise DatabaseRefusedError("poison")
+
+
+# Of acting transactions, so many take some hundredths of a second in which other things happen.
+SLOW_SHARE = 0.3
+
+
+class Leader:
+    """liveness.store.Leader on the model."""
+
+    def __init__(self, postgres: Postgres, process: Process, holder: str) -> None:
+        self.term: int | None = None
+        self.term_at_begin = 0
+        self.holder = holder
+        self._postgres = postgres
+        self._process = process
+
+    async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - as the real one
+        """Begin the next term if nobody renewed the last one for so long."""
+        postgres = self._postgres
+
+        def body(_began: float) -> int | None:
+            now = postgres.world.now
+            if postgres.read_only:
+                raise DatabaseRefusedError("read only")
+            if now - postgres.renewed_at <= timeout or postgres.acting:
+                return None
+            postgres.term, postgres.holder, postgres.renewed_at = postgres.term + 1, self.holder, now
+            return postgres.term
+
+        try:
+            term = await postgres.transact(self._process, self, body, acts=False)
+        except DatabaseRefusedError as error:
+            raise DatabaseAwayError("read only") from error
+        if term is not None:
+            self.term = term
+        return term is not None
+
+    async def renew(self) -> bool:
+        """Say that this one leads on."""
+        postgres, term = self._postgres, self.term
+
+        def body(_began: float) -> bool:
+            if postgres.term != term or postgres.holder != self.holder:
+                return False
+            postgres.renewed_at = postgres.world.now
+            return True
+
+        renewed = bool(await postgres.transact(self._process, self, body, acts=False))
+        if not renewed and self.term == term:
+            self.term = None
+        return renewed
+
+    async def release(self) -> None:
+        """Let the next one take over."""
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """A transaction that may act, and does nothing."""
+        await self._postgres.transact(self._process, self, lambda _: None, acts=True)
+        yield

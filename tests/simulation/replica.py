@@ -1,0 +1,342 @@
+"""One replica: the real parts, wired as in `liveness.assembly`, and driven by virtual time.
+
+Everything that decides is the real code: Hearing, Lines, LeaseTable, Incarnations, Storms, Listening, Intake, Greetings,
+Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership and restore. What is modelled is what surrounds them: the
+rounds (a duty runs when it is woken and has something to do, one at a time, and waits after a failure), the loop's clock,
+and a process that can stand still or die.
+"""
+
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from liveness.bus import Event
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.expiry import Expiry
+from liveness.finish import Finish
+from liveness.follow import Follow
+from liveness.grants import Grants
+from liveness.greetings import Greetings
+from liveness.hearing import Hearing
+from liveness.intake import Intake
+from liveness.leadership import Leadership
+from liveness.leases import LeaseTable
+from liveness.listening import Listening
+from liveness.probes import Probes
+from liveness.relay import Relay
+from liveness.restore import restore
+from liveness.settings import Settings
+from liveness.storms import Storms
+from liveness.sweep import Sweep
+from liveness.wakes import Wakes
+from tests.simulation.nats import Ear, Mouth, Nats, Server
+from tests.simulation.postgres import Postgres
+from tests.simulation.store import store_on
+from tests.simulation.world import Ask, World, drive
+
+TTL = 10.0
+# In proportion to the ttl as a busy deployment might have it, and coarse, so that a schedule has few events.
+SETTINGS = Settings(
+    heartbeat_timeout=TTL,
+    stale_worker_check_interval=30.0,
+    workflow_stuck_timeout=40.0,
+    echo_interval=2.5,
+    max_gap=5.0,
+    gap_grace=5.0,
+    storm_max_hold=60.0,
+    leader_timeout=5.0,
+)
+TICK = SETTINGS.echo_interval
+# What a duty may meet: the next time it tries again.
+EXPECTED = (DatabaseAwayError, DatabaseRefusedError, NotLeaderError)
+# The chance that a batch of events is not acknowledged in full.
+LOST_ACK = 0.05
+# What one duty makes to do for another, as in the assembly.
+FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "leadership": "grants"}
+LEAD_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 3, 12
+
+
+class Replica:
+    """One process of the service."""
+
+    def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
+        self.world = world
+        self.nats = nats
+        self.name = name
+        self.dead = self.paused = False
+        # Its link to NATS cannot be made.
+        self.cut_off = False
+        self.born_at = self.link_up_at = world.now
+        self._asleep: list[Callable[[], None]] = []
+        self._socket: list[tuple[str, bytes]] = []
+        self._running: set[str] = set()
+        self._not_before: dict[str, float] = {}
+        self._ticks = world.random.randrange(SWEEP_TICKS)
+        self.ear = Ear(self._receive)
+        self.mouth = Mouth(id(self), 0.0)
+        self.mouth.only = self.ear
+        self.store = store_on(postgres, self, name)
+        self.postgres = postgres
+        self.published = publish
+        self._make()
+        nats.ears.append(self.ear)
+        self._do("start", self._start())
+        world.after(world.random.uniform(0.0, TICK), self._tick)
+
+    def clock(self) -> float:
+        """The loop's clock."""
+        return self.world.now
+
+    def _make(self) -> None:
+        settings, clock, store = SETTINGS, self.clock, self.store
+        self.book = book = LeaseTable(settings.heartbeat_timeout)
+        self.hearing = hearing = Hearing(clock(), max_gap=settings.max_gap)
+        self.storms = storms = Storms(max_hold=settings.storm_max_hold, shuffle=self.world.random.shuffle)
+        self.wakes = wakes = Wakes()
+        self._look_at = 0.0
+        self.listening = Listening(
+            hearing=hearing, lines=book.lines, settings=settings, clock=clock, send=self._send,
+            give_up=self._give_up, on_time=self._look, on_loss=self._listen_anew,
+        )  # fmt: skip
+        self.intake = Intake(
+            book=book, hearing=hearing, storms=storms, settings=settings, clock=clock, wakes=wakes,
+            on_echo=self.listening.hear, tell=lambda _subject, _payload: None,
+        )  # fmt: skip
+        self.grants = Grants(
+            book=book, hearing=hearing, store=store, settings=settings, publish=self._publish, clock=clock
+        )
+        self.greetings = Greetings(
+            book=book, hearing=hearing, intake=self.intake, store=store, answer=self._answer, clock=clock,
+            leading=lambda: self.leadership.leading, wakes=wakes,
+        )  # fmt: skip
+        probes = Probes(book=book, ask=lambda *_: False, on_answer=self.intake.probe_answer)
+        self.expiry = Expiry(
+            book=book, hearing=hearing, storms=storms, probes=probes, store=store, clock=clock, wakes=wakes
+        )
+        self.finish = Finish(store, clock)
+        self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)
+        self.relay = Relay(store=store, settings=settings, publish=self._publish_events)
+        self.follow = Follow(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
+        self.leadership = Leadership(
+            leader=store.leader, timeout=settings.leader_timeout, catch_up=self.follow.catch_up,
+            hears=lambda: not hearing.deaf(clock()),
+        )  # fmt: skip
+        self.replies: dict[str, Callable[[bytes], None]] = {}
+
+    async def _start(self) -> None:
+        await self.leadership.take()
+        await restore(
+            book=self.book, hearing=self.hearing, storms=self.storms, store=self.store, default_ttl=TTL
+        )  # fmt: skip
+        self.started = True
+        self.connect()
+
+    # The process.
+
+    started = False
+
+    def when_awake(self, act: Callable[[], None]) -> None:
+        """Do it now, or when the process goes on."""
+        if self.paused:
+            self._asleep.append(act)
+        else:
+            act()
+
+    def pause(self) -> None:
+        """Stand still."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on: what waited is done in no certain order, but what was read is read in its own."""
+        self.paused = False
+        if self.dead:
+            return
+        asleep, self._asleep = self._asleep, []
+        todo: list[Callable[[], None]] = [*asleep, self._read]
+        self.world.random.shuffle(todo)
+        for act in todo:
+            if not self.dead:
+                act()
+
+    def kill(self) -> None:
+        """Die."""
+        self.dead = True
+        self.ear.server = self.mouth.server = None
+        self.nats.ears.remove(self.ear)
+
+    # Its connection to NATS.
+
+    def connect(self) -> None:
+        """Connect, and try again until it works."""
+        if self.dead or self.ear.server is not None:
+            return
+        server = None if self.cut_off or self.paused else self.nats.any_up()
+        if server is None:
+            self.world.after(self.world.random.uniform(0.3, 1.5), self.connect)
+            return
+        self.ear.server = self.mouth.server = server
+        self.link_up_at = self.world.now
+        self.listening.up()
+
+    def move(self, server: Server) -> None:
+        """Be connected to that server."""
+        if self.ear.server is not None and self.ear.server is not server and server.up and not self.paused:
+            self.ear.server = self.mouth.server = server
+            self.link_up_at = self.world.now
+            self.listening.down()
+            self.listening.up()
+
+    def disconnected(self, server: Server | None = None) -> None:
+        """Lose the connection (to that server)."""
+        if self.dead or self.ear.server is None or server not in {None, self.ear.server}:
+            return
+        self.ear.server = self.mouth.server = None
+        self._socket.clear()
+        self.when_awake(self._notice)
+
+    def _notice(self) -> None:
+        self.listening.down()
+        self.world.after(self.world.random.uniform(0.05, 0.5), self.connect)
+
+    def _give_up(self, _cause: str) -> None:
+        self.disconnected()
+
+    def _send(self, subject: str, payload: bytes) -> bool:
+        return self.nats.publish(self.mouth, (subject, payload))
+
+    async def _publish(self, subject: str, payload: bytes) -> bool:
+        # What a worker is told changes nothing here: those that are superseded find out when they write.
+        return self.ear.server is not None
+
+    async def _publish_events(self, events: Sequence[Event]) -> tuple[list[int], str | None]:
+        def begin(resume: Callable[[Any, BaseException | None], None]) -> None:
+            if self.ear.server is None or self.ear.server.paused:
+                resume(([], "no answer"), None)
+                return
+            kept = len(events)
+            if self.world.random.random() < LOST_ACK:
+                kept = self.world.random.randrange(len(events) + 1)
+            for event in events:
+                self.published(event)
+            resume((list(range(kept)), None if kept == len(events) else "no acknowledgement"), None)
+
+        return await Ask(begin)  # type: ignore[no-any-return]
+
+    def _answer(self, reply: str, payload: bytes) -> object:
+        take = self.replies.pop(reply, None)
+        if take is not None:
+            take(payload)
+        return True
+
+    def _receive(self, subject: str, payload: bytes) -> None:
+        if self.paused or self._socket:
+            self._socket.append((subject, payload))
+        elif self.started:
+            self._take(subject, payload)
+            self._work_if_woken()
+
+    def _read(self) -> None:
+        # What is in the socket is read at once, and in its order; the duties come behind it.
+        for message in self._socket:
+            self._take(*message)
+        self._socket.clear()
+        self._work_if_woken()
+
+    def _take(self, subject: str, payload: bytes) -> None:
+        kind = subject[9]
+        if kind == "h":
+            if subject[11] == "a":
+                self.intake.heartbeat(subject, payload)
+            else:
+                hello, _, reply = payload.rpartition(b"\n")
+                self.greetings.hello(subject, hello, reply.decode())
+        elif kind == "g":
+            self.intake.goodbye(subject, payload)
+
+    def _work_if_woken(self) -> None:
+        wakes = self.wakes
+        if wakes.endings.is_set() or wakes.lives.is_set() or wakes.arrivals.is_set():
+            self._work()
+
+    # Its duties.
+
+    def _look(self, now: float) -> None:
+        if now >= self._look_at:
+            self.wakes.endings.set()
+
+    def _listen_anew(self, now: float) -> None:
+        self.sweep.listening_since = now
+
+    def _tick(self) -> None:
+        if self.dead:
+            return
+        if self.paused:
+            self._asleep.append(self._tick)
+            return
+        self.world.after(TICK, self._tick)
+        if not self.started:
+            self._do("start", self._start())
+            return
+        self._ticks += 1
+        self.listening.speak()
+        if self._ticks % LEAD_TICKS == 0:
+            self._do("leadership", self.leadership.run_once())
+        self._work(again=True)
+
+    def _work(self, *, again: bool = False) -> None:
+        """Run what was woken, or has something to do; a follower only follows."""
+        wakes, book = self.wakes, self.book
+        if not self.leadership.leading:
+            if again and self._ticks % FOLLOW_TICKS == 0:
+                self._do("follow", self.follow.run_once())
+            return
+        if book.wanting or book.changed:
+            wakes.lives.clear()
+            self._do("grants", self.grants.run_once())
+        if book.arrivals or (again and self.replies):
+            wakes.arrivals.clear()
+            self._do("greetings", self.greetings.run_once())
+        if wakes.endings.is_set() or book.endings:
+            wakes.endings.clear()
+            self._do("expiry", self._expire())
+        if again:
+            if self.postgres.outbox:
+                self._do("relay", self.relay.run_once())
+            if any(not one.finished for some in self.postgres.expirations.values() for one in some):
+                self._do("finish", self.finish.run_once())
+            if self._ticks % SWEEP_TICKS == 0:
+                self._do("sweep", self.sweep.run_once())
+
+    async def _expire(self) -> None:
+        try:
+            await self.expiry.run_once()
+        finally:
+            self._look_at = min(self.book.lines.next_deadline(), self.hearing.now + TICK)
+
+    def _do(self, duty: str, work: Coroutine[Any, Any, Any]) -> None:
+        if duty in self._running or self.world.now < self._not_before.get(duty, 0.0):
+            work.close()
+            return
+        self._running.add(duty)
+
+        def done(_value: Any, error: BaseException | None) -> None:
+            self._running.discard(duty)
+            if error is not None:
+                if not isinstance(error, EXPECTED):
+                    raise error
+                self._not_before[duty] = self.world.now + self.world.random.uniform(0.2, 1.5)
+            elif duty in FOLLOWED_BY:
+                self.world.after(0.0, lambda: self._go_on(FOLLOWED_BY[duty]))
+
+        drive(work, done)
+
+    def _go_on(self, duty: str) -> None:
+        if self.dead or self.paused or not self.leadership.leading:
+            return
+        if duty == "greetings" and (self.replies or self.book.arrivals):
+            self._do("greetings", self.greetings.run_once())
+        elif duty == "grants" and self.book.wanting:
+            self._do("grants", self.grants.run_once())
+        elif duty == "expiry" and self.book.endings:
+            self._do("expiry", self._expire())
+
+

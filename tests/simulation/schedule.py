@@ -1,0 +1,142 @@
+"""One seed, one story: who is there, what goes wrong, and the verdict."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+
+from tests.simulation.checker import BOUND, Checker
+from tests.simulation.nats import Nats, Server
+from tests.simulation.postgres import Claim, Postgres
+from tests.simulation.replica import SETTINGS, TTL, Replica
+from tests.simulation.workers import STYLES, Worker
+from tests.simulation.world import World
+
+SECONDS = 20 * TTL
+# Faults begin behind the start and early enough to end before the quiet.
+FIRST, LAST = 0.5 * TTL, 13 * TTL
+
+
+class Result(msgspec.Struct):
+    """What became of one schedule."""
+
+    seed: int
+    violations: list[str]
+    faults: Counter[str]
+    checked: Counter[str]
+    workers: int
+    replicas: int
+    taken: int
+    taken_unheard: int
+    lateness: list[float]
+    seconds: float
+    story: list[str] | None = None
+
+
+class Schedule:
+    """Everything of one seed."""
+
+    def __init__(self, seed: int, *, story: bool = False) -> None:
+        self.seed = seed
+        self.world = world = World(seed, story=story)
+        random = world.random
+        self.nats = Nats(world)
+        self.names = [f"w{number}" for number in range(5 if random.random() < FIVE_SHARE else random.randint(6, 8))]
+        self.postgres = Postgres(world, rows=2 * len(self.names))
+        self.checker = Checker(world, self.nats, self.postgres)
+        self.faults: Counter[str] = Counter()
+        self.replicas: list[Replica] = []
+        # When the last fault is over, and how many times the bound dead work may take then.
+        self.last_fault, self.patience = 0.0, 1.0
+        self._made = 0
+        self._numbers = 0
+        self._ghosts()
+        for _ in range(2 if random.random() < TWO_SHARE else 3):
+            self.start_replica()
+        self.count = len(self.replicas)
+        for name in self.names:
+            self.postgres.registry[name] = ("ONLINE", 0.0)
+            world.after(random.uniform(0.0, 3.0), self._starting(name, random.choice(STYLES)))
+
+    def _ghosts(self) -> None:
+        # Work of somebody who died long before anything of this began.
+        random = self.world.random
+        if random.random() >= GHOSTS_SHARE:
+            return
+        for number in range(random.randint(1, 4)):
+            name = f"ghost{number}"
+            ghost = Worker(self.world, self.nats, self.postgres, name, 0, "mute")
+            ghost.die()
+            self.checker.processes[name].append(ghost)
+            self.postgres.registry[name] = ("ONLINE", -500.0)
+            row = self.postgres.rows[str(number)]
+            row.status, row.owner, row.claim, row.touched = "RUNNING", name, Claim(ghost, -500.0), -500.0
+
+    def start_replica(self) -> None:
+        """Start a replica, beside those that run."""
+        self._made += 1
+        replica = Replica(self.world, self.nats, self.postgres, f"r{self._made}", self.checker.published)
+        self.replicas.append(replica)
+
+    def _starting(self, name: str, style: str) -> Callable[[], None]:
+        return lambda: self.start_worker(name, style)
+
+    def start_worker(self, name: str, style: str) -> Worker:
+        """Start a process under a name."""
+        self._numbers += 1
+        processes = self.checker.processes[name]
+        rival = bool(processes) and processes[-1].alive
+        worker = Worker(self.world, self.nats, self.postgres, name, self._numbers, style, lambda: self.replicas)
+        worker.on_hello = self.checker.hello
+        worker.beside = rival
+        if rival:
+            processes[-1].beside = True
+        processes.append(worker)
+        self.world.tell(f"{worker.incarnation} ({style}) begins")
+        worker.start()
+        return worker
+
+    def alive(self) -> list[Worker]:
+        """Return the processes that live, in a stable order."""
+        return [one for some in self.checker.processes.values() for one in some if one.alive]
+
+    def kill_server(self, server: Server) -> None:
+        """Kill a NATS server, and let everybody notice."""
+        self.nats.kill(server)
+        for replica in list(self.replicas):
+            replica.disconnected(server)
+        for worker in self.alive():
+            if worker.mouth.server is server:
+                worker.disconnected()
+
+    def run(self) -> Result:
+        """Let everything happen, then wait for quiet, and judge."""
+        # Imported here: faults speak of schedules.
+        from tests.simulation.faults import plan
+
+        plan(self)
+        world = self.world
+        world.run(SECONDS)
+        end = max(SECONDS, self.last_fault) + BOUND * self.patience
+        while world.now < end and (self.checker.waiting() or self.postgres.outbox):
+            world.run(min(world.now + TTL / 2, end))
+        self.checker.finish()
+        taken = sum(1 for what in self.postgres.committed.values() if what.startswith("workflow"))
+        return Result(
+            seed=self.seed,
+            violations=self.checker.violations,
+            faults=self.faults,
+            checked=self.checker.checked,
+            workers=len(self.names),
+            replicas=self.count,
+            taken=taken,
+            taken_unheard=self.checker.taken_unheard,
+            lateness=self.checker.lateness,
+            seconds=world.now,
+            story=world.story,
+        )
+
+
+FIVE_SHARE, TWO_SHARE = 0.8, 0.9
+GHOSTS_SHARE = 0.15
+assert SETTINGS.heartbeat_timeout == TTL

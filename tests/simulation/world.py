@@ -1,0 +1,74 @@
+"""Virtual time: one heap of things to come, one random source, and how coroutines run without a loop."""
+
+import heapq
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any
+
+
+class World:
+    """The time, in seconds, and what is still to happen. `story` keeps lines when somebody wants to read them."""
+
+    def __init__(self, seed: int, *, story: bool = False) -> None:
+        self.now = 0.0
+        self.random = Random(seed)
+        self.story: list[str] | None = [] if story else None
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def at(self, moment: float, act: Callable[[], None]) -> None:
+        """Do `act` at `moment`, behind whatever was put there before."""
+        self._count += 1
+        heapq.heappush(self._heap, (moment, self._count, act))
+
+    def after(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do `act` so many seconds from now."""
+        self.at(self.now + seconds, act)
+
+    def run(self, until: float) -> None:
+        """Let everything happen that happens before `until`."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, act = heapq.heappop(heap)
+            act()
+        self.now = until
+
+    def tell(self, line: str) -> None:
+        """Add a line to the story, if there is one."""
+        if self.story is not None:
+            self.story.append(f"{self.now:8.2f}  {line}")
+
+
+class Ask:
+    """What a real part awaits: `begin(resume)` starts it, and `resume(value, error)` is called once, whenever."""
+
+    __slots__ = ("begin",)
+
+    def __init__(self, begin: Callable[[Callable[[Any, BaseException | None], None]], None]) -> None:
+        self.begin = begin
+
+    def __await__(self) -> Any:
+        """Give itself to whoever drives the coroutine."""
+        return (yield self)
+
+
+def drive(work: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    """Run a coroutine to its end, however long it waits, and tell what became of it."""
+
+    def resume(value: Any, error: BaseException | None) -> None:
+        while True:
+            try:
+                asked = work.send(value) if error is None else work.throw(error)
+            except StopIteration as stop:
+                done(stop.value, None)
+                return
+            except Exception as failure:  # noqa: BLE001 - whoever runs the duty judges it
+                done(None, failure)
+                return
+            if asked is not None:
+                asked.begin(resume)
+                return
+            # A bare turn of the loop.
+            value, error = None, None
+
+    resume(None, None)
