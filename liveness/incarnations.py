@@ -9,8 +9,9 @@ believed slowly.
    must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
    by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
    it, for NATS had not accepted the beat before that: so no slowness of ours makes a beginning look later than it was.
-2. As long as the former incarnation is heard, too, there are two processes of one name, and nobody can say whose a row
-   is: a conflict, in which nothing is taken. It is over when one of them has been silent for a ttl.
+2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
+   of one name, and nobody can say whose a row is: a conflict, in which nothing is taken. It is over when one of them
+   has been silent for a ttl.
 3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
 4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
    is in the book; a name that comes back later comes back as whoever it is.
@@ -23,6 +24,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from liveness.lease import Lease
 from liveness.messages import Heartbeat
 
 # Two beats of one process differ by what the network does to them, not by more. The contract's number.
@@ -146,101 +148,95 @@ class Incarnations:
         if len(formers) > FORMERS_REMEMBERED:
             del formers[next(iter(formers))]
 
-    def judge(
-        self,
-        worker: str,
-        own: str | None,
-        beat: Heartbeat,
-        *,
-        successor: bool | None,
-        now: float,
-        when: Arrived,
-        ttl: float,
-    ) -> Whose:
-        """Say whose a beat is that is not plainly the lease's own.
+    def judge(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
+        """Say whose a beat is that is not plainly that of the incarnation which `lease` bears.
 
-        `own` is the incarnation that the lease bears. `successor`: None unless its life has ended on proof; then
-        whether `own` is the next one already. `now` in hearing time, `ttl` in seconds.
+        `successor`: None unless its life has ended on proof; then whether that incarnation is the next one already.
+        `now` in hearing time.
         """
-        incarnation = beat.incarnation
-        claim = self.claims.get(worker)
+        incarnation, own = beat.incarnation, lease.incarnation
+        claim = self.claims.get(lease.worker)
         if incarnation is None or incarnation == own:
-            if claim is None or own is None:
+            if claim is None:
                 return Whose.OWN
             if incarnation is None or claim.incarnation != own:
                 # One that says nothing of itself may be a process of its own.
-                return Whose.CONFLICT if self._own(worker, claim, now, when, ttl) else Whose.OWN
-            return self._judge_claim(
-                worker, own, beat, now, when, ttl, Whose.ARRIVED if successor is None else Whose.OWN
-            )
-        if self.is_former(worker, incarnation):
+                return Whose.CONFLICT if self._own(lease, claim, now, when) else Whose.OWN
+            return self._judge_claim(lease, beat, now, when, Whose.ARRIVED if successor is None else Whose.OWN)
+        if self.is_former(lease.worker, incarnation):
             return Whose.STALE
         if own is None:
-            self.claim(worker, own, beat, now, when, ttl)
+            self.claim(lease, beat, now, when)
             return Whose.UNNAMED
         if successor is False:
-            self.settled(worker)
+            self.settled(lease.worker)
             if beat.uptime is not None:
                 # What the former one left is taken by the verdict, but for what looks too young.
-                self.claim(worker, own, beat, now, when, ttl)
+                self.claim(lease, beat, now, when)
             return Whose.NEXT
         if beat.uptime is None:
-            return self._adopt(worker, own, beat, now, when, ttl)
-        return self._judge_claim(worker, own, beat, now, when, ttl, Whose.NEW if successor is None else Whose.OWN)
+            return self._adopt(lease, own, beat, now, when)
+        return self._judge_claim(lease, beat, now, when, Whose.NEW if successor is None else Whose.OWN)
 
-    def _judge_claim(
-        self, worker: str, own: str, beat: Heartbeat, now: float, when: Arrived, ttl: float, if_it_holds: Whose
-    ) -> Whose:
-        claim, conflict = self.claim(worker, own, beat, now, when, ttl)
-        if conflict:
-            return Whose.CONFLICT
-        return if_it_holds if claim.incarnation == beat.incarnation and claim.holds(when.proven, ttl) else Whose.OWN
-
-    def claim(
-        self, worker: str, own: str | None, beat: Heartbeat, now: float, when: Arrived, ttl: float
-    ) -> tuple[Claim, bool]:
+    def claim(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> tuple[Claim, bool]:
         """Note a beat whose incarnation is not settled; return what is claimed, and whether a conflict begins.
 
-        Of three that beat, the first is followed. Arguments as in `judge`.
+        Of three that beat, the first is followed.
         """
+        worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
-        incarnation = beat.incarnation or ""
-        followed = claim is not None and claim.beats and when.proven - claim.heard_at < ttl
+        followed = claim is not None and claim.beats and when.proven - claim.heard_at < lease.ttl
         if claim is not None and followed and claim.incarnation not in {incarnation, own}:
             return claim, self._rival(worker, claim, now)
         if claim is None or claim.incarnation != incarnation:
             claim = self.claims[worker] = Claim(incarnation, when.not_before, now)
+            last = lease.last_beat
+            if (
+                own not in {None, incarnation}
+                and last is not None
+                and now - last < (beat.uptime or 0.0) - AGREED_WITHIN
+            ):
+                # The other one was heard since this one began: so it was not over then, and may not be over now.
+                claim.rival_at = last
         else:
             claim.beats += 1
         claim.heard(now, when, beat.uptime)
         return claim, False
 
-    def _adopt(self, worker: str, own: str, beat: Heartbeat, now: float, when: Arrived, ttl: float) -> Whose:
+    def _judge_claim(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived, if_it_holds: Whose) -> Whose:
+        claim, conflict = self.claim(lease, beat, now, when)
+        if conflict:
+            return Whose.CONFLICT
+        its_own = claim.incarnation == beat.incarnation
+        return if_it_holds if its_own and claim.holds(when.proven, lease.ttl) else Whose.OWN
+
+    def _adopt(self, lease: Lease, own: str, beat: Heartbeat, now: float, when: Arrived) -> Whose:
         # A new one without an uptime bears the name, unless the two of them take turns, or the other one is known to
         # have come later than this: then that has to be silent for a ttl first.
+        worker = lease.worker
         claim = self.claims.get(worker)
         if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
-        if claim is None or claim.rival_at is None or when.proven - claim.rival_at >= ttl:
+        if claim is None or claim.rival_at is None or when.proven - claim.rival_at >= lease.ttl:
             # The former one may or may not be over: beside the new one it is the one that has to show itself.
             self.claims[worker] = Claim(own, when.not_before, now, beats=0, rival_at=now)
             return Whose.ADOPTED
-        claim, conflict = self.claim(worker, own, beat, now, when, ttl)
+        claim, conflict = self.claim(lease, beat, now, when)
         if claim.incarnation == beat.incarnation and not self.is_introduced(worker, own):
             conflict = worker not in self.conflicts
             self.conflicts.add(worker)
         return Whose.CONFLICT if conflict else Whose.OWN
 
-    def _own(self, worker: str, claim: Claim, now: float, when: Arrived, ttl: float) -> bool:
-        if when.proven - claim.heard_at >= ttl:
+    def _own(self, lease: Lease, claim: Claim, now: float, when: Arrived) -> bool:
+        if when.proven - claim.heard_at >= lease.ttl:
             # The other one is over.
-            self.settled(worker)
+            self.settled(lease.worker)
             return False
         if not claim.beats:
             claim.rival_at = now
             return False
-        return self._rival(worker, claim, now)
+        return self._rival(lease.worker, claim, now)
 
     def _rival(self, worker: str, claim: Claim, now: float) -> bool:
         claim.rival_at = now

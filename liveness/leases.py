@@ -98,9 +98,9 @@ class LeaseTable:
         when = when or Arrived(arrival, arrival, now)
         lease = self._leases.get(worker)
         if lease is None:
-            self._start(worker, now, beat)
+            lease = self._start(worker, now, beat)
             if beat.incarnation is not None:
-                self.incarnations.claim(worker, None, beat, now, when, self._default_ttl)
+                self.incarnations.claim(lease, beat, now, when)
             return Heard.STARTED
         heard = Heard.RENEWED
         if beat.incarnation != lease.incarnation or worker in self.incarnations.claims:
@@ -112,7 +112,7 @@ class LeaseTable:
             self.changed[worker] = lease
             if beat.incarnation is not None and beat.incarnation == lease.incarnation:
                 # Whether a former life's work was looked for before we were there, nobody knows.
-                self.incarnations.claim(worker, lease.incarnation, beat, now, when, lease.ttl)
+                self.incarnations.claim(lease, beat, now, when)
         ttl = beat.ttl
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
@@ -124,9 +124,7 @@ class LeaseTable:
             self.lines.renew(lease, now)
             return heard
         if ending.proof:
-            # A straggler of the process that ended says nothing of the next one's beginning.
-            begun = when.not_before - (beat.uptime or 0.0) if beat.incarnation != ending.incarnation else arrival
-            ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+            self._note_reborn(ending, beat, when)
             return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
         return Heard.REVIVED if heard is Heard.RENEWED else heard
@@ -336,12 +334,23 @@ class LeaseTable:
         self.wanting[worker] = lease
         return lease
 
+    @staticmethod
+    def _note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
+        """Note since when the next life is there: what it has touched is not taken."""
+        if beat.incarnation == ending.incarnation or beat.uptime is None:
+            # A straggler of the process that ended says nothing of the next one's beginning.
+            begun = when.arrival
+        else:
+            # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
+            begun = (when.not_before if ending.reborn_at is None else when.arrival) - beat.uptime
+        ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+
     def _identify(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> Heard:
         """Find out whose beat it is, where that is not plainly the lease's own incarnation's, and act on it."""
         worker, own = lease.worker, lease.incarnation
         ending = lease.ending if lease.ending is not None and lease.ending.proof else None
         successor = None if ending is None else own != ending.incarnation
-        whose = self.incarnations.judge(worker, own, beat, successor=successor, now=now, when=when, ttl=lease.ttl)
+        whose = self.incarnations.judge(lease, beat, successor=successor, now=now, when=when)
         match whose:
             case Whose.STALE:
                 return Heard.STALE

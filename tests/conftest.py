@@ -18,6 +18,7 @@ import pytest
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.settings import Settings, load
 from liveness.store import Database, Store, migrate
+from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 # An end that never comes is a failure of the test, not of its patience.
 SOON = 20.0
@@ -75,6 +76,18 @@ async def empty_dsn(postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
+async def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[PgBouncer]:
+    """A pgbouncer in transaction mode before the Postgres of this run, for this test alone."""
+    program = find_pgbouncer()
+    if program is None:
+        pytest.skip("no pgbouncer on the PATH nor in /usr/sbin: install Debian's package pgbouncer")
+    server = PgBouncer(tmp_path / "pgbouncer", program, postgres.port)
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
 async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
     """A nats-server with JetStream, for this test alone."""
     server = NatsServer(tmp_path / "nats")
@@ -104,22 +117,33 @@ def settings(dsn: str) -> Callable[..., Settings]:
 
 @pytest.fixture
 async def stores(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..., Any]]:
-    """Open stores on the fresh database, with settings as given; all are closed at the end."""
+    """Open stores on the fresh database, with settings as given; all are closed at the end.
+
+    The first one takes the lead, and the others act under its term as if they were that process: what epochs promise
+    has to hold by their own locks, and not only because one process acts at a time. `leads=False`: one that does not.
+    """
+    terms: list[int | None] = []
     async with contextlib.AsyncExitStack() as stack:
 
-        async def open_store(**overrides: Any) -> Store:
+        async def open_store(*, leads: bool = True, **overrides: Any) -> Store:
             made = settings(**overrides)
             database = Database(made.postgres_dsn, made.lock_timeout)
             stack.push_async_callback(database.close)
             await database.connect()
-            return await Store.open(database, made)
+            opened = await Store.open(database, made)
+            if leads and terms:
+                opened.leader.term = terms[0]
+            elif leads:
+                assert await opened.leader.take(0.0)
+                terms.append(opened.leader.term)
+            return opened
 
         yield open_store
 
 
 @pytest.fixture
 async def store(stores: Callable[..., Any]) -> Store:
-    """A store on the fresh database with default settings."""
+    """A store on the fresh database with default settings, which leads."""
     opened: Store = await stores()
     return opened
 

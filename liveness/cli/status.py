@@ -42,7 +42,7 @@ def command(*, limit: int, offset: int, json_output: bool, **overrides: str | No
 def lines(answer: StatusAnswer) -> list[str]:
     """Return what is said above the table: the state, the counts, and a line for whatever is out of the ordinary."""
     # A storm is a trouble, too, and has a line of its own below.
-    troubles = "; ".join(trouble for trouble in answer.troubles if True)
+    troubles = "; ".join(trouble for trouble in answer.troubles if trouble not in answer.storms)
     state = troubles or ("storm" if answer.storms else "ready")
     acting = "" if answer.term is None else f", term {answer.term}"
     outbox = "?" if answer.outbox is None else answer.outbox

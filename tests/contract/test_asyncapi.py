@@ -20,6 +20,8 @@ from tests.contract.conftest import SCHEMAS, example_paths, message_of, read, sc
 DOCUMENT = SCHEMAS / "asyncapi.yaml"
 SETTINGS = Settings()
 SUBJECTS = Subjects(SETTINGS.subject_prefix)
+# A message that is nothing but its subject.
+WITHOUT_PAYLOAD = "probe"
 
 
 @cache
@@ -79,14 +81,14 @@ def test_reference_resolves(reference: str) -> None:
 
 def test_service_receives() -> None:
     """What the service receives is on the subjects that it subscribes to, requests included."""
-    heard = {SUBJECTS.heartbeat("{worker}"), SUBJECTS.goodbye("{worker}")}
+    heard = {SUBJECTS.heartbeat("{worker}"), SUBJECTS.goodbye("{worker}"), SUBJECTS.hello("{worker}")}
     assert channels_of("receive") == heard | served_subjects()
 
 
 def test_service_sends() -> None:
     """What the service sends is on the subjects that it publishes on: a channel for every event type, and no other."""
     events = {event_subject(event_type, SETTINGS.event_prefix) for event_type in EVENT_TYPES}
-    assert channels_of("send") == events | {SUBJECTS.superseded("{worker}")}
+    assert channels_of("send") == events | {SUBJECTS.superseded("{worker}"), SUBJECTS.probe("{worker}")}
 
 
 def test_no_channel_without_operation() -> None:
@@ -96,18 +98,22 @@ def test_no_channel_without_operation() -> None:
     assert used == {f"#/channels/{name}" for name in document()["channels"]}
 
 
+def answers_to(address: str) -> set[str]:
+    """Return the messages that answer what is said on that subject."""
+    if address in served_subjects():
+        return {f"{address.rpartition('.')[2]}-answer", "refusal"}
+    return {SUBJECTS.hello("{worker}"): {"hello-answer"}, SUBJECTS.probe("{worker}"): {"heartbeat"}}.get(address, set())
+
+
 def test_every_request_is_answered() -> None:
-    """Each request has the answer of its verb, and may be refused."""
+    """Each request has the answer of its verb, and may be refused; a hello and a probe have one; all else has none."""
     for operation in document()["operations"].values():
-        channel = resolved(operation["channel"]["$ref"])
-        if channel["address"] not in served_subjects():
-            assert "reply" not in operation
-            continue
-        verb = channel["address"].rpartition(".")[2]
-        assert {ref.rpartition("/")[2] for ref in references(operation["reply"]["messages"])} == {
-            f"{verb}-answer",
-            "refusal",
-        }
+        replies = list(references(operation.get("reply", {}).get("messages", [])))
+        wanted = answers_to(resolved(operation["channel"]["$ref"])["address"])
+        assert {reply.rpartition("/")[2] for reply in replies} == wanted
+        assert all(
+            resolved(reply) is document()["components"]["messages"][reply.rpartition("/")[2]] for reply in replies
+        )
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES)
@@ -121,14 +127,15 @@ def test_event_channel(event_type: str) -> None:
 
 
 def test_every_schema_is_a_payload() -> None:
-    """Each published schema is the payload of the message of its name, and each message has one."""
+    """Each published schema is the payload of the message of its name, and each message but the probe has one."""
     messages = document()["components"]["messages"]
-    assert {name: message["payload"]["$ref"] for name, message in messages.items()} == {
+    assert {name: message["payload"]["$ref"] for name, message in messages.items() if "payload" in message} == {
         path.stem: f"messages/{path.name}" for path in schema_paths()
     }
+    assert {name for name, message in messages.items() if "payload" not in message} == {WITHOUT_PAYLOAD}
 
 
-@pytest.mark.parametrize("name", document()["components"]["messages"])
+@pytest.mark.parametrize("name", sorted(document()["components"]["messages"].keys() - {WITHOUT_PAYLOAD}))
 def test_examples_are_good(name: str) -> None:
     """Each message shows golden examples of itself, which pass its schema."""
     shown = [Path(reference) for reference in references(document()["components"]["messages"][name]["examples"])]

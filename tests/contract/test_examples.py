@@ -9,7 +9,17 @@ import pytest
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.errors import MessageError
-from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Superseded, decode_goodbye, decode_heartbeat
+from liveness.messages import (
+    EVENT_TYPES,
+    CloudEvent,
+    Goodbye,
+    Heartbeat,
+    HelloAnswer,
+    Superseded,
+    decode_goodbye,
+    decode_heartbeat,
+    decode_hello,
+)
 from tests.contract.conftest import example_paths, message_of, name_of, read, validator
 
 
@@ -27,6 +37,8 @@ def _beat(payload: bytes) -> Heartbeat:
 DECODED_BY: Mapping[str, Callable[[bytes], object]] = {
     "heartbeat": _beat,
     "goodbye": decode_goodbye,
+    "hello": decode_hello,
+    "hello-answer": partial(msgspec.json.decode, type=HelloAnswer),
     "superseded": partial(msgspec.json.decode, type=Superseded),
     "status-request": partial(msgspec.json.decode, type=StatusRequest),
     "status-answer": partial(msgspec.json.decode, type=StatusAnswer),
@@ -75,6 +87,13 @@ def test_bad_goodbye_ends_nothing(path: Path) -> None:
         decode_goodbye(path.read_bytes())
 
 
+@pytest.mark.parametrize("path", bad_ones("hello"), ids=name_of)
+def test_bad_hello_begins_nothing(path: Path) -> None:
+    """A hello that its schema refuses is an error, and its worker is told what to send."""
+    with pytest.raises(MessageError, match="incarnation, a text of 1 to 64"):
+        decode_hello(path.read_bytes())
+
+
 @pytest.mark.parametrize("message", ["status-request", "sweep-request", "reclaim-request"])
 def test_bad_request_is_refused(message: str) -> None:
     """A request that its schema refuses does not decode."""
@@ -84,7 +103,9 @@ def test_bad_request_is_refused(message: str) -> None:
 
 
 def test_empty_payloads() -> None:
-    """What no schema can say: without any payload, a heartbeat beats and a goodbye is a release."""
+    """What no schema can say: a heartbeat without payload beats, such a goodbye is a release, such a hello nothing."""
     assert decode_heartbeat(b"") == (Heartbeat(), None)
     assert decode_goodbye(b"") == Goodbye()
     assert decode_goodbye(b"").reason == "released"
+    with pytest.raises(MessageError):
+        decode_hello(b"")

@@ -1,5 +1,6 @@
-"""What the README says about settings and code is true."""
+"""What the README and the pages behind it say about settings, code, messages and each other is true."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,9 +8,19 @@ import msgspec
 import pytest
 
 import liveness
+from liveness.messages import EVENT_TYPES, decode_hello
 from liveness.settings import Settings
+from tests.contract.conftest import example_paths, read
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WORKERS = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "schemas" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def test_the_settings_table_is_complete_and_right() -> None:
@@ -35,3 +46,33 @@ def test_the_examples_are_python_of_at_most_twelve_lines(code: str) -> None:
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     for name in re.findall(r"liveness\.(\w+)", code):
         assert hasattr(liveness, name)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link within the tree leads to a file or folder."""
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+def test_the_event_types_are_all() -> None:
+    """The README names exactly the types that are published."""
+    said = README.partition("CloudEvents 1.0 on exactly")[2].partition("the stream")[0]
+
+    assert set(re.findall(r"`([^`]+)`", said)) == set(EVENT_TYPES)
+
+
+def test_the_hello_is_one() -> None:
+    """What the README shows of a hello is what the service takes."""
+    (payload,) = re.findall(r"nats request liveness\.hello\.w1 '(.*)'", README)
+
+    assert decode_hello(payload.encode()).incarnation
+
+
+def test_the_messages_shown_to_workers_are_golden() -> None:
+    """Every message on the workers' page is one of the examples, which pass their schemas."""
+    shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", WORKERS, re.DOTALL)]
+    golden = [read(path) for path in example_paths("good")]
+
+    assert len(shown) == 5
+    assert all(message in golden for message in shown)

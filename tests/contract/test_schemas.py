@@ -31,11 +31,11 @@ def test_drift_is_named(tmp_path: Path) -> None:
     shutil.copytree(SCHEMAS / "messages", tmp_path / "messages")
     (tmp_path / "messages" / "heartbeat.json").write_text("{}\n")
     (tmp_path / "messages" / "goodbye.json").unlink()
-    (tmp_path / "messages" / "hello.json").write_text("{}\n")
+    (tmp_path / "messages" / "farewell.json").write_text("{}\n")
 
     checked = generate(tmp_path, "--check")
     assert checked.returncode == 1
-    for name in ("heartbeat", "goodbye", "hello"):
+    for name in ("heartbeat", "goodbye", "farewell"):
         assert f"schemas/messages/{name}.json differs" in checked.stdout
     assert "superseded.json" not in checked.stdout
 

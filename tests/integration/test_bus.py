@@ -1,16 +1,19 @@
 """The bus against a real nats-server that is killed, stopped and hostile."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import nats as nats_py
 import pytest
 from nats.js.api import StreamConfig
+from structlog.testing import capture_logs
 
 from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
+from liveness.link import MOST_UNSENT_BYTES, Link
 from tests.conftest import SOON
 
 
@@ -23,6 +26,22 @@ class Ear:
         self.ups, self.downs = asyncio.Event(), asyncio.Event()
         self.bus.subscribe("test.>", lambda subject, payload, _: self.heard.put_nowait((subject, payload)))
         self.bus.on_up, self.bus.on_down = self.ups.set, self.downs.set
+
+    @property
+    def link(self) -> Link:
+        """The link that stands."""
+        assert self.bus._link is not None
+        return self.bus._link
+
+    async def hears_again(self, server: NatsServer, kind: str) -> None:
+        """Wait until a new link was made for a fault of this kind, and something is heard on it."""
+        async with asyncio.timeout(SOON):
+            await self.downs.wait()
+            await self.ups.wait()
+            await say(server, "test.again")
+            while await self.heard.get() != ("test.again", b""):
+                pass
+        assert self.bus.faults == {kind: 1}
 
 
 @pytest.fixture
@@ -86,17 +105,143 @@ async def test_a_server_that_hangs_is_noticed(nats: NatsServer, ear: Ear) -> Non
         assert await ear.heard.get() == ("test.c", b"")
 
 
-async def test_a_read_loop_that_ended_is_noticed(nats: NatsServer, ear: Ear) -> None:
+@pytest.mark.parametrize("task", ["_reading_task", "_flusher_task"])
+async def test_a_reading_or_writing_that_ended_is_noticed(nats: NatsServer, ear: Ear, task: str) -> None:
     """nats-py goes on saying that it is connected; the bus makes a new client."""
     ear.ups.clear()
-    link = ear.bus._link
-    assert link is not None
-    assert link._reading_task is not None
-    link._reading_task.cancel()
+    getattr(ear.link, task).cancel()
+    await ear.hears_again(nats, "lost")
+
+
+async def test_a_connection_that_is_full_and_half_open_is_noticed(nats: NatsServer, ear: Ear) -> None:
+    """Output that nobody takes must not keep the next connection from being made; and it stays bounded."""
+    ear.ups.clear()
+    nats.pause()
+    try:
+        sent = 0
+        while ear.bus.send("test.x", bytes(100_000)):
+            await asyncio.sleep(0)
+            sent += 1
+            # What the kernel takes is bounded, too, but nobody says at what.
+            assert sent < 1000
+        assert ear.link._socket is not None
+        assert ear.link._pending_data_size + ear.link._socket.get_write_buffer_size() <= MOST_UNSENT_BYTES + 1000
+        async with asyncio.timeout(SOON):
+            await ear.downs.wait()
+    finally:
+        nats.resume()
+    await ear.hears_again(nats, "half_open")
+
+
+async def test_a_subscription_that_the_server_forgot_can_be_given_up(nats: NatsServer, ear: Ear) -> None:
+    """Only whoever listens can know: the server answers all the same."""
+    ear.ups.clear()
+    await ear.link._send_unsubscribe(1)
+    await ear.link.answer(SOON)
+    await say(nats, "test.unheard")
+    ear.bus.give_up("no echo")
+    assert not ear.bus.send("test.x", b"")
+    await ear.hears_again(nats, "deaf")
+
+
+async def test_a_client_that_the_server_closed_is_made_anew(nats: NatsServer, ear: Ear) -> None:
+    """nats-py closes for good after an error such as this one, whatever it was told about reconnecting."""
+    ear.ups.clear()
+    ear.link._write(b"SUBB\r\n")
+    await ear.hears_again(nats, "refused")
+
+
+async def test_bytes_that_are_no_nats_end_the_link(nats: NatsServer, ear: Ear) -> None:
+    """Whoever lost the place in the stream must not read on."""
+    ear.ups.clear()
+    assert ear.link._transport is not None
+    ear.link._transport._io_reader.feed_data(b"MSG test.a 1 3\r\nabcdef\r\n")  # type: ignore[attr-defined]
+    await ear.hears_again(nats, "malformed")
+
+
+async def test_callbacks_that_raise_do_not_keep_the_bus_down(nats: NatsServer) -> None:
+    """On the way down and on the way up."""
+    ear = Ear(nats.url)
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    ear.bus.on_up = ear.bus.on_down = fail
+    await ear.bus.connect()
+    keeping = asyncio.create_task(ear.bus.keep())
+    first = ear.link
+    first.cut()
     async with asyncio.timeout(SOON):
-        await ear.ups.wait()
-        await say(nats, "test.d")
-        assert await ear.heard.get() == ("test.d", b"")
+        while not ear.bus.connected or ear.link is first:
+            await asyncio.wait({keeping}, timeout=0.01)
+            assert not keeping.done()
+        await say(nats, "test.e")
+        assert await ear.heard.get() == ("test.e", b"")
+    assert ear.bus.faults == {"lost": 1, "callback_raised": 3}
+    keeping.cancel()
+    await ear.bus.close()
+
+
+async def test_a_flood_leaves_the_others_their_turn(nats: NatsServer) -> None:
+    """A timer of 20 ms goes on while 20,000 messages are taken that cost 50 us each."""
+    bus, heard, longest, done = Bus(nats.url), 0, 0, asyncio.Event()
+    since_turn = 0
+
+    def sink(*_: object) -> None:
+        nonlocal heard, since_turn, longest
+        until = time.perf_counter() + 50e-6
+        while time.perf_counter() < until:
+            pass
+        heard += 1
+        since_turn += 1
+        longest = max(longest, since_turn)
+        if heard == 20_000:
+            done.set()
+
+    async def tick() -> None:
+        nonlocal since_turn
+        while True:
+            await asyncio.sleep(0.02)
+            since_turn = 0
+
+    bus.subscribe("test", sink)
+    await bus.connect()
+    ticking = asyncio.create_task(tick())
+    _, writer = await asyncio.open_connection("127.0.0.1", nats.port)
+    writer.write(b'CONNECT {"verbose":false}\r\n' + b"PUB test 0\r\n\r\n" * 20_000)
+    async with asyncio.timeout(SOON):
+        await done.wait()
+    ticking.cancel()
+    writer.close()
+    await writer.wait_closed()
+    await bus.close()
+    # 20 ms and a turn of 5 ms are 500 messages; a read of what is buffered is thousands.
+    assert longest < 1200
+
+
+async def test_sinks_that_raise_cost_a_line_of_the_log_a_second(nats: NatsServer) -> None:
+    """Not one for each message."""
+    bus, done, raised = Bus(nats.url), asyncio.Event(), 0
+
+    def sink(*_: object) -> None:
+        nonlocal raised
+        raised += 1
+        if raised == 1000:
+            done.set()
+        raise ZeroDivisionError
+
+    bus.subscribe("test", sink)
+    await bus.connect()
+    with capture_logs() as lines:
+        client = await nats_py.connect(nats.url)
+        for _ in range(1000):
+            await client.publish("test")
+        await client.close()
+        async with asyncio.timeout(SOON):
+            await done.wait()
+        await bus.close()
+    assert bus.faults == {"sink_raised": 1000}
+    assert 1 <= len([line for line in lines if line["event"] == "bus_fault"]) < 20
 
 
 async def test_a_sink_that_raises_costs_only_its_message(nats: NatsServer) -> None:

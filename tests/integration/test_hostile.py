@@ -12,51 +12,63 @@ from liveness.embedded import NatsServer
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.grants import Grants
-from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
+from liveness.probes import Probes
 from liveness.settings import Settings
 from liveness.store import Progress, Store
+from liveness.storms import Storms
 from liveness.sweep import Sweep
+from liveness.wakes import Wakes
 from tests.conftest import HostTables
 from tests.integration.conftest import Grant, case, finish_chunk
+from tests.unit.makers import Ears
 
 
 class Parts:
-    """The deciding parts of a service over a real store, with a clock that the test sets."""
+    """The deciding parts of a service over a real store, with ears whose time the test lets pass."""
 
     def __init__(self, store: Store, settings: Settings) -> None:
         self.told: list[str] = []
         self.book = LeaseTable(settings.heartbeat_timeout)
-        self.hearing = Hearing(0.0)
-        self.hearing.start(0.0)
-        self.time = 0.0
+        self.ears = Ears()
+        self.hearing = self.ears.hearing
+        storms = Storms(max_hold=settings.storm_max_hold, shuffle=lambda _: None)
 
         async def publish(subject: str, _payload: bytes) -> bool:
             self.told.append(subject)
             return True
 
-        self.grants = Grants(book=self.book, store=store, settings=settings, publish=publish, clock=self.clock)
+        self.grants = Grants(
+            book=self.book, hearing=self.hearing, store=store, settings=settings, publish=publish, clock=self.clock
+        )
         self.expiry = Expiry(
             book=self.book,
             hearing=self.hearing,
+            storms=storms,
+            probes=Probes(book=self.book, ask=lambda *_: False, on_answer=lambda *_: None),
             store=store,
             clock=self.clock,
-            on_new_life=lambda: None,
-            on_ended=lambda: None,
+            wakes=Wakes(),
         )
-        self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
+        self.sweep = Sweep(
+            book=self.book, hearing=self.hearing, storms=storms, store=store, settings=settings, clock=self.clock
+        )
         self.finish = Finish(store, self.clock)
 
     def clock(self) -> float:
         """The loop's time, as the test has set it."""
-        return self.time
+        return self.ears.time
 
-    def listen(self, seconds: float) -> float:
-        """Let so much time pass, heard to the last; return hearing time."""
-        for _ in range(round(seconds / 0.25)):
-            self.time += 0.25
-            self.hearing.advance(self.time)
-        return self.hearing.now
+    def beat(self, worker: str, incarnation: str | None = None) -> None:
+        """Let a worker beat."""
+        self.book.beat(worker, self.ears.stamp(), Heartbeat(incarnation=incarnation), self.ears.time)
+
+    def deaf_for(self, seconds: float) -> None:
+        """Let so much time pass without a connection."""
+        self.hearing.stop()
+        self.ears.wait(seconds)
+        self.hearing.start(self.ears.time)
 
 
 @pytest.fixture
@@ -67,8 +79,8 @@ def parts(store: Store, settings: Callable[..., Settings]) -> Parts:
 
 async def test_a_deaf_sweep_takes_nothing(host: HostTables, parts: Parts) -> None:
     """A worker that started while we could not hear is not judged by a registry that nobody refreshes."""
-    parts.listen(3600.0)
-    parts.hearing.stop(parts.time)
+    parts.ears.listen(3600.0)
+    parts.hearing.stop()
     await host.worker("w1", silent_for=500.0)
     await host.workflows("w1", untouched_for=500.0)
     await host.workflows("w2", untouched_for=500.0)
@@ -81,14 +93,13 @@ async def test_a_deaf_sweep_takes_nothing(host: HostTables, parts: Parts) -> Non
 
 async def test_what_the_next_life_claimed_before_a_late_verdict_is_its_own(host: HostTables, parts: Parts) -> None:
     """A goodbye whose verdict was delayed takes back only what nobody touched since the next life was heard."""
-    parts.book.beat("w1", 0.0, incarnation="old")
+    parts.beat("w1", "old")
     await parts.grants.run_once()
     (old,) = await host.workflows("w1", untouched_for=60.0)
     parts.book.release("w1", "old", parts.hearing.now)
-    parts.book.beat("w1", parts.listen(1.0), incarnation="new")
-    parts.hearing.stop(parts.time)
-    parts.listen(20.0)
-    parts.hearing.start(parts.time)
+    parts.ears.listen(1.0)
+    parts.beat("w1", "new")
+    parts.deaf_for(20.0)
     (new,) = await host.workflows("w1", untouched_for=15.0)
 
     await parts.expiry.run_once()
@@ -103,12 +114,12 @@ async def test_nobody_is_told_to_drop_work_that_was_only_observed(
     """In mode observe a recovered worker goes on undisturbed."""
     parts = Parts(await stores(mode="observe"), settings(mode="observe"))
     await host.workflows("w1")
-    parts.book.beat("w1", 0.0)
+    parts.beat("w1")
     await parts.grants.run_once()
     await parts.expiry.run_once()
-    parts.listen(61.0)
+    parts.ears.listen(61.0)
     assert (await parts.expiry.run_once()).ended == 1
-    parts.book.beat("w1", parts.hearing.now)
+    parts.beat("w1")
 
     await parts.grants.run_once()
 
@@ -140,13 +151,13 @@ async def test_a_row_that_cannot_be_set_back_holds_up_no_sweep(host: HostTables,
     await host.connection.execute("CREATE UNIQUE INDEX ON worker (worker_name) WHERE status = 'ONLINE'")
     for name in ("w1", "w2"):
         await host.worker(name, silent_for=500.0)
-        parts.book.beat(name, 0.0)
+        parts.beat(name)
     await parts.grants.run_once()
-    parts.listen(61.0)
+    parts.ears.listen(61.0)
     await parts.expiry.run_once()
     await host.worker("w1")
     for name in ("w1", "w2"):
-        parts.book.beat(name, parts.hearing.now)
+        parts.beat(name)
     await parts.grants.run_once()
     await host.workflows("gone", untouched_for=500.0)
 
@@ -184,14 +195,14 @@ async def test_one_refused_row_of_a_large_reclaim_holds_up_only_its_worker(
 async def test_an_epoch_that_somebody_locks_holds_up_only_itself(dsn: str, host: HostTables, parts: Parts) -> None:
     """The others of its batch are settled; it is offered again."""
     for name in ("w1", "w2"):
-        parts.book.beat(name, 0.0)
+        parts.beat(name)
         await host.workflows(name)
     await parts.grants.run_once()
     other = await asyncpg.connect(dsn)
     transaction = other.transaction()
     await transaction.start()
     await other.execute("SELECT FROM liveness.epoch WHERE worker = 'w1' FOR UPDATE")
-    parts.listen(61.0)
+    parts.ears.listen(61.0)
 
     await parts.expiry.run_once()
     assert (await host.count("RUNNING", "w1"), await host.count("RUNNING", "w2")) == (1, 0)
@@ -212,7 +223,7 @@ async def test_two_dead_names_that_differ_in_case_do_not_spare_each_other(
         await host.workflows(name)
     for life in (await store.epochs.restorable())[0]:
         parts.book.restore(life.worker, 0.0, 60.0, life.epoch)
-    parts.listen(61.0)
+    parts.ears.listen(61.0)
 
     await parts.expiry.run_once()
 
@@ -264,13 +275,11 @@ async def test_a_worker_that_died_again_is_not_set_online(host: HostTables, stor
 
 async def test_a_gap_does_not_make_the_last_beat_younger(host: HostTables, parts: Parts) -> None:
     """The recorded instants count the time in which we were deaf."""
-    parts.book.beat("w1", 0.0)
+    parts.beat("w1")
     await parts.grants.run_once()
-    parts.listen(1.0)
-    parts.hearing.stop(parts.time)
-    parts.listen(600.0)
-    parts.hearing.start(parts.time)
-    parts.listen(60.0)
+    parts.ears.listen(1.0)
+    parts.deaf_for(600.0)
+    parts.ears.listen(60.0)
 
     await parts.expiry.run_once()
 

@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from liveness.apart import apart
 from liveness.errors import DatabaseAwayError, NotLeaderError
 from liveness.store import Database, Leader, Life, Progress, Store
 from tests.conftest import SOON, HostTables
@@ -119,21 +120,15 @@ async def test_a_leader_whose_duties_use_up_the_pool_is_renewed(leaders: Leaders
     """Its renewals have a connection of their own."""
     leader = leaders("a")
     await leader.take(HOUR)
-    enough, done = asyncio.Semaphore(0), asyncio.Event()
+    pool = leader._database._pool
+    await leader.fetch("SELECT 1")
+    used_up = [await pool.acquire() for _ in range(pool.get_max_size())]
 
-    async def act() -> None:
-        async with leader.transaction():
-            enough.release()
-            await done.wait()
-
-    acting = [asyncio.create_task(act()) for _ in range(20)]
     async with asyncio.timeout(SOON):
-        for _ in range(leader._database._pool.get_max_size()):
-            await enough.acquire()
         assert await leader.renew()
-    done.set()
-    # The sessions that were idle for too long are ended, which is of no interest here.
-    await asyncio.gather(*acting, return_exceptions=True)
+
+    for connection in used_up:
+        await pool.release(connection)
 
 
 async def test_a_takeover_waits_for_what_is_under_way(host: HostTables, leaders: Leaders) -> None:
@@ -210,6 +205,7 @@ async def test_a_leader_that_leaves_is_succeeded_at_once(leaders: Leaders) -> No
 
     await first.release()
 
+    assert first.term is None
     assert await second.take(HOUR)
     await stale.release()
     assert not await third.take(HOUR)
@@ -329,3 +325,24 @@ async def test_who_does_not_lead_reads(stores: Callable[..., Any], grant: Grant)
     assert await follower.outbox.depth() == (0, 0.0)
     with pytest.raises(NotLeaderError, match="does not act"):
         await follower.epochs.grant([Life("w2", None, None, 10.0)])
+
+
+async def test_a_poisoned_row_is_told_apart_and_a_lost_term_blames_nobody(
+    host: HostTables, store: Store, grant: Grant, leaders: Leaders
+) -> None:
+    """What Postgres refuses of one worker holds up no other; that the term is over is nobody's poison."""
+    await host.connection.execute(
+        "ALTER TABLE workflow_execution ADD CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
+    )
+    cases = [case(f"w{number}", await grant(f"w{number}")) for number in range(9)]
+    for each in cases:
+        await host.workflows(each.worker)
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'poison' WHERE worker_id = 'w4'")
+
+    refused = await apart(cases[:6], store.reclaims.settle)
+    await leaders("another").take(0.0)
+    with pytest.raises(NotLeaderError):
+        await apart(cases[4:], store.reclaims.settle)
+
+    assert [one.worker for one, _ in refused] == ["w4"]
+    assert await host.count("PENDING") == 5

@@ -102,6 +102,19 @@ async def test_a_newer_schema_is_served_if_it_says_so(
         await database.close()
 
 
+async def test_a_service_that_knows_no_terms_does_not_start_beside_those_that_do(
+    dsn: str, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would act without asking who leads."""
+    old = [one for one in known_migrations() if one.version == 1]
+    monkeypatch.setattr(migrations, "known_migrations", lambda: old)
+    database = Database(dsn)
+
+    with pytest.raises(CannotStartError, match="knows 1: upgrade liveness"):
+        await Store.open(database, settings())
+    await database.close()
+
+
 async def test_what_is_missing_is_named(dsn: str, empty_dsn: str, settings: Callable[..., Settings]) -> None:
     """The schema, a table, a column; each with the way out."""
     connection = await asyncpg.connect(dsn)

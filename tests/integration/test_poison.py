@@ -9,8 +9,12 @@ from liveness.expiry import Expiry
 from liveness.grants import Grants
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
+from liveness.probes import Probes
 from liveness.settings import Settings
 from liveness.store import Store
+from liveness.storms import Storms
+from liveness.wakes import Wakes
 from tests.conftest import HostTables
 
 
@@ -21,16 +25,17 @@ def duties(store: Store, settings: Callable[..., Settings]) -> Any:
     async def publish(_subject: str, _payload: bytes) -> bool:
         return True
 
-    book, hearing = LeaseTable(10.0), Hearing(0.0)
+    book, hearing = LeaseTable(10.0), Hearing(0.0, max_gap=0.5)
     hearing.start(0.0)
-    grants = Grants(book=book, store=store, settings=settings(), publish=publish, clock=lambda: 0.0)
+    grants = Grants(book=book, hearing=hearing, store=store, settings=settings(), publish=publish, clock=lambda: 0.0)
     expiry = Expiry(
         book=book,
         hearing=hearing,
+        storms=Storms(max_hold=600.0, shuffle=lambda _: None),
+        probes=Probes(book=book, ask=lambda *_: False, on_answer=lambda *_: None),
         store=store,
         clock=lambda: 0.0,
-        on_new_life=lambda: None,
-        on_ended=lambda: None,
+        wakes=Wakes(),
     )
     return book, hearing, grants, expiry
 
@@ -42,7 +47,7 @@ async def test_a_row_that_its_table_refuses_to_put_back_holds_up_only_its_worker
         "ALTER TABLE workflow_execution ADD CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
     )
     for number in range(20):
-        book.beat(f"w{number}", 0.0)
+        book.beat(f"w{number}", 0.0, Heartbeat())
         await host.workflows(f"w{number}")
     await host.connection.execute("UPDATE workflow_execution SET kind = 'poison' WHERE worker_id = 'w7'")
     await grants.run_once()
@@ -61,7 +66,7 @@ async def test_a_name_that_postgres_refuses_holds_up_no_grant(host: HostTables, 
     book, _, grants, _ = duties
     await host.connection.execute("ALTER TABLE liveness.epoch ADD CHECK (worker <> 'w7')")
     for number in range(20):
-        book.beat(f"w{number}", 0.0)
+        book.beat(f"w{number}", 0.0, Heartbeat())
 
     done = await grants.run_once()
 

@@ -8,8 +8,10 @@ import pytest
 
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
 from liveness.settings import Settings
 from liveness.store import Life, Progress, Store
+from liveness.storms import Storms
 from liveness.sweep import Sweep
 from tests.conftest import HostTables
 from tests.integration.conftest import Grant, case, finish_chunk
@@ -20,10 +22,18 @@ class Eye:
 
     def __init__(self, store: Store, settings: Settings, listened_for: float = 100.0) -> None:
         self.book = LeaseTable(settings.heartbeat_timeout)
-        self.hearing = Hearing(0.0)
+        self.hearing = Hearing(0.0, max_gap=settings.max_gap)
         self.hearing.start(0.0)
         self.hearing.now = listened_for
-        self.sweep = Sweep(book=self.book, hearing=self.hearing, store=store, settings=settings)
+        self.storms = Storms(max_hold=settings.storm_max_hold, shuffle=lambda _: None)
+        self.sweep = Sweep(
+            book=self.book,
+            hearing=self.hearing,
+            storms=self.storms,
+            store=store,
+            settings=settings,
+            clock=lambda: 0.0,
+        )
 
 
 @pytest.fixture
@@ -53,7 +63,7 @@ async def test_a_stale_worker_that_holds_a_lease_is_left(host: HostTables, eye: 
     """Its heartbeats reach us; the registry is only not written."""
     await host.worker("w1", silent_for=1_000.0)
     await host.workflows("w1", untouched_for=1_000.0)
-    eye.book.beat("w1", eye.hearing.now)
+    eye.book.beat("w1", eye.hearing.now, Heartbeat())
 
     swept = await eye.sweep.run_once()
 
@@ -177,7 +187,7 @@ async def test_a_name_heard_between_find_and_take_is_left(host: HostTables, eye:
 
     async def then_it_is_heard(names: Any) -> Any:
         answer = await ambiguous(names)
-        eye.book.beat("w1", eye.hearing.now)
+        eye.book.beat("w1", eye.hearing.now, Heartbeat())
         return answer
 
     monkeypatch.setattr(eye.sweep._store.host, "ambiguous", then_it_is_heard)

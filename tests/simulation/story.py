@@ -41,7 +41,9 @@ def logging_to(log: Quiet) -> Iterator[None]:
 
     The modules' own loggers are replaced: structlog, configured to do nothing, still costs half as much as a schedule.
     """
-    modules = [module for name, module in sys.modules.items() if name.startswith("liveness.") and hasattr(module, "log")]
+    modules = [
+        module for name, module in sys.modules.items() if name.startswith("liveness.") and hasattr(module, "log")
+    ]
     former: list[tuple[Any, Any]] = [(module, module.log) for module in modules]
     for module in modules:
         module.log = log  # type: ignore[attr-defined]

@@ -1,11 +1,7 @@
-"""Small pure decisions: what is offered to Postgres, the order of events, who is restored, what SQL is rendered."""
+"""Small pure decisions: the order of events, who is restored, what SQL is rendered."""
 
 import pytest
 
-from liveness.expiry import case_of
-from liveness.hearing import Hearing
-from liveness.lease import Lease
-from liveness.leases import LeaseTable
 from liveness.relay import in_commit_order
 from liveness.restore import distinct
 from liveness.store import Life, Pending
@@ -36,59 +32,6 @@ def test_events_of_one_worker_and_two_transactions_are_not_in_flight_together() 
 
     assert groups == [[1, 2, 3], [4, 5, 6]]
     assert in_commit_order([]) == []
-
-
-def ending(book: LeaseTable, worker: str) -> Lease:
-    """The lease of a worker that ends."""
-    lease = book.get(worker)
-    assert lease is not None
-    return lease
-
-
-def test_a_lapse_is_offered_with_what_may_spare_it() -> None:
-    """A beat in the registry spares it only if it is younger than what we heard ourselves."""
-    book, hearing = LeaseTable(60.0), Hearing(0.0)
-    book.beat("w", 0.0, incarnation="a", ttl=10.0)
-    book.granted("w", 5)
-    book.lapse(10.5)
-    lease = ending(book, "w")
-    assert lease.ending is not None
-
-    hearing.now = 10.5
-
-    case = case_of(lease, lease.ending, 10.5, hearing)
-
-    assert (case.worker, case.epoch, case.incarnation, case.reason, case.ttl) == ("w", 5, "a", "lapsed", 10.0)
-    assert (case.silent_for, case.overdue, case.spare_within) == (10.5, 0.5, 9.5)
-    assert case.evidence["why"] == "no heartbeat for 10.500 s of hearing; ttl 10 s"
-
-
-def test_the_registry_cannot_spare_a_life_that_ended_on_proof() -> None:
-    """A goodbye is a goodbye."""
-    book, hearing = LeaseTable(60.0), Hearing(0.0)
-    book.beat("w", 0.0)
-    book.release("w", None, 1.0, "died", {"signal": 9})
-    lease = ending(book, "w")
-    assert lease.ending is not None
-
-    case = case_of(lease, lease.ending, 1.0, hearing)
-
-    assert (case.reason, case.overdue, case.spare_within) == ("died", None, None)
-    assert case.evidence["details"] == {"signal": 9}
-
-
-def test_a_lease_that_was_only_restored_says_so() -> None:
-    """No last heartbeat is invented for it."""
-    book, hearing = LeaseTable(60.0), Hearing(0.0)
-    book.restore("w", 0.0, 10.0, epoch=1)
-    book.lapse(10.0)
-    lease = ending(book, "w")
-    assert lease.ending is not None
-
-    case = case_of(lease, lease.ending, 10.0, hearing)
-
-    assert case.silent_for is None
-    assert "nothing was heard of it in 10.000 s of listening" in case.evidence["why"]
 
 
 def test_names_that_differ_only_in_case_or_cannot_be_heard_are_not_restored() -> None:

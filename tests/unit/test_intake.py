@@ -1,40 +1,68 @@
 """The way in, without a bus."""
 
+import json
+from typing import Any
+
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from liveness.hearing import Hearing
-from liveness.intake import Intake
+from liveness.errors import MessageError
+from liveness.group import Storm
+from liveness.intake import TELL_SECONDS, Intake
 from liveness.leases import LeaseTable
+from liveness.messages import Superseded
 from liveness.settings import Settings
+from liveness.storms import Storms
+from liveness.wakes import Wakes
+from tests.unit.makers import Ears, ending_of, lapsed, lease_of
 
 
 class Way:
-    """An intake whose clock stands where the test puts it, and which notes whom it woke."""
+    """An intake with ears whose time the test lets pass, and which notes what it says and to whom."""
 
     def __init__(self) -> None:
-        self.time = 0.0
-        self.woken: list[str] = []
+        self.ears = Ears()
         self.book = LeaseTable(60.0)
-        hearing = Hearing(0.0)
-        hearing.start(0.0)
+        self.storms = Storms(max_hold=600.0, shuffle=lambda _: None)
+        self.wakes = Wakes()
+        self.echoes: list[bytes] = []
+        self.told: list[tuple[str, Superseded]] = []
         self.intake = Intake(
             book=self.book,
-            hearing=hearing,
+            hearing=self.ears.hearing,
+            storms=self.storms,
             settings=Settings(),
-            clock=lambda: self.time,
-            on_new=lambda: self.woken.append("new"),
-            on_ending=lambda: self.woken.append("ending"),
+            clock=lambda: self.ears.time,
+            wakes=self.wakes,
+            on_echo=self.echoes.append,
+            tell=lambda subject, payload: self.told.append((subject, msgspec.json.decode(payload, type=Superseded))),
         )
 
-    def beat(self, worker: str, payload: bytes = b"") -> None:
+    def beat(self, worker: str = "w", payload: bytes = b"", **fields: Any) -> None:
         """A heartbeat comes from the bus."""
-        self.intake.heartbeat(f"liveness.heartbeat.{worker}", payload)
+        self.intake.heartbeat(f"liveness.heartbeat.{worker}", json.dumps(fields).encode() if fields else payload)
 
     def goodbye(self, worker: str, payload: bytes = b"") -> None:
         """A goodbye comes from the bus."""
         self.intake.goodbye(f"liveness.goodbye.{worker}", payload)
+
+    def hello(self, worker: str = "w", **fields: Any) -> None:
+        """A hello comes from the bus."""
+        self.intake.hello(f"liveness.hello.{worker}", json.dumps(fields).encode())
+
+    def settled(self, epoch: int, new_epoch: int) -> None:
+        """Postgres has given its verdict on the life of `w`, and the next one its epoch."""
+        self.book.ended("w", epoch, self.ears.now)
+        self.book.granted("w", new_epoch)
+
+    def woken(self, *duties: str) -> bool:
+        """Say whether any of these was woken, and let it sleep again."""
+        events = [getattr(self.wakes, duty) for duty in duties]
+        woken = any(event.is_set() for event in events)
+        for event in events:
+            event.clear()
+        return woken
 
 
 @pytest.fixture
@@ -47,30 +75,31 @@ def test_the_subject_is_the_identity(way: Way) -> None:
     """Whatever the payload claims to be."""
     way.beat("eu.host-1", b'{"worker": "somebody else", "ttl": 5}')
 
-    lease = way.book.get("eu.host-1")
-    assert lease is not None
-    assert lease.ttl == 5.0
+    assert lease_of(way.book, "eu.host-1").ttl == 5.0
     assert len(way.book) == 1
 
 
 def test_the_first_beat_wakes_the_grants_and_a_renewal_nobody(way: Way) -> None:
     """A renew touches no database."""
     way.beat("w")
+    assert way.woken("lives")
     way.book.granted("w", 1)
     way.book.changed.clear()
     for _ in range(100):
         way.beat("w")
 
-    assert way.woken == ["new"]
+    assert not way.woken("lives", "arrivals", "endings", "rest", "news")
 
 
 def test_a_changed_ttl_wakes_the_grants(way: Way) -> None:
     """A restart has to know of it."""
     way.beat("w", b'{"ttl": 5}')
     way.book.granted("w", 1)
+    way.book.changed.clear()
+    assert way.woken("lives")
     way.beat("w", b'{"ttl": 50}')
 
-    assert way.woken == ["new", "new"]
+    assert way.woken("lives")
 
 
 def test_a_malformed_beat_renews_and_is_complained_of_once_a_worker(way: Way) -> None:
@@ -99,9 +128,7 @@ def test_a_ttl_of_ten_years_is_clamped(way: Way) -> None:
     """To max_ttl."""
     way.beat("w", b'{"ttl": 315360000}')
 
-    lease = way.book.get("w")
-    assert lease is not None
-    assert lease.ttl == 3600.0
+    assert lease_of(way.book).ttl == 3600.0
 
 
 def test_a_goodbye_ends_the_life_and_wakes_the_way_out(way: Way) -> None:
@@ -109,7 +136,7 @@ def test_a_goodbye_ends_the_life_and_wakes_the_way_out(way: Way) -> None:
     way.beat("w", b'{"incarnation": "a"}')
     way.goodbye("w", b'{"incarnation": "a"}')
 
-    assert way.woken == ["new", "ending"]
+    assert way.woken("endings")
     assert list(way.book.endings) == ["w"]
 
 
@@ -120,7 +147,8 @@ def test_a_goodbye_of_somebody_else_or_illegible_ends_nothing(way: Way, payload:
     way.goodbye("w", payload)
 
     assert not way.book.endings
-    assert way.woken == ["new"]
+    assert not way.woken("endings")
+    assert way.intake.counts["goodbye_malformed"] + way.intake.counts["goodbye_stale"] == 1
 
 
 def test_a_certificate_keeps_what_it_saw(way: Way) -> None:
@@ -128,16 +156,178 @@ def test_a_certificate_keeps_what_it_saw(way: Way) -> None:
     way.beat("w")
     way.goodbye("w", msgspec.json.encode({"signal": 9}))
 
-    ending = way.book.endings["w"].ending
-    assert ending is not None
+    ending = ending_of(way.book)
     assert ending.reason == "died"
     assert ending.details == {"exit_code": None, "signal": 9}
 
 
-def test_a_stall_of_ours_makes_nobody_lapse(way: Way) -> None:
-    """A loop that stood still for longer than the ttl reads the beats that waited before it counts the time."""
-    way.beat("w", b'{"ttl": 5}')
-    way.time = 60.0
-    way.beat("w", b'{"ttl": 5}')
+def test_a_beat_is_noted_when_it_was_heard_at_the_latest(way: Way) -> None:
+    """By the stamp, so that no echo which has yet to come cuts its promise short."""
+    way.ears.listen(1.0)
+    way.ears.wait(0.25)
+    way.beat("w", ttl=5)
 
-    assert way.book.lapse(5.0) == []
+    assert way.book.lines.deadline(lease_of(way.book)) == 6.25
+
+
+def test_a_stall_of_ours_makes_nobody_lapse(way: Way) -> None:
+    """A loop that stood still for longer than the ttl reads the beats that waited before it counts any of the time."""
+    way.ears.listen(1.0)
+    way.beat("w", ttl=5)
+    way.ears.stall(60.0)
+    assert lapsed(way.book, way.ears.now) == []
+    way.beat("w", ttl=5)
+    way.ears.listen(4.75)
+
+    assert lapsed(way.book, way.ears.now) == []
+
+
+def test_what_the_service_says_to_itself_is_no_heartbeat(way: Way) -> None:
+    """Nothing below its own name is."""
+    way.beat("$liveness.echo.replica", b"token")
+    way.beat("$liveness.w", b"")
+
+    assert way.echoes == [b"token", b""]
+    assert len(way.book) == 0
+    assert way.intake.counts["heartbeats"] == 0
+
+
+def test_a_beat_joins_its_nats_servers_group(way: Way) -> None:
+    """And a stale one shows that its way is open."""
+    way.beat("w", via="n1", incarnation="a")
+    assert way.storms.groups["n1"].members == 1
+    way.hello(incarnation="b", via="n2")
+    assert (way.storms.groups["n1"].members, way.storms.groups["n2"].members) == (0, 1)
+
+    way.storms.groups["n1"].storm = storm = Storm(since=0.0, members=3, quiet=3, longest_ttl=60.0)
+    way.beat("w", via="n1", incarnation="a")
+    assert storm.sign_at is not None
+
+
+def test_an_uptime_of_ten_thousand_years_is_bounded(way: Way) -> None:
+    """Postgres has to be able to count back from now."""
+    way.beat("w", incarnation="a")
+    way.beat("w", incarnation="b", uptime=1e300)
+
+    assert way.ears.time - way.book.incarnations.claims["w"].begun < 20 * 365 * 86_400
+
+
+def test_an_answer_to_a_probe_is_a_beat_of_one_that_answers(way: Way) -> None:
+    """Whatever it says; but it brings nobody into the book."""
+    way.beat("w", ttl=5, probe=True)
+    lease_of(way.book).probe = False
+    way.ears.listen(4.0)
+    way.intake.probe_answer("w", b"\xff")
+    way.intake.probe_answer("x" * 300, b"")
+
+    assert lease_of(way.book).probe
+    assert len(way.book) == 1
+    assert lapsed(way.book, 8.75) == []
+    assert lapsed(way.book, 9.0) == ["w"]
+
+
+def test_a_hello_begins_a_life_and_asks_for_the_former_one(way: Way) -> None:
+    """The duties that look for it are woken."""
+    way.hello(incarnation="a", ttl=1e9)
+
+    assert way.woken("lives")
+    assert way.woken("arrivals")
+    assert lease_of(way.book).ttl == 3600.0
+    assert way.intake.counts["hellos"] == 1
+
+
+def test_a_hello_that_ends_a_life_wakes_the_way_out(way: Way) -> None:
+    """Its work goes back at once."""
+    way.beat("w", incarnation="a")
+    way.woken("endings", "lives")
+    with capture_logs() as logs:
+        way.hello(incarnation="b", uptime=0.5)
+
+    assert way.woken("endings")
+    assert way.woken("lives")
+    assert way.intake.counts["restarts"] == 1
+    assert [line["event"] for line in logs] == ["restarted", "hello"]
+
+
+@pytest.mark.parametrize(
+    ("worker", "payload"),
+    [("w", b""), ("w", b"{}"), ("w", b'{"incarnation": ""}'), ("x" * 300, b'{"incarnation": "a"}')],
+)
+def test_a_hello_that_is_not_legible_is_refused(way: Way, worker: str, payload: bytes) -> None:
+    """It would take work."""
+    with pytest.raises(MessageError):
+        way.intake.hello(f"liveness.hello.{worker}", payload)
+
+    assert len(way.book) == 0
+    assert way.intake.counts["hello_refused"] == 1
+
+
+def test_a_hello_of_a_former_incarnation_is_refused(way: Way) -> None:
+    """In words that can be answered."""
+    way.beat("w", incarnation="a")
+    way.hello(incarnation="b")
+    with pytest.raises(MessageError, match="the incarnation a is over"):
+        way.hello(incarnation="a")
+
+    assert way.intake.counts["stale"] == 1
+
+
+def test_a_former_incarnation_is_told_that_it_is_over(way: Way) -> None:
+    """Once the verdict is in, and at most once a second however fast it beats; it renews nothing."""
+    way.beat("w", incarnation="a", ttl=5)
+    way.book.granted("w", 1)
+    way.hello(incarnation="b")
+    way.beat("w", incarnation="a")
+    assert way.told == []
+    way.settled(1, 2)
+    for _ in range(8):
+        way.beat("w", incarnation="a")
+        way.ears.wait(TELL_SECONDS / 4)
+
+    told = ("liveness.superseded.w", Superseded(epoch=1, incarnation="a", new_epoch=2))
+    assert way.told == [told, told]
+    assert way.intake.counts["stale"] == 9
+    assert lapsed(way.book, 5.0) == ["w"]
+
+
+def test_two_incarnations_that_beat_are_loud(way: Way) -> None:
+    """Once for each time that it begins."""
+    with capture_logs() as logs:
+        for number in range(5):
+            way.beat("w", incarnation="a", uptime=100 + number)
+            way.beat("w", incarnation="b", uptime=1 + number)
+
+    assert [line["log_level"] for line in logs if line["event"] == "conflict"] == ["error"]
+    assert way.intake.counts["conflicts"] == 1
+
+
+def test_a_new_incarnation_that_does_not_say_since_when_is_advised(way: Way) -> None:
+    """To say hello."""
+    way.beat("w", incarnation="a")
+    with capture_logs() as logs:
+        way.beat("w", incarnation="b")
+
+    assert "send hello" in logs[0]["complaint"]
+    assert way.intake.counts["incarnation_without_uptime"] == 1
+
+
+def test_a_restart_by_heartbeats_wakes_the_way_out(way: Way) -> None:
+    """As a hello does."""
+    way.beat("w", incarnation="a")
+    way.woken("endings")
+    way.beat("w", incarnation="b", uptime=1)
+    way.ears.listen(3.0)
+    way.beat("w", incarnation="b", uptime=4)
+
+    assert way.woken("endings")
+    assert way.intake.counts["restarts"] == 1
+
+
+def test_a_revival_is_counted(way: Way) -> None:
+    """It came before the verdict."""
+    way.beat("w", ttl=5)
+    way.book.lapse(5.0)
+    way.beat("w")
+
+    assert way.intake.counts["revived"] == 1
+    assert not way.book.endings

@@ -1,47 +1,112 @@
 """The book against a naive model, by a machine that tries sequences of everything that can happen.
 
-Times are whole numbers: with floats, two different moments may add up to the same.
+Times are whole numbers: with floats, two different moments may add up to the same. The loop's clock shows LOOP more
+than hearing time.
 """
+
+from itertools import combinations
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from liveness.leases import LeaseTable
+from liveness.incarnations import AGREED_WITHIN, APART
+from liveness.leases import Heard, LeaseTable
+from liveness.lines import MOST_TTLS
+from liveness.messages import Heartbeat
+from tests.unit.makers import ending_of, lease_of, names
 
 NAMES = st.sampled_from(["a", "b", "c", "d"])
 TTLS = st.none() | st.sampled_from([2, 3, 5, 8])
+INCARNATIONS = st.sampled_from(["x", "y", "z"])
+UPTIMES = st.none() | st.integers(0, 8)
 DEFAULT = 4
+LOOP = 1_000
+NEVER = -1_000
 
 
 class Model:
-    """One worker, the naive way: a deadline that is recomputed with max."""
+    """One worker, the naive way: everything is remembered, and recomputed."""
 
     def __init__(self, now: int, ttl: int) -> None:
-        self.stated = ttl
-        self.deadline = now + ttl
-        self.promise = ttl
+        self.stated = self.promise = ttl
         self.since = now
+        self.last_beat: int | None = None
         self.epoch: int | None = None
-        self.lapsed = False
-        self.proven = False
-        self.reborn = False
+        self.lapsed = self.proven = self.reborn = False
+        # When each incarnation was heard, and how old it said it was.
+        self.heard: dict[str, list[tuple[int, int | None]]] = {}
+        # Those that a newer one has replaced for certain, and those that some proof has ended.
+        self.replaced: set[str] = set()
+        self.over: set[str] = set()
+
+    @property
+    def ends(self) -> bool:
+        """Whether it waits for a verdict."""
+        return self.lapsed or self.proven
+
+    def go_on(self, now: int) -> None:
+        """Live, with a full promise from now on."""
+        self.since, self.promise = now, self.stated
+        self.lapsed = self.proven = self.reborn = False
+
+    def end(self, incarnation: str | None) -> None:
+        """End on proof, if it does not already."""
+        if incarnation is not None:
+            self.over.add(incarnation)
+        if not self.proven:
+            self.proven, self.lapsed, self.reborn = True, False, False
+
+    def began(self, incarnation: str) -> list[tuple[int, int]]:
+        """Return the beginnings that beats of this incarnation showed, and how old it was."""
+        return [(at + LOOP - age, age) for at, age in self.heard[incarnation] if age is not None]
+
+    def agreed(self, incarnation: str) -> bool:
+        """Say whether any two beats of it agree."""
+        return any(
+            abs(one - other) <= AGREED_WITHIN and abs(age - older) > APART
+            for (one, age), (other, older) in combinations(self.began(incarnation), 2)
+        )
+
+    def both_heard(self, former: str, new: str, now: int) -> bool:
+        """Say whether the former was heard within its promise, and since the new one is heard without a pause."""
+        times = [at for at, _ in self.heard[new]]
+        first = times[-1]
+        for at in reversed(times):
+            if first - at >= self.promise:
+                break
+            first = at
+        return any(first < at and now - at < self.promise for at, _ in self.heard.get(former, []))
 
 
 class Book(RuleBasedStateMachine):
-    """Beats, goodbyes, lapses, verdicts, grants and extensions in any order."""
+    """Beats, hellos, goodbyes, lapses, verdicts, grants, gaps and what other replicas did, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.book = LeaseTable(DEFAULT)
         self.model: dict[str, Model] = {}
         self.now = 0
-        self.extended = -1_000
+        self.extended = self.floor = NEVER
         self.epochs = 0
 
     def deadline(self, one: Model) -> int:
-        """The model's deadline, with what extensions owe."""
-        return max(one.since, self.extended) + one.promise
+        """The model's deadline, with what gaps owe, and the limit to that."""
+        owed = max(max(one.since, self.extended) + one.promise, self.floor)
+        return min(owed, one.since + MOST_TTLS * one.promise)
+
+    def some(self, data: st.DataObject, *chosen: str) -> tuple[str, Model]:
+        """Draw one of these names."""
+        name = data.draw(st.sampled_from(sorted(chosen)))
+        return name, self.model[name]
+
+    def having(self, *, epoch: bool = False, lapsed: bool = False, reborn: bool = False) -> list[str]:
+        """Return whose model is so."""
+        return [
+            name
+            for name, one in self.model.items()
+            if (one.epoch is not None or not epoch) and (one.lapsed or not lapsed) and (one.reborn or not reborn)
+        ]
 
     @rule(seconds=st.integers(0, 6))
     def time_passes(self, seconds: int) -> None:
@@ -50,18 +115,70 @@ class Book(RuleBasedStateMachine):
 
     @rule(name=NAMES, ttl=TTLS)
     def beat(self, name: str, ttl: int | None) -> None:
-        """A heartbeat comes."""
-        self.book.beat(name, self.now, ttl=ttl)
+        """A heartbeat comes that names no incarnation."""
+        self.take(name, Heartbeat(ttl=ttl), self.book.beat(name, self.now, Heartbeat(ttl=ttl), self.now + LOOP), None)
+
+    @rule(name=NAMES, incarnation=INCARNATIONS, ttl=TTLS, uptime=UPTIMES, late=st.integers(0, 2))
+    def beat_of(self, name: str, incarnation: str, ttl: int | None, uptime: int | None, late: int) -> None:
+        """A heartbeat of an incarnation comes; each of them began at a time of its own, or says something else."""
+        began = {"x": -1, "y": -10, "z": 0}[incarnation]
+        age = None if uptime is None else max(self.now - began - late, 0) if uptime > 2 else uptime
+        beat = Heartbeat(incarnation=incarnation, ttl=ttl, uptime=age)
+        lease = self.book.get(name)
+        former = None if lease is None else lease.incarnation
+        heard = self.book.beat(name, self.now, beat, self.now + LOOP)
+        one = self.model.get(name)
+        if one is not None:
+            assert heard is Heard.STALE or incarnation not in one.replaced
+            assert heard is not Heard.STALE or incarnation in one.over
+            one.heard.setdefault(incarnation, []).append((self.now, age))
+            if heard is Heard.RESTARTED:
+                assert one.agreed(incarnation)
+                assert former is not None
+                assert not one.both_heard(former, incarnation, self.now)
+        self.take(name, beat, heard, former)
+
+    @rule(name=NAMES, incarnation=INCARNATIONS, ttl=TTLS, uptime=UPTIMES)
+    def hello(self, name: str, incarnation: str, ttl: int | None, uptime: int | None) -> None:
+        """A hello comes."""
+        beat = Heartbeat(incarnation=incarnation, ttl=ttl, uptime=uptime)
+        lease = self.book.get(name)
+        former = None if lease is None else lease.incarnation
+        heard = self.book.hello(name, self.now, beat, self.now + LOOP)
         one = self.model.get(name)
         if one is None:
-            one = self.model[name] = Model(self.now, ttl or DEFAULT)
+            assert self.book.arrivals[name].incarnation == incarnation
+            assert name in self.book.greeted
+        else:
+            assert heard is Heard.STALE or incarnation not in one.replaced
+            assert heard is not Heard.STALE or incarnation in one.over
+            assert heard in {Heard.STALE, Heard.RESTARTED} or former == incarnation
+        self.take(name, beat, heard, former)
+        if heard is not Heard.STALE:
+            assert lease_of(self.book, name).incarnation == incarnation
+
+    def take(self, name: str, beat: Heartbeat, heard: Heard, former: str | None) -> None:
+        """Let the model hear what the book has heard."""
+        one = self.model.get(name)
+        assert (heard is Heard.STARTED) == (one is None)
+        if one is None:
+            one = self.model[name] = Model(self.now, int(beat.ttl or DEFAULT))
+            one.last_beat = self.now
+            if beat.incarnation is not None:
+                one.heard[beat.incarnation] = [(self.now, None if beat.uptime is None else int(beat.uptime))]
             return
-        one.stated = ttl or one.stated
+        if heard is Heard.STALE:
+            return
+        if heard is Heard.RESTARTED:
+            one.end(former)
+            if former is not None and former != beat.incarnation:
+                one.replaced.add(former)
+        one.stated = int(beat.ttl or one.stated)
+        one.last_beat = self.now
         if one.proven:
             one.reborn = True
-        elif one.lapsed or self.now + one.stated >= self.deadline(one) or one.stated == one.promise:
-            one.lapsed = False
-            one.since, one.promise = self.now, one.stated
+        elif one.lapsed or one.stated == one.promise or self.now + one.stated >= self.deadline(one):
+            one.go_on(self.now)
 
     @rule(name=NAMES, ttl=st.sampled_from([2, 5]))
     def restore(self, name: str, ttl: int) -> None:
@@ -79,83 +196,172 @@ class Book(RuleBasedStateMachine):
             self.book.granted(name, self.epochs)
             self.model[name].epoch = self.epochs
 
-    @rule(name=NAMES)
-    def goodbye(self, name: str) -> None:
-        """A goodbye comes."""
+    @rule(name=NAMES, incarnation=st.none() | INCARNATIONS)
+    def goodbye(self, name: str, incarnation: str | None) -> None:
+        """A goodbye comes: it ends that incarnation's life, and no other."""
         one = self.model.get(name)
-        expected = one is not None and not one.proven
-        assert self.book.release(name, None, self.now) == expected
+        lease = self.book.get(name)
+        expected = one is not None and not one.proven and lease is not None and lease.incarnation == incarnation
+        assert self.book.release(name, incarnation, self.now) == expected
         if one is not None and expected:
-            one.proven, one.lapsed, one.reborn = True, False, False
+            one.end(incarnation)
+            # A successor that was heard already lives on.
+            one.reborn = ending_of(self.book, name).reborn_at is not None
+            if one.reborn:
+                assert incarnation is not None
+                assert lease_of(self.book, name).incarnation in set(one.heard) - {incarnation}
+
+    @precondition(lambda self: self.book.arrivals)
+    @rule(data=st.data(), holding=st.booleans())
+    def look_back(self, data: st.DataObject, *, holding: bool) -> None:
+        """The database says whether there is work of a life before an arrival."""
+        name, one = self.some(data, *self.book.arrivals)
+        arrival = self.book.arrivals[name]
+        if one.ends or lease_of(self.book, name).incarnation != arrival.incarnation:
+            return
+        if holding:
+            assert self.book.restart(name, self.now, arrival.incarnation, arrival.begun, former=None)
+            one.end(None)
+            one.reborn = True
+            assert ending_of(self.book, name).reborn_at == arrival.begun
+        else:
+            self.book.arrived(name, arrival.incarnation)
+        assert name not in self.book.arrivals
+        assert name not in self.book.greeted
 
     @rule()
     def lapse(self) -> None:
         """The book is asked what has lapsed."""
-        due = [
-            (self.deadline(one), name)
+        due = {
+            name: self.deadline(one)
             for name, one in self.model.items()
-            if not one.lapsed and not one.proven and self.deadline(one) <= self.now
-        ]
-        lapsed = [lease.worker for lease in self.book.lapse(self.now)]
-        assert sorted(lapsed) == sorted(name for _, name in due)
-        deadlines = {name: at for at, name in due}
-        assert [deadlines[name] for name in lapsed] == sorted(deadlines.values())
+            if not one.ends and self.deadline(one) <= self.now
+        }
+        lapsed = names(self.book.lapse(self.now))
+        assert sorted(lapsed) == sorted(due)
+        assert [due[name] for name in lapsed] == sorted(due.values())
         for name in lapsed:
             self.model[name].lapsed = True
 
-    @precondition(lambda self: any(one.epoch is not None for one in self.model.values()))
+    @precondition(lambda self: self.having(epoch=True))
     @rule(data=st.data())
     def verdict(self, data: st.DataObject) -> None:
         """Postgres says of some epoch that it is over, perhaps of one that lives here."""
-        name = data.draw(st.sampled_from(sorted(n for n, one in self.model.items() if one.epoch is not None)))
-        one = self.model[name]
+        name, one = self.some(data, *self.having(epoch=True))
         assert one.epoch is not None
         lives_on = self.book.ended(name, one.epoch, self.now)
-        if (one.lapsed or one.proven) and not one.reborn:
-            assert lives_on is None
-            del self.model[name]
-            return
-        assert lives_on is not None
-        if one.proven:
-            one.since, one.promise = self.now, one.stated
-        one.epoch, one.proven, one.lapsed, one.reborn = None, False, False, False
+        assert (lives_on is not None) == self.is_over(name, one)
 
-    @precondition(lambda self: any(one.lapsed and one.epoch for one in self.model.values()))
+    def is_over(self, name: str, one: Model) -> bool:
+        """Let the model's epoch be over; say whether the name lives on."""
+        if one.ends and not one.reborn:
+            del self.model[name]
+            return False
+        if one.proven:
+            one.go_on(self.now)
+        one.epoch = None
+        return True
+
+    @rule(name=NAMES, ttl=st.sampled_from([2, 5]), incarnation=st.none() | INCARNATIONS)
+    def learn(self, name: str, ttl: int, incarnation: str | None) -> None:
+        """Another replica has granted an epoch."""
+        self.epochs += 1
+        one = self.model.get(name)
+        if one is not None and one.epoch is not None and not self.is_over(name, one):
+            one = None
+        ending = self.book.endings.get(name)
+        ended = None if ending is None or ending.ending is None else ending.ending.incarnation
+        self.book.learn(name, self.now, ttl, self.epochs, incarnation)
+        if one is None:
+            one = self.model[name] = Model(self.now, ttl)
+        elif one.ends and incarnation is not None and incarnation != ended:
+            one.go_on(self.now)
+        one.epoch = self.epochs
+        lease = lease_of(self.book, name)
+        if lease.ending is None and incarnation is not None:
+            # Whom Postgres knows to live is no former one, whatever was heard here.
+            assert lease.incarnation == incarnation
+            one.replaced.discard(incarnation)
+
+    @precondition(lambda self: self.having(reborn=True))
+    @rule(data=st.data())
+    def reborn(self, data: st.DataObject) -> None:
+        """Others have ended the former life before it had an epoch here."""
+        name, one = self.some(data, *self.having(reborn=True))
+        if one.epoch is None:
+            self.book.reborn(name, self.now)
+            one.go_on(self.now)
+
+    @precondition(lambda self: self.having(epoch=True, lapsed=True))
     @rule(data=st.data(), ago=st.integers(0, 6))
     def spared(self, data: st.DataObject, ago: int) -> None:
         """Postgres says that somebody else recorded a beat of a lapsed name."""
-        name = data.draw(st.sampled_from(sorted(n for n, one in self.model.items() if one.lapsed and one.epoch)))
-        one = self.model[name]
+        name, one = self.some(data, *self.having(epoch=True, lapsed=True))
         assert one.epoch is not None
-        self.book.spared(name, one.epoch, self.now - ago)
-        one.lapsed = False
-        one.since, one.promise = self.now - ago, one.stated
+        # Only one that is younger than what we heard ourselves spares.
+        at = self.now - ago if one.last_beat is None else max(self.now - ago, one.last_beat)
+        self.book.spared(name, one.epoch, at)
+        one.go_on(at)
+
+    @precondition(lambda self: self.model)
+    @rule(data=st.data())
+    def forget(self, data: st.DataObject) -> None:
+        """A name leaves the book."""
+        name, _ = self.some(data, *self.model)
+        self.book.forget(name)
+        del self.model[name]
 
     @rule()
     def extend(self) -> None:
         """Beats may have been lost."""
-        self.book.extend(self.now)
+        self.book.lines.extend(self.now)
         self.extended = self.now
+
+    @rule(seconds=st.integers(0, 9))
+    def grace(self, seconds: int) -> None:
+        """Beats may still be on their way."""
+        self.book.lines.grace(self.now + seconds)
+        self.floor = max(self.floor, self.now + seconds)
 
     @invariant()
     def agrees(self) -> None:
         """Who is in the book, who lives, and until when."""
         assert {lease.worker for lease in self.book} == set(self.model)
         for name, one in self.model.items():
-            lease = self.book.get(name)
-            assert lease is not None
-            assert (lease.ending is not None) == (one.lapsed or one.proven)
-            assert lease.epoch == one.epoch
+            lease = lease_of(self.book, name)
+            assert (lease.ending is not None) == one.ends == (name in self.book.endings)
+            assert (lease.epoch, lease.last_beat, lease.stated) == (one.epoch, one.last_beat, one.stated)
             if lease.ending is None:
-                assert self.book.deadline(lease) == self.deadline(one)
-        live = [self.deadline(one) for one in self.model.values() if not one.lapsed and not one.proven]
-        assert self.book.next_deadline() == min(live, default=float("inf"))
+                assert self.book.lines.deadline(lease) == self.deadline(one)
+            else:
+                assert lease.ending.proof == one.proven
+                assert (lease.ending.reborn_at is not None) == one.reborn
+        live = [self.deadline(one) for one in self.model.values() if not one.ends]
+        assert self.book.lines.next_deadline() == min(live, default=float("inf"))
+
+    @invariant()
+    def finds_what_it_is_asked_for(self) -> None:
+        """Who is due within a second, and who was heard within five."""
+        live = {name: one for name, one in self.model.items() if not one.ends}
+        due = names(list(self.book.lines.due_within(self.now, lambda _: 1.0)))
+        assert sorted(due) == sorted(name for name, one in live.items() if self.deadline(one) <= self.now + 1)
+        heard = names(self.book.lines.heard_since(self.now - 5))
+        beat = {name: one.last_beat for name, one in live.items() if one.last_beat is not None}
+        assert sorted(heard) == sorted(name for name, at in beat.items() if at >= self.now - 5)
+
+    @invariant()
+    def marks_only_what_is_there(self) -> None:
+        """Nothing is kept of a name that left."""
+        assert set(self.book.arrivals) | self.book.unproven | self.book.greeted <= set(self.model)
+        assert set(self.book.incarnations.claims) | self.book.incarnations.conflicts <= set(self.model)
+        assert self.book.greeted <= set(self.book.arrivals)
+        assert not any(one.last_beat is not None for name, one in self.model.items() if name in self.book.unproven)
 
     @invariant()
     def the_lines_are_whole(self) -> None:
         """Every live lease stands in exactly one line, in the order of its time."""
         seen = []
-        for line in self.book._lines.values():
+        for line in self.book.lines._lines.values():
             lease = line.end.next
             while lease is not line.end:
                 assert lease.line is line
@@ -167,4 +373,4 @@ class Book(RuleBasedStateMachine):
 
 
 TestBook = Book.TestCase
-TestBook.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestBook.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)

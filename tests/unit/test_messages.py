@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from liveness.errors import MessageError
-from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, decode_goodbye, decode_heartbeat
+from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, decode_goodbye, decode_heartbeat, decode_hello
 
 
 def test_an_empty_payload_is_a_good_heartbeat() -> None:
@@ -102,3 +102,14 @@ def test_a_goodbye_that_does_not_decode_ends_nothing(payload: bytes) -> None:
     """What would take work must be legible."""
     with pytest.raises(MessageError):
         decode_goodbye(payload)
+
+
+@pytest.mark.parametrize("via", ["a\u0000b", "x" * 129, 7])
+def test_a_server_id_that_postgres_cannot_hold_is_none(via: object) -> None:
+    """It is kept as evidence, and told of a storm: one such value would fail what it travels in, for ever."""
+    payload = msgspec.json.encode({"incarnation": "a", "via": via})
+
+    beat, complaint = decode_heartbeat(payload)
+    assert (beat, bool(complaint)) == (Heartbeat(incarnation="a"), True)
+    with pytest.raises(MessageError):
+        decode_hello(payload)

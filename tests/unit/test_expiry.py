@@ -1,0 +1,243 @@
+"""The way out, with a store that notes what it is asked and loses an answer where the test says so."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from structlog.testing import capture_logs
+
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError
+from liveness.expiry import Expired, Expiry
+from liveness.leases import Heard, LeaseTable
+from liveness.messages import Heartbeat
+from liveness.probes import Probes
+from liveness.store import Life, Store
+from liveness.storms import News, Storms
+from liveness.verdicts import Case, Outcome, Verdict
+from liveness.wakes import Wakes
+from tests.unit.makers import Ears, lease_of, live
+
+
+class Postgres:
+    """Ends what it is offered. `fails` holds the errors of the next calls: by name, raised when all is done.
+
+    Those of `refuse` are raised by `settle` before anything is done.
+    """
+
+    def __init__(self) -> None:
+        self.open: dict[str, int] = {}
+        self.offered: list[list[tuple[str, int | None]]] = []
+        self.asked: list[list[str]] = []
+        self.told: list[Mapping[str, Any]] = []
+        self.fails: dict[str, list[Exception]] = {}
+
+    async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
+        """End epochs that are open."""
+        self.offered.append([(case.worker, case.epoch) for case in cases])
+        self._answer("refuse")
+        verdicts = []
+        for case in cases:
+            ended = self.open.get(case.worker) == case.epoch and self.open.pop(case.worker, None) is not None
+            outcome = Outcome.ENDED if ended else Outcome.OVER
+            verdicts.append(Verdict(worker=case.worker, epoch=case.epoch, outcome=outcome))
+        self._answer("settle")
+        return verdicts
+
+    async def open_lives(self, names: Sequence[str]) -> list[Life]:
+        """Return which of these live."""
+        self.asked.append(sorted(names))
+        self._answer("open_lives")
+        return [Life(name, epoch, None, 10.0) for name, epoch in self.open.items() if name in names]
+
+    async def ambiguous(self, _: Sequence[str]) -> Mapping[str, str]:
+        """No name is."""
+        return {}
+
+    async def add(self, _kind: str, _subject: str, data: Mapping[str, Any]) -> None:
+        """Take what is told of a storm."""
+        self._answer("add")
+        self.told.append(data)
+
+    def _answer(self, call: str) -> None:
+        if self.fails.get(call):
+            raise self.fails[call].pop(0)
+
+
+class Court:
+    """An expiry, a book whose leases Postgres knows, and ears that the test lets hear."""
+
+    def __init__(self) -> None:
+        self.book = LeaseTable(60.0)
+        self.ears = Ears()
+        self.storms = Storms(max_hold=600.0, shuffle=list.reverse)
+        self.wakes = Wakes()
+        self.postgres = Postgres()
+        self.expiry = Expiry(
+            book=self.book,
+            hearing=self.ears.hearing,
+            storms=self.storms,
+            probes=Probes(book=self.book, ask=lambda *_: False, on_answer=lambda *_: None),
+            store=cast(
+                "Store",
+                SimpleNamespace(reclaims=self.postgres, epochs=self.postgres, host=self.postgres, outbox=self.postgres),
+            ),
+            clock=lambda: self.ears.time,
+            wakes=self.wakes,
+        )
+
+    def live(self, worker: str, epoch: int) -> None:
+        """Let a worker live under an epoch, with a ttl of 10 s."""
+        live(self.book, worker, self.ears.now, epoch=epoch, incarnation="a")
+        self.postgres.open[worker] = epoch
+
+    def beat(self, worker: str) -> Heard:
+        """Let a worker beat."""
+        return self.book.beat(worker, self.ears.stamp(), Heartbeat(incarnation="a"), self.ears.time)
+
+    async def lose(self) -> None:
+        """Let what is due be settled, and the answer be lost."""
+        self.postgres.fails["settle"] = [DatabaseAwayError("the answer was lost")]
+        with pytest.raises(DatabaseAwayError):
+            await self.expiry.run_once()
+
+
+@pytest.fixture
+def court() -> Court:
+    """`w` lives under epoch 1, and has just been silent for its ttl of 10 s."""
+    court = Court()
+    court.live("w", 1)
+    court.ears.listen(10.0)
+    return court
+
+
+async def test_what_lapses_is_settled_and_leaves_the_book(court: Court) -> None:
+    """And nothing is asked of lives about which there is no doubt."""
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+    assert court.postgres.offered == [[("w", 1)]]
+    assert court.book.get("w") is None
+    assert court.wakes.rest.is_set()
+    await court.expiry.run_once()
+    assert court.postgres.asked == []
+
+
+async def test_a_beat_after_a_verdict_whose_answer_was_lost_begins_a_new_life(court: Court) -> None:
+    """The epoch that the beat revives is over in Postgres: nobody would ever look for the work under it again."""
+    await court.lose()
+    assert court.beat("w") is Heard.REVIVED
+    await court.expiry.run_once()
+
+    assert court.postgres.asked == [["w"]]
+    lease = lease_of(court.book)
+    assert (lease.epoch, lease.ending, list(court.book.wanting)) == (None, None, ["w"])
+    assert court.wakes.lives.is_set()
+    # Of the doubt nothing is left.
+    await court.expiry.run_once()
+    assert (len(court.postgres.asked), len(court.postgres.offered)) == (1, 1)
+
+
+async def test_a_verdict_that_was_not_given_is_asked_for_again(court: Court) -> None:
+    """Postgres was away before it had done anything."""
+    court.live("other", 2)
+    await court.lose()
+    court.postgres.open["w"] = 1
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+    assert court.postgres.offered == [[("w", 1)], [("w", 1)]]
+    assert court.postgres.asked == [["w"]]
+    assert [lease.worker for lease in court.book] == ["other"]
+
+
+async def test_a_life_that_was_not_ended_goes_on_under_its_epoch(court: Court) -> None:
+    """It was revived, and its epoch is open still."""
+    await court.lose()
+    court.postgres.open["w"] = 1
+    court.beat("w")
+    await court.expiry.run_once()
+
+    assert lease_of(court.book).epoch == 1
+    assert not court.book.wanting
+
+
+async def test_a_life_that_was_ended_leaves_the_book_when_that_is_known(court: Court) -> None:
+    """It is not offered a second time."""
+    await court.lose()
+    await court.expiry.run_once()
+
+    assert court.book.get("w") is None
+    assert len(court.postgres.offered) == 1
+
+
+async def test_a_doubt_is_kept_until_it_is_answered(court: Court) -> None:
+    """However often Postgres is away; nothing is decided meanwhile."""
+    await court.lose()
+    court.beat("w")
+    court.postgres.fails["open_lives"] = [DatabaseAwayError("away"), DatabaseAwayError("away")]
+    for _ in range(2):
+        with pytest.raises(DatabaseAwayError):
+            await court.expiry.run_once()
+        assert lease_of(court.book).epoch == 1
+    await court.expiry.run_once()
+
+    assert (len(court.postgres.asked), lease_of(court.book).epoch) == (3, None)
+
+
+async def test_a_life_that_another_replica_has_granted_since_is_another_life(court: Court) -> None:
+    """Open under a higher number, and not under ours."""
+    await court.lose()
+    court.beat("w")
+    court.postgres.open["w"] = 5
+    await court.expiry.run_once()
+
+    assert (lease_of(court.book).epoch, list(court.book.wanting)) == (None, ["w"])
+
+
+async def test_what_was_refused_is_in_no_doubt(court: Court) -> None:
+    """Nothing of a refused transaction was committed; the others of its batch have their verdicts."""
+    court.live("v", 2)
+    court.ears.listen(10.0)
+    court.postgres.fails["refuse"] = [DatabaseRefusedError("a check"), DatabaseRefusedError("a check")]
+    with capture_logs() as logs:
+        done = await court.expiry.run_once()
+
+    assert done == Expired(ended=1, refused=1)
+    assert [line["worker"] for line in logs if line["event"] == "reclaim_refused"] == ["w"]
+    assert court.postgres.open == {"w": 1}
+    await court.expiry.run_once()
+    assert court.postgres.asked == []
+
+
+def storm(via: str) -> News:
+    """What is told of a storm."""
+    return News(via=via, state="over", members=3, silent=0, held_for=1.0)
+
+
+async def test_news_of_a_storm_that_postgres_refuses_is_dropped(court: Court) -> None:
+    """It stops neither the way out nor what is told of others; the log has it."""
+    court.storms.news += [storm("bad"), storm("n2")]
+    court.postgres.fails["add"] = [DatabaseRefusedError("not a text")]
+    with capture_logs() as logs:
+        done = await court.expiry.run_once()
+
+    assert done.ended == 1
+    assert [told["via"] for told in court.postgres.told] == ["n2"]
+    assert court.storms.news == []
+    assert [line["event"] for line in logs if line["event"].startswith("storm")] == [
+        "storm_news_refused",
+        "storm",
+        "storm",
+    ]
+
+
+async def test_news_of_a_storm_waits_while_postgres_is_away(court: Court) -> None:
+    """It is told once, and after the verdicts."""
+    court.storms.news.append(storm("n1"))
+    court.postgres.fails["add"] = [DatabaseAwayError("away")]
+    with pytest.raises(DatabaseAwayError):
+        await court.expiry.run_once()
+    assert court.book.get("w") is None
+    await court.expiry.run_once()
+    await court.expiry.run_once()
+
+    assert [told["via"] for told in court.postgres.told] == ["n1"]

@@ -1,0 +1,191 @@
+"""What a replica learns from Postgres, with a store that notes what it is asked."""
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from liveness.follow import Follow, Learned
+from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
+from liveness.store import Former, Life, Store
+from tests.unit.makers import Ears, lease_of, live
+
+
+class Epochs:
+    """What Postgres would say, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.open: list[Life] = []
+        self.ended: dict[str, float] = {}
+        self.former: list[Former] = []
+        self.asked: list[tuple[str, list[str] | None]] = []
+
+    async def open_lives(self, names: list[str] | None) -> list[Life]:
+        """Which of these live."""
+        self.asked.append(("open", names))
+        return [life for life in self.open if names is None or life.worker in names]
+
+    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, float]:
+        """How long ago these ended."""
+        self.asked.append(("ended", list(names)))
+        return {name: ago for name, ago in self.ended.items() if name in names}
+
+    async def formers(self, names: list[str] | None) -> list[Former]:
+        """Which incarnations were replaced."""
+        self.asked.append(("formers", names))
+        return self.former
+
+
+class Follower:
+    """A book that follows, and ears that hear."""
+
+    def __init__(self) -> None:
+        self.book = LeaseTable(60.0)
+        self.ears = Ears()
+        self.epochs = Epochs()
+        self.follow = Follow(
+            book=self.book,
+            hearing=self.ears.hearing,
+            store=cast("Store", SimpleNamespace(epochs=self.epochs)),
+            default_ttl=60.0,
+            clock=lambda: self.ears.time,
+        )
+
+    def beat(self, incarnation: str | None = None) -> None:
+        """`w` beats, with a ttl of 10 s."""
+        self.book.beat("w", self.ears.stamp(), Heartbeat(incarnation=incarnation, ttl=10.0), self.ears.time)
+
+
+@pytest.fixture
+def follower() -> Follower:
+    """An empty book."""
+    return Follower()
+
+
+async def test_nothing_is_asked_while_all_is_well(follower: Follower) -> None:
+    """Leases that have their epoch and are not overdue cost Postgres nothing."""
+    live(follower.book)
+    follower.ears.listen(9.75)
+
+    assert await follower.follow.run_once() == Learned()
+    assert follower.epochs.asked == []
+
+
+async def test_an_epoch_that_the_leader_granted_is_learned(follower: Follower) -> None:
+    """Its lease goes on as it was heard."""
+    follower.beat("a")
+    follower.epochs.open = [Life("w", 5, "a", 30.0)]
+
+    assert await follower.follow.run_once() == Learned(open=1)
+    assert follower.epochs.asked == [("open", ["w"])]
+    assert (lease_of(follower.book).epoch, lease_of(follower.book).ttl) == (5, 10.0)
+
+
+async def test_a_goodbye_is_looked_up_though_its_epoch_is_known(follower: Follower) -> None:
+    """The leader heard it as well, and ends that life."""
+    live(follower.book)
+    follower.book.release("w", None, 0.0)
+
+    assert await follower.follow.run_once() == Learned(over=1)
+    assert follower.book.get("w") is None
+
+
+async def test_the_dead_leave_the_book(follower: Follower) -> None:
+    """Overdue here, and ended by the leader; who is overdue and not ended stays for whoever leads next."""
+    live(follower.book, "ended", epoch=1)
+    live(follower.book, "open", epoch=2)
+    live(follower.book, "well", epoch=3, ttl=60.0)
+    follower.epochs.open = [Life("open", 2, None, 10.0)]
+    follower.ears.listen(20.0)
+    for _ in range(3):
+        await follower.follow.run_once()
+
+    # The first look says that its epoch is over, the second that nothing has begun since.
+    assert follower.epochs.asked[0] == ("open", ["ended", "open"])
+    assert follower.book.get("ended") is None or lease_of(follower.book, "ended").epoch is None
+    assert {"open", "well"} <= {lease.worker for lease in follower.book}
+
+
+async def test_who_was_ended_after_it_was_last_heard_leaves_the_book(follower: Follower) -> None:
+    """It was granted and ended while this replica did not look."""
+    follower.beat()
+    follower.ears.listen(20.0)
+    follower.epochs.ended = {"w": 9.5}
+
+    await follower.follow.run_once()
+    assert follower.book.get("w") is None
+
+
+@pytest.mark.parametrize(("ago", "seconds"), [(None, 20.0), (20.0, 20.0), (25.0, 20.0), (5.0, 9.75)])
+async def test_who_may_live_stays(follower: Follower, ago: float | None, seconds: float) -> None:
+    """Never granted, ended before it was last heard, or not overdue: its next life wants an epoch."""
+    follower.beat()
+    follower.ears.listen(seconds)
+    if ago is not None:
+        follower.epochs.ended = {"w": ago}
+
+    await follower.follow.run_once()
+    assert list(follower.book.wanting) == ["w"]
+
+
+async def test_silence_is_measured_in_real_time(follower: Follower) -> None:
+    """The database's clock went on while this replica was deaf."""
+    follower.beat()
+    follower.ears.listen(1.0)
+    follower.ears.stall(100.0)
+    follower.ears.listen(11.0)
+    follower.epochs.ended = {"w": 60.0}
+
+    await follower.follow.run_once()
+    assert follower.book.get("w") is None
+
+
+@pytest.mark.parametrize("ago", [0.5, 1.5])
+async def test_a_life_that_ended_there_goes_on_here_as_the_next(follower: Follower, ago: float) -> None:
+    """The worker said goodbye 2 s ago and was started again 1 s ago; the leader has ended the former life already."""
+    follower.beat("a")
+    follower.book.release("w", "a", follower.ears.now)
+    follower.ears.listen(1.0)
+    follower.beat("b")
+    follower.ears.listen(1.0)
+    follower.epochs.ended = {"w": ago}
+    await follower.follow.run_once()
+
+    assert not follower.book.endings
+    assert (lease_of(follower.book).incarnation, list(follower.book.wanting)) == ("b", ["w"])
+
+
+async def test_a_life_that_ends_and_was_not_ended_there_yet_waits(follower: Follower) -> None:
+    """What ended there is the one before it."""
+    follower.ears.listen(3.0)
+    follower.beat("a")
+    follower.ears.listen(1.0)
+    follower.book.release("w", "a", follower.ears.now)
+    follower.epochs.ended = {"w": 2.0}
+    await follower.follow.run_once()
+
+    assert list(follower.book.endings) == ["w"]
+
+
+async def test_catching_up_learns_everything_once(follower: Follower) -> None:
+    """Lives that were not heard are owed a ttl, those that were are extended by nothing; the ended leave."""
+    live(follower.book, "heard", epoch=1)
+    live(follower.book, "ended", epoch=2)
+    follower.epochs.open = [
+        Life("heard", 1, None, 10.0),
+        Life("unknown", 7, "a", 20.0),
+        Life("no ttl", 8, None, None),
+        Life("no epoch", None, None, None),
+    ]
+    follower.epochs.former = [Former("heard", "old", 0)]
+    follower.ears.listen(4.0)
+
+    assert await follower.follow.catch_up() == Learned(open=4, over=1)
+    assert follower.epochs.asked == [("open", None), ("formers", None)]
+    deadlines = {lease.worker: follower.book.lines.deadline(lease) for lease in follower.book}
+    assert deadlines == {"heard": 10.0, "ended": 10.0, "unknown": 24.0, "no ttl": 64.0}
+    assert list(follower.book.wanting) == ["ended"]
+    assert lease_of(follower.book, "unknown").incarnation == "a"
+    assert follower.book.incarnations.epoch_of("heard", "old") == 0

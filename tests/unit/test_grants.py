@@ -1,0 +1,135 @@
+"""Who gets an epoch, with a store that notes what it is asked."""
+
+from collections.abc import Iterable, Mapping
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from liveness.grants import Grants
+from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
+from liveness.settings import Settings
+from liveness.store import Granted, Life, Store
+from liveness.verdicts import Recovery
+from tests.unit.makers import Ears, lease_of
+
+
+class Epochs:
+    """Postgres, which grants whatever is wanted."""
+
+    def __init__(self) -> None:
+        self.granted: list[Life] = []
+        self.updated: list[Life] = []
+
+    async def grant(self, lives: Iterable[Life]) -> Granted:
+        """Issue epochs."""
+        epochs = {}
+        for life in lives:
+            self.granted.append(life)
+            epochs[life.worker] = len(self.granted)
+        return Granted(epochs, [])
+
+    async def update(self, lives: Iterable[Life]) -> None:
+        """Note what changed."""
+        self.updated += lives
+
+    async def recover(self, _: Mapping[str, int]) -> list[Recovery]:
+        """Nobody had been given up."""
+        return []
+
+    async def set_back(self) -> None:
+        """Nobody was set OFFLINE."""
+
+
+class Office:
+    """Grants, and a book in which leases want them."""
+
+    def __init__(self) -> None:
+        self.book = LeaseTable(60.0)
+        self.ears = Ears()
+        self.epochs = Epochs()
+        self.grants = Grants(
+            book=self.book,
+            hearing=self.ears.hearing,
+            store=cast("Store", SimpleNamespace(epochs=self.epochs)),
+            settings=Settings(),
+            publish=self.publish,
+            clock=lambda: self.ears.time,
+        )
+
+    async def publish(self, _subject: str, _payload: bytes) -> bool:
+        """Send a message."""
+        return True
+
+    def beat(self, incarnation: str, now: float) -> None:
+        """`w` beats."""
+        self.book.beat("w", now, Heartbeat(incarnation=incarnation), now)
+
+    def hello(self, incarnation: str, now: float) -> None:
+        """`w` says hello."""
+        self.book.hello("w", now, Heartbeat(incarnation=incarnation), now)
+
+
+@pytest.fixture
+def office() -> Office:
+    """An empty book."""
+    return Office()
+
+
+async def test_a_life_that_was_heard_is_granted_and_written(office: Office) -> None:
+    """Once."""
+    office.beat("a", 0.0)
+    done = await office.grants.run_once()
+    await office.grants.run_once()
+
+    assert (done.granted, done.updated) == (1, 1)
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+    assert lease_of(office.book).epoch == 1
+
+
+async def test_who_said_hello_is_granted_when_nothing_is_left_of_a_former_life(office: Office) -> None:
+    """It is told its epoch, so that is not issued before that is known."""
+    office.hello("a", 0.0)
+    await office.grants.run_once()
+    assert office.epochs.granted == []
+    office.book.arrived("w", "a")
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+
+
+async def test_a_life_that_ends_without_an_epoch_gets_one_to_end_under(office: Office) -> None:
+    """Its own incarnation's."""
+    office.beat("a", 0.0)
+    office.hello("b", 1.0)
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+
+
+async def test_a_hello_that_waits_for_a_life_without_an_epoch_does_not_wait_for_ever(office: Office) -> None:
+    """The life that ends has to have its epoch first: else the verdict on it, and then the hello, would never come."""
+    office.beat("a", 0.0)
+    office.hello("b", 1.0)
+    office.hello("c", 2.0)
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+    office.book.ended("w", 1, 3.0)
+    await office.grants.run_once()
+    assert len(office.epochs.granted) == 1
+    office.book.arrived("w", "c")
+    await office.grants.run_once()
+    assert office.epochs.granted[1:] == [Life("w", None, "c", 60.0)]
+
+
+async def test_a_goodbye_before_the_grant_and_a_hello_after_it_do_not_wait_for_each_other(office: Office) -> None:
+    """A process that lived for a moment, and its successor that beats before it says hello."""
+    office.beat("a", 0.0)
+    office.book.release("w", "a", 1.0)
+    office.beat("b", 2.0)
+    office.hello("b", 3.0)
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]

@@ -1,0 +1,230 @@
+"""Hello: a new incarnation says that it begins, and neither loses nor inherits the former one's work."""
+
+import pytest
+
+from liveness.leases import Heard, LeaseTable
+from liveness.messages import Heartbeat
+from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
+
+TTL = 10.0
+
+
+@pytest.fixture
+def book() -> LeaseTable:
+    """A book in which `w` lives as "a" under epoch 1."""
+    book = LeaseTable(TTL)
+    live(book, incarnation="a")
+    return book
+
+
+def hello(book: LeaseTable, incarnation: str, *, at: float, uptime: float | None = None, worker: str = "w") -> Heard:
+    """Let a process say hello that is `uptime` seconds old."""
+    return book.hello(worker, at, Heartbeat(incarnation=incarnation, uptime=uptime), at)
+
+
+def test_a_hello_ends_the_former_life_at_once(book: LeaseTable) -> None:
+    """What was touched before this process began goes back, and the former one is stale from now on."""
+    assert hello(book, "b", at=5.0, uptime=1.0) is Heard.RESTARTED
+
+    ending = ending_of(book)
+    assert (ending.reason, ending.proof, ending.incarnation, ending.reborn_at) == ("restarted", True, "a", 4.0)
+    assert lease_of(book).incarnation == "b"
+    assert says(book, "a", at=6.0, uptime=50.0) is Heard.STALE
+    assert not book.arrivals
+
+
+def test_the_life_that_hello_begins_goes_on_under_a_new_epoch(book: LeaseTable) -> None:
+    """With a full ttl."""
+    hello(book, "b", at=5.0)
+    lease = book.ended("w", 1, 6.0)
+
+    assert lease is not None
+    assert (lease.incarnation, lease.epoch, list(book.wanting)) == ("b", None, ["w"])
+    assert book.incarnations.epoch_of("w", "a") == 1
+    assert lapsed(book, 15.9) == []
+    assert lapsed(book, 16.0) == ["w"]
+
+
+def test_who_said_hello_does_not_lose_the_name_to_a_straggler_without_an_uptime() -> None:
+    """Else what a former life has left is never looked for, no epoch is issued, and the hello is never answered."""
+    book = LeaseTable(TTL)
+    hello(book, "b", at=5.0)
+    says(book, "a", at=5.5, uptime=None)
+
+    assert book.arrivals["w"].incarnation == lease_of(book).incarnation == "b"
+
+
+def test_saying_hello_again_is_without_effect(book: LeaseTable) -> None:
+    """Before the verdict and after it, however late: it is a beat like others, and its beginning stays."""
+    hello(book, "b", at=5.0)
+    assert hello(book, "b", at=6.0) is Heard.AFTER_PROOF
+    assert ending_of(book).reborn_at == 5.0
+    book.ended("w", 1, 7.0)
+    book.granted("w", 2)
+    assert hello(book, "b", at=8.0) is Heard.RENEWED
+
+    assert not book.endings
+    assert not book.arrivals
+    assert lease_of(book).epoch == 2
+    assert lapsed(book, 18.0) == ["w"]
+
+
+def test_a_hello_of_a_former_incarnation_is_stale(book: LeaseTable) -> None:
+    """It was sent before the newer one's, and renews nothing."""
+    hello(book, "b", at=5.0)
+
+    assert hello(book, "a", at=6.0) is Heard.STALE
+    assert lease_of(book).incarnation == "b"
+
+
+def test_the_first_hello_of_a_name_asks_for_what_a_former_life_has_left() -> None:
+    """No epoch before that is known."""
+    book = LeaseTable(TTL)
+    assert hello(book, "b", at=5.0, uptime=1.0) is Heard.STARTED
+
+    arrival = book.arrivals["w"]
+    assert (arrival.incarnation, arrival.begun) == ("b", 4.0)
+    assert (list(book.wanting), book.greeted) == (["w"], {"w"})
+    assert not book.endings
+    book.arrived("w", "b")
+    assert (book.arrivals, book.greeted) == ({}, set())
+
+
+def test_what_a_former_life_has_left_is_ended_as_nobodys(book: LeaseTable) -> None:
+    """The database holds work of a process that the book never knew: it ends under an epoch of its own."""
+    hello(book, "b", at=5.0, worker="x")
+    assert book.restart("x", 6.0, "b", 4.0, former=None)
+
+    ending = ending_of(book, "x")
+    assert (ending.reason, ending.incarnation, ending.reborn_at) == ("restarted", None, 4.0)
+    assert (list(book.wanting), book.arrivals, book.greeted) == (["x"], {}, set())
+    book.granted("x", 5)
+    assert book.ended("x", 5, 7.0) is lease_of(book, "x")
+    assert lease_of(book, "x").incarnation == "b"
+
+
+def test_a_hello_after_beats_that_showed_the_beginning_takes_the_earlier_one(book: LeaseTable) -> None:
+    """Of a name that was restored without an incarnation, nothing of the former process is known."""
+    restored(book, "x")
+    says(book, "b", at=5.0, uptime=3.0, worker="x")
+    assert hello(book, "b", at=6.0, uptime=1.0, worker="x") is Heard.RENEWED
+
+    assert book.arrivals["x"].begun == 2.0
+    assert "x" not in book.incarnations.claims
+
+
+def test_a_hello_after_a_beat_ends_the_former_life(book: LeaseTable) -> None:
+    """One beat with an uptime is not believed yet; a hello is."""
+    says(book, "b", at=5.0, uptime=3.0)
+
+    assert hello(book, "b", at=6.0, uptime=4.0) is Heard.RESTARTED
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 2.0)
+
+
+def test_a_hello_after_a_beat_without_an_uptime_ends_the_former_life(book: LeaseTable) -> None:
+    """It is what the complaint about such a beat advises. Without it the new process would inherit the work."""
+    assert says(book, "b", at=5.0, uptime=None) is Heard.ADOPTED
+    hello(book, "b", at=6.0, uptime=2.0)
+
+    assert "w" in book.endings or "w" in book.arrivals
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_hello_after_a_beat_without_an_uptime_asks_for_what_is_left(*, known: bool) -> None:
+    """Nobody has looked for a former life's work yet."""
+    book = LeaseTable(TTL)
+    if known:
+        restored(book, "w")
+    says(book, "b", at=5.0, uptime=None)
+    hello(book, "b", at=6.0, uptime=2.0)
+
+    assert "w" in book.arrivals
+
+
+def test_a_hello_settles_a_conflict(book: LeaseTable) -> None:
+    """Whoever begins now is known."""
+    for at in (5.0, 6.0, 7.0):
+        says(book, "b", at=at, uptime=None)
+        says(book, "a", at=at + 0.5, uptime=None)
+    assert book.incarnations.conflicts == {"w"}
+    hello(book, "c", at=8.0)
+
+    assert not book.incarnations.conflicts
+    assert not book.incarnations.claims
+
+
+def test_who_was_adopted_from_is_a_former_one_after_the_hello(book: LeaseTable) -> None:
+    """Its beats do not keep the next one's life up, and are no conflict."""
+    says(book, "b", at=5.0, uptime=None)
+    hello(book, "b", at=6.0, uptime=2.0)
+
+    assert says(book, "a", at=7.0, uptime=None) is Heard.STALE
+
+
+def test_a_hello_without_an_uptime_begins_no_later_than_the_first_beat(book: LeaseTable) -> None:
+    """What it has touched since we heard it first is its own, whenever it says hello."""
+    says(book, "b", at=5.0, uptime=None)
+    hello(book, "b", at=50.0)
+
+    begun = book.arrivals["w"].begun if "w" in book.arrivals else ending_of(book).reborn_at
+    assert begun is not None
+    assert begun <= 5.0
+
+
+def test_a_hello_of_a_life_that_another_replica_granted_is_without_effect() -> None:
+    """The worker says it again on a new connection; its leader is gone, and knew it."""
+    book = LeaseTable(TTL)
+    says(book, "b", at=5.0, uptime=None)
+    book.learn("w", 6.0, TTL, 7, "b")
+
+    assert hello(book, "b", at=50.0) is Heard.RENEWED
+    assert not book.arrivals
+    assert not book.endings
+
+
+def test_a_hello_after_a_goodbye_begins_the_next_life(book: LeaseTable) -> None:
+    """The goodbye's reason stays; what the new process touches is its own."""
+    book.release("w", "a", 4.0)
+    assert hello(book, "b", at=5.0, uptime=0.5) is Heard.RESTARTED
+
+    assert (ending_of(book).reason, ending_of(book).reborn_at) == ("released", 4.5)
+    assert book.ended("w", 1, 6.0) is lease_of(book)
+    assert lease_of(book).incarnation == "b"
+
+
+def test_a_lapsed_life_ends_by_a_hello_as_restarted(book: LeaseTable) -> None:
+    """It is not revived by the next process."""
+    book.lapse(10.0)
+    assert hello(book, "b", at=11.0) is Heard.RESTARTED
+
+    assert (ending_of(book).reason, ending_of(book).proof) == ("restarted", True)
+
+
+def test_the_third_process_does_not_inherit_what_the_second_claimed_while_the_first_was_ending(
+    book: LeaseTable,
+) -> None:
+    """The verdict waits for Postgres: "b" claims work, dies, and "c" says hello.
+
+    The verdict on "a" leaves what was touched since "b" began. So it has to be looked up what "b" has left, before "c"
+    is answered.
+    """
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "b", at=104.0, uptime=4.0) is Heard.RESTARTED
+    assert hello(book, "c", at=110.0, uptime=0.5) is Heard.RESTARTED
+    book.ended("w", 1, 111.0)
+
+    assert lease_of(book).incarnation == "c"
+    assert "w" in book.endings or "w" in book.arrivals
+
+
+def test_a_hello_of_a_name_that_wants_an_epoch_ends_that_life_too(book: LeaseTable) -> None:
+    """It gets an epoch to end under."""
+    book.beat("x", 0.0, Heartbeat(incarnation="a"))
+    assert hello(book, "b", at=1.0, worker="x") is Heard.RESTARTED
+    assert (list(book.wanting), ending_of(book, "x").incarnation) == (["x"], "a")
+    book.granted("x", 7)
+    lease = book.ended("x", 7, 2.0)
+
+    assert lease is not None
+    assert (lease.incarnation, lease.epoch, list(book.wanting)) == ("b", None, ["x"])
+    assert book.incarnations.epoch_of("x", "a") == 7

@@ -1,0 +1,369 @@
+"""Which process speaks under a name: the clauses of `incarnations`, seen through the book."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Incarnations
+from liveness.leases import Heard, LeaseTable
+from liveness.messages import Heartbeat
+from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
+
+TTL = 10.0
+
+
+@pytest.fixture
+def book() -> LeaseTable:
+    """A book in which `w` lives as "a" under epoch 1."""
+    book = LeaseTable(TTL)
+    live(book, incarnation="a")
+    return book
+
+
+def restart(book: LeaseTable, incarnation: str, *, begun: float, epoch: int) -> None:
+    """Let `w` be a new incarnation by two beats, and let Postgres give its verdict and the next epoch."""
+    says(book, incarnation, at=begun + 1.0, uptime=1.0)
+    assert says(book, incarnation, at=begun + 4.0, uptime=4.0) is Heard.RESTARTED
+    book.ended("w", epoch - 1, begun + 5.0)
+    book.granted("w", epoch)
+
+
+# 1. When a process began.
+
+
+def test_two_beats_that_agree_end_the_former_life(book: LeaseTable) -> None:
+    """What was touched before the least beginning seen is the former one's; the name lives on."""
+    assert says(book, "b", at=103.25, uptime=3.0) is Heard.RENEWED
+    assert not book.endings
+    assert says(book, "b", at=106.0, uptime=6.0) is Heard.RESTARTED
+
+    ending = ending_of(book)
+    assert (ending.reason, ending.proof, ending.incarnation, ending.reborn_at) == ("restarted", True, "a", 100.0)
+    assert book.ended("w", 1, 107.0) is lease_of(book)
+    assert (lease_of(book).incarnation, list(book.wanting), book.holds_live("w")) == ("b", ["w"], True)
+    # It is settled: nothing is looked for a second time.
+    assert says(book, "b", at=109.0, uptime=9.0) is Heard.RENEWED
+    assert not book.arrivals
+    assert not book.incarnations.claims
+
+
+def test_the_beginning_is_the_least_that_any_beat_shows(book: LeaseTable) -> None:
+    """Of beats on both sides of the restart."""
+    for at, uptime in [(101.5, 1.0), (104.0, 4.0), (107.75, 7.0)]:
+        says(book, "b", at=at, uptime=uptime)
+    assert ending_of(book).reborn_at == 100.0
+
+    says(book, "b", at=109.5, uptime=10.0)
+    assert ending_of(book).reborn_at == 99.5
+
+
+def test_beats_agree_to_a_second_and_not_beyond(book: LeaseTable) -> None:
+    """The bound itself is allowed."""
+    says(book, "b", at=103.0 + AGREED_WITHIN + 0.25, uptime=3.0)
+    assert says(book, "b", at=106.0, uptime=6.0) is Heard.RENEWED
+    assert says(book, "b", at=109.0 + AGREED_WITHIN + 0.25, uptime=9.0) is Heard.RENEWED
+    assert says(book, "b", at=112.0 + AGREED_WITHIN, uptime=12.0) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 100.0
+
+
+def test_beats_that_lie_close_together_do_not_confirm_each_other(book: LeaseTable) -> None:
+    """What delayed the one may have delayed the other."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "b", at=101.0 + APART, uptime=1.0 + APART) is Heard.RENEWED
+    assert says(book, "b", at=101.25 + APART, uptime=1.25 + APART) is Heard.RESTARTED
+
+
+def test_a_beat_that_comes_twice_does_not_confirm_itself(book: LeaseTable) -> None:
+    """A worker whose uptime stands still is never believed."""
+    for at in range(100, 110):
+        assert says(book, "b", at=float(at), uptime=1.0) is Heard.RENEWED
+
+    assert not book.endings
+
+
+def test_a_first_beat_that_was_delivered_late_does_not_move_the_beginning(book: LeaseTable) -> None:
+    """It waits for one that agrees with the earliest."""
+    says(book, "b", at=106.0, uptime=1.0)
+    assert says(book, "b", at=106.5, uptime=6.5) is Heard.RENEWED
+    assert says(book, "b", at=109.0, uptime=9.0) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 100.0
+
+
+def test_a_second_beat_that_was_delivered_late_does_not_move_the_beginning(book: LeaseTable) -> None:
+    """It agrees with nobody."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "b", at=109.0, uptime=4.0) is Heard.RENEWED
+    assert says(book, "b", at=109.25, uptime=9.25) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 100.0
+
+
+def test_a_socketful_that_comes_at_once_does_not_move_the_beginning(book: LeaseTable) -> None:
+    """Of beats that waited together, the beginnings differ by as much as the beats do."""
+    for uptime in (1.0, 2.0, 3.0, 3.5, 4.5, 5.5, 6.5, 7.5):
+        assert says(book, "b", at=110.0, uptime=uptime) is Heard.RENEWED
+    assert says(book, "b", at=111.0, uptime=11.0) is Heard.RENEWED
+    assert says(book, "b", at=114.0, uptime=14.0) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 100.0
+
+
+@given(
+    intervals=st.lists(st.integers(1, 24), min_size=2, max_size=12),
+    stall=st.tuples(st.integers(0, 100), st.integers(0, 200)),
+    jitter=st.lists(st.integers(0, 7), min_size=12, max_size=12),
+)
+def test_one_stall_never_moves_a_beginning(intervals: list[int], stall: tuple[int, int], jitter: list[int]) -> None:
+    """Whatever waits in it comes at its end, in order; the rest within a second. In eighths of a second."""
+    book = LeaseTable(1000.0)
+    live(book, incarnation="a", ttl=None)
+    begun, uptime, arrival = 100 * 8, 0, 0
+    for interval, late in zip(intervals, jitter, strict=False):
+        uptime += interval
+        sent = begun + uptime
+        from_, until = begun + stall[0], begun + stall[0] + stall[1]
+        arrival = max(arrival, until if from_ <= sent < until else sent + late)
+        says(book, "b", at=arrival / 8, uptime=uptime / 8)
+
+    if book.endings:
+        reborn_at = ending_of(book).reborn_at
+        assert reborn_at is not None
+        assert 100.0 <= reborn_at <= 100.0 + AGREED_WITHIN
+
+
+def said(book: LeaseTable, *, uptime: float, after: float, until: float) -> Heard:
+    """Let "b" beat, accepted by NATS not before `after` and read at `until`."""
+    return book.beat("w", until, Heartbeat(incarnation="b", uptime=uptime), until, after)
+
+
+def test_a_slowness_of_ours_does_not_make_a_beginning_look_later(book: LeaseTable) -> None:
+    """A beat counts from when NATS may have accepted it, not from when we read it."""
+    said(book, uptime=3.0, after=103.0, until=103.75)
+    assert said(book, uptime=6.0, after=106.0, until=106.75) is Heard.RESTARTED
+
+    assert ending_of(book).reborn_at == 100.0
+
+
+def test_a_beat_that_may_have_waited_for_longer_than_a_second_shows_no_beginning(book: LeaseTable) -> None:
+    """The bound itself is allowed."""
+    for at in (103.0, 106.0, 109.0):
+        assert said(book, uptime=at - 100.0, after=at, until=at + AGREED_WITHIN + 0.25) is Heard.RENEWED
+    said(book, uptime=12.0, after=112.0, until=112.0 + AGREED_WITHIN)
+    assert said(book, uptime=15.0, after=115.0, until=115.0 + AGREED_WITHIN) is Heard.RESTARTED
+
+
+def test_a_beat_without_an_uptime_takes_nothing(book: LeaseTable) -> None:
+    """The life goes on under the new name, Postgres is to be told, and the caller to report it."""
+    assert says(book, "b", at=100.0, uptime=None) is Heard.ADOPTED
+    assert says(book, "b", at=105.0, uptime=None) is Heard.RENEWED
+
+    assert (lease_of(book).incarnation, lease_of(book).epoch, list(book.changed)) == ("b", 1, ["w"])
+    assert not book.endings
+    assert not book.arrivals
+
+
+def test_a_beat_that_names_no_incarnation_is_the_names(book: LeaseTable) -> None:
+    """It says nothing about any process."""
+    assert book.beat("w", 5.0, Heartbeat(uptime=1.0), 5.0) is Heard.RENEWED
+
+    assert lease_of(book).incarnation == "a"
+    assert not book.changed
+    assert lapsed(book, 15.0) == ["w"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_a_name_without_a_known_process_the_beginning_is_looked_up(*, known: bool) -> None:
+    """What it held before this process began, only the database knows; that is asked once two beats agree."""
+    book = LeaseTable(TTL)
+    if known:
+        restored(book, "w")
+    says(book, "b", at=101.0, uptime=1.0)
+    assert not book.arrivals
+    says(book, "b", at=104.25, uptime=4.0)
+
+    arrival = book.arrivals["w"]
+    assert (arrival.incarnation, arrival.begun) == ("b", 100.0)
+    assert not book.endings
+    book.arrived("w", "a")
+    assert list(book.arrivals) == ["w"]
+    book.arrived("w", "b")
+    assert not book.arrivals
+    assert says(book, "b", at=110.0, uptime=10.0) is Heard.RENEWED
+    assert not book.arrivals
+
+
+# 2. Two processes of one name.
+
+
+def test_two_incarnations_that_beat_are_a_conflict_in_which_nothing_is_taken(book: LeaseTable) -> None:
+    """Told when it begins; the name lives, and nobody can say whose a row is."""
+    heard = []
+    for at in range(101, 200, 4):
+        heard += [says(book, "b", at=float(at), uptime=at - 100.0), says(book, "a", at=at + 1.0, uptime=at + 50.0)]
+
+    assert [one for one in heard if one is not Heard.RENEWED] == [Heard.CONFLICT]
+    assert "w" in book.incarnations.conflicts
+    assert not book.endings
+
+
+def test_two_incarnations_without_an_uptime_are_a_conflict_too(book: LeaseTable) -> None:
+    """Loud, and not a change of the name's process with every beat, which would be written each time."""
+    heard = []
+    changes = 0
+    for at in range(100, 140, 2):
+        heard += [says(book, "b", at=float(at), uptime=None), says(book, "a", at=at + 1.0, uptime=None)]
+        changes += len(book.changed)
+        book.changed.clear()
+
+    assert "w" in book.incarnations.conflicts
+    assert Heard.CONFLICT in heard
+    assert changes <= 2
+
+
+def test_a_conflict_of_two_new_ones_is_a_conflict_too(book: LeaseTable) -> None:
+    """The process that the book knows is silent, and nobody can say which of the two came after it."""
+    for at in range(101, 141, 4):
+        says(book, "b", at=float(at), uptime=at - 100.0)
+        says(book, "c", at=at + 1.0, uptime=at - 99.0)
+
+    assert "w" in book.incarnations.conflicts
+    assert not book.endings
+
+
+def test_a_third_process_does_not_make_us_forget_that_the_first_lives(book: LeaseTable) -> None:
+    """It was heard between the second one's beats, within its ttl: nothing is taken from it."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    for at in (104.0, 107.0, 110.0):
+        assert says(book, "b", at=at, uptime=at - 100.0) is not Heard.RESTARTED
+
+    assert not book.endings
+
+
+def test_a_conflict_is_over_when_the_former_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
+    """Then its life ends."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    for at in (105.0, 108.0, 111.875):
+        assert says(book, "b", at=at, uptime=at - 100.0) is Heard.RENEWED
+    assert says(book, "b", at=112.0, uptime=12.0) is Heard.RESTARTED
+
+    assert "w" not in book.incarnations.conflicts
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
+
+
+def test_a_conflict_is_over_when_the_new_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
+    """The life goes on as it was, and a later conflict is told anew."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "a", at=110.875, uptime=50.0) is Heard.CONFLICT
+    assert says(book, "a", at=111.0, uptime=50.125) is Heard.RENEWED
+    assert "w" not in book.incarnations.conflicts
+
+    says(book, "b", at=112.0, uptime=12.0)
+    assert says(book, "a", at=113.0, uptime=52.0) is Heard.CONFLICT
+
+
+def test_a_goodbye_in_a_conflict_settles_it(book: LeaseTable) -> None:
+    """The one that lives on is known, and what it has touched is kept."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    assert book.release("w", "a", 103.0)
+
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
+    assert lease_of(book).incarnation == "b"
+    assert "w" not in book.incarnations.conflicts
+
+
+def test_a_third_process_waits_for_the_verdict_on_the_first(book: LeaseTable) -> None:
+    """The second one's life has not begun yet: it can be ended when it has."""
+    book.release("w", "a", 100.0)
+    says(book, "b", at=101.0, uptime=1.0)
+    # By then the second one is silent for a ttl.
+    for at in (113.0, 116.0):
+        assert says(book, "c", at=at, uptime=at - 112.0) is Heard.AFTER_PROOF
+    assert lease_of(book).incarnation == "b"
+    book.ended("w", 1, 117.0)
+
+    assert says(book, "c", at=120.0, uptime=8.0) is Heard.RESTARTED
+    assert ending_of(book).incarnation == "b"
+
+
+# 3. Former incarnations.
+
+
+@pytest.mark.parametrize("uptime", [None, 3.0])
+def test_a_beat_of_a_former_incarnation_renews_nothing(book: LeaseTable, uptime: float | None) -> None:
+    """Before the verdict and after it; the life that ended under it is known."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "b", at=104.0, uptime=4.0)
+    assert says(book, "a", at=105.0, uptime=uptime) is Heard.STALE
+    book.ended("w", 1, 106.0)
+    assert says(book, "a", at=107.0, uptime=uptime) is Heard.STALE
+
+    assert book.incarnations.epoch_of("w", "a") == 1
+    assert lease_of(book).incarnation == "b"
+    assert lapsed(book, 116.0) == ["w"]
+    assert says(book, "a", at=117.0, uptime=uptime) is Heard.STALE
+    assert list(book.endings) == ["w"]
+
+
+def test_a_former_incarnation_that_nobody_remembers_lives_again(book: LeaseTable) -> None:
+    """A name that left the book comes back as whoever it is."""
+    restart(book, "b", begun=100.0, epoch=2)
+    book.lapse(115.0)
+    book.ended("w", 2, 116.0)
+
+    assert says(book, "a", at=117.0, uptime=None) is Heard.STARTED
+
+
+def test_the_newest_former_incarnations_are_remembered() -> None:
+    """A worker that restarts for ever leaves no endless trail."""
+    lives = Incarnations()
+    for number in range(FORMERS_REMEMBERED + 1):
+        lives.replaced("w", f"{number}", number)
+    lives.replaced("w", "1", 100)
+    lives.replaced("w", "new", None)
+
+    remembered = [number for number in range(FORMERS_REMEMBERED + 1) if lives.is_former("w", f"{number}")]
+    assert remembered == [1, *range(3, FORMERS_REMEMBERED + 1)]
+    assert (lives.epoch_of("w", "1"), lives.epoch_of("w", "new"), lives.epoch_of("w", "0")) == (100, None, None)
+    assert not lives.is_former("w", None)
+    assert not lives.is_former("other", "1")
+
+
+def test_former_incarnations_that_the_database_knows_are_stale(book: LeaseTable) -> None:
+    """After a restart of the service."""
+    book.incarnations.restore([("w", "old", 0)])
+
+    assert says(book, "old", at=1.0, uptime=100.0) is Heard.STALE
+    assert book.incarnations.epoch_of("w", "old") == 0
+
+
+def test_a_former_incarnation_of_a_life_without_one_is_stale() -> None:
+    """After a restart of the service, of a name whose open epoch names none."""
+    book = LeaseTable(TTL)
+    restored(book, "w")
+    book.incarnations.restore([("w", "old", 0)])
+
+    assert says(book, "old", at=1.0, uptime=100.0) is Heard.STALE
+    assert lease_of(book).incarnation is None
+
+
+def test_the_incarnation_that_lives_is_never_stale(book: LeaseTable) -> None:
+    """Not even if one of that name was replaced once, and came back when the name had left the book."""
+    book.incarnations.restore([("w", "a", 0)])
+    says(book, "b", at=1.0, uptime=1.0)
+
+    assert says(book, "a", at=2.0, uptime=100.0) is not Heard.STALE
+    assert book.hello("w", 3.0, Heartbeat(incarnation="a"), 3.0) is not Heard.STALE
+
+
+def test_a_third_incarnation_ends_the_second(book: LeaseTable) -> None:
+    """Each in its turn."""
+    restart(book, "b", begun=100.0, epoch=2)
+    restart(book, "c", begun=200.0, epoch=3)
+
+    assert (lease_of(book).incarnation, lease_of(book).epoch) == ("c", 3)
+    assert [pair for pair in pairwise("abc") if book.incarnations.is_former("w", pair[0])] == [("a", "b"), ("b", "c")]
+    assert says(book, "a", at=210.0, uptime=None) is says(book, "b", at=210.0, uptime=None) is Heard.STALE

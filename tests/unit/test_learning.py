@@ -1,0 +1,81 @@
+"""What a replica learns of the leader's grants."""
+
+import pytest
+
+from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
+from tests.unit.makers import ending_of, lapsed, lease_of, live
+
+TTL = 60.0
+
+
+@pytest.fixture
+def book() -> LeaseTable:
+    """An empty book."""
+    return LeaseTable(TTL)
+
+
+def test_a_life_that_was_not_known_is_owed_a_ttl(book: LeaseTable) -> None:
+    """With the epoch and the incarnation that Postgres knows."""
+    book.learn("w", 5.0, 10.0, 7, "a")
+
+    lease = lease_of(book)
+    assert (lease.epoch, lease.incarnation, lease.ttl) == (7, "a", 10.0)
+    assert lapsed(book, 14.9) == []
+    assert lapsed(book, 15.0) == ["w"]
+
+
+def test_what_is_learned_renews_nothing(book: LeaseTable) -> None:
+    """A lease that was heard gets its epoch, and keeps its deadline and its ttl."""
+    book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
+    book.learn("w", 9.0, 50.0, 7, "a")
+
+    assert lease_of(book).epoch == 7
+    assert not book.wanting
+    assert lapsed(book, 10.0) == ["w"]
+
+
+def test_a_newer_epoch_that_is_learned_ends_the_one_before(book: LeaseTable) -> None:
+    """A name that is silent here begins anew; an epoch that is older is no news."""
+    live(book, epoch=2)
+    book.learn("w", 3.0, 10.0, 1, None)
+    assert lease_of(book).epoch == 2
+    book.lapse(10.0)
+    book.learn("w", 11.0, 20.0, 3, "b")
+
+    lease = lease_of(book)
+    assert (lease.epoch, lease.incarnation, lease.ending) == (3, "b", None)
+    assert book.lines.deadline(lease) == 31.0
+
+
+def test_an_epoch_of_the_next_life_that_is_learned_ends_the_former_one(book: LeaseTable) -> None:
+    """This replica saw the restart as well, and never knew an epoch of the former life."""
+    book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
+    book.hello("w", 1.0, Heartbeat(incarnation="b"), 1.0)
+    book.learn("w", 2.0, 10.0, 8, "b")
+
+    lease = lease_of(book)
+    assert (lease.epoch, lease.incarnation, lease.ending) == (8, "b", None)
+    assert not book.endings
+
+
+def test_an_epoch_of_the_life_that_ends_is_learned_as_that(book: LeaseTable) -> None:
+    """The leader has not ended it yet: if we lead next, we shall."""
+    book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
+    book.hello("w", 1.0, Heartbeat(incarnation="b"), 1.0)
+    book.learn("w", 2.0, 10.0, 7, "a")
+
+    lease = lease_of(book)
+    assert (lease.epoch, lease.incarnation, ending_of(book).incarnation) == (7, "b", "a")
+
+
+def test_a_life_that_others_ended_goes_on_as_the_next_one(book: LeaseTable) -> None:
+    """It wants an epoch still."""
+    book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
+    book.release("w", "a", 1.0)
+    book.beat("w", 2.0, Heartbeat(incarnation="b"))
+    book.reborn("w", 3.0)
+
+    assert book.holds_live("w")
+    assert list(book.wanting) == ["w"]
+    assert lapsed(book, 13.0) == ["w"]

@@ -1,0 +1,221 @@
+"""How a duty is repeated."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.rounds import BACKOFF_LEAST, BACKOFF_MOST, Round
+
+SOON = 5.0
+NEVER = 3600.0
+
+
+class Duty:
+    """A duty that notes when it is done, and raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.times = 0
+        self.raises: list[BaseException] = []
+        self.done = asyncio.Event()
+
+    async def run_once(self) -> None:
+        """Do it."""
+        self.times += 1
+        self.done.set()
+        if self.raises:
+            raise self.raises.pop(0)
+
+    async def again(self) -> None:
+        """Wait until it is done once more."""
+        async with asyncio.timeout(SOON):
+            await self.done.wait()
+        self.done.clear()
+
+
+@pytest.fixture
+def duty() -> Duty:
+    """Done never yet."""
+    return Duty()
+
+
+@contextlib.asynccontextmanager
+async def kept(
+    duty: Duty, interval: float = NEVER, may_run: Callable[[], bool] = lambda: True
+) -> AsyncIterator[tuple[Round, asyncio.Task[None]]]:
+    """Keep a round of `duty`, and stop it in the end."""
+    one = Round("duty", duty.run_once, lambda: interval, may_run=may_run)
+    task = asyncio.create_task(one.keep())
+    try:
+        yield one, task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def settle() -> None:
+    """Let everything that can go on now go on."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_a_duty_is_repeated(duty: Duty) -> None:
+    """At once when its interval is over."""
+    async with kept(duty, 0.0):
+        await duty.again()
+        await duty.again()
+
+
+async def test_a_wake_up_makes_the_next_time_come_at_once(duty: Duty) -> None:
+    """And one that comes while the duty is done is not lost."""
+    async with kept(duty) as (one, _):
+        await duty.again()
+        await settle()
+        assert duty.times == 1
+        one.wake()
+        await duty.again()
+        await settle()
+        assert duty.times == 2
+
+
+async def test_a_wake_up_while_the_duty_is_done_counts_for_the_next_time(duty: Duty) -> None:
+    """What woke it may have come too late to be seen."""
+    woken = asyncio.Event()
+    times = 0
+
+    async def run_once() -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            woken.set()
+        duty.done.set()
+
+    task = asyncio.create_task(Round("duty", run_once, lambda: NEVER, woken).keep())
+    await duty.again()
+    await duty.again()
+    await settle()
+    assert times == 2
+    task.cancel()
+
+
+async def test_a_duty_that_may_not_run_waits_until_it_may(duty: Duty) -> None:
+    """It is asked each time; a wake-up lets it look at once."""
+    leads = False
+    async with kept(duty, may_run=lambda: leads) as (one, _):
+        await settle()
+        one.wake()
+        await settle()
+        assert duty.times == 0
+        leads = True
+        one.wake()
+        await duty.again()
+
+
+async def test_a_lead_that_was_lost_under_way_is_no_failure(duty: Duty) -> None:
+    """Whoever has it does what is left; here the duty waits for its turn, and does not back off."""
+    duty.raises = [NotLeaderError("over")]
+    async with kept(duty) as (one, _):
+        await duty.again()
+        await settle()
+        assert (one.failing_since, duty.times) == (None, 1)
+        one.wake()
+        await duty.again()
+
+
+@pytest.mark.parametrize("error", [DatabaseAwayError("away"), DatabaseRefusedError("refused")])
+async def test_an_outage_is_waited_for_with_longer_and_longer_pauses(
+    duty: Duty, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the longest, whatever wakes it meanwhile; afterwards all is as before."""
+    pauses: list[float] = []
+    spreads: list[tuple[float, float]] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    def spread(least: float, most: float) -> float:
+        spreads.append((least, most))
+        return most
+
+    duty.raises = [error] * 5
+    async with kept(duty) as (one, _):
+        monkeypatch.setattr(asyncio, "sleep", pause)
+        monkeypatch.setattr(random, "uniform", spread)
+        failing = False
+        while duty.times < 6:
+            one.wake()
+            await duty.again()
+            failing = failing or one.failing_since is not None
+        monkeypatch.undo()
+        await settle()
+
+        assert failing
+        assert one.failing_since is None
+        assert pauses == [BACKOFF_LEAST, 2 * BACKOFF_LEAST, 4 * BACKOFF_LEAST, BACKOFF_MOST, BACKOFF_MOST]
+        assert set(spreads) == {(0.5, 1.0)}
+
+
+async def test_a_stop_lets_what_is_under_way_end(duty: Duty) -> None:
+    """And nothing begins after it."""
+    going_on = asyncio.Event()
+
+    async def run_once() -> None:
+        duty.times += 1
+        duty.done.set()
+        await going_on.wait()
+
+    one = Round("duty", run_once, lambda: 0.0)
+    task = asyncio.create_task(one.keep())
+    await duty.again()
+    one.stop()
+    await settle()
+    assert not task.done()
+    going_on.set()
+    async with asyncio.timeout(SOON):
+        await task
+
+    assert duty.times == 1
+
+
+async def test_a_stop_ends_the_wait_for_the_next_time(duty: Duty) -> None:
+    """However long the interval."""
+    async with kept(duty) as (one, task):
+        await duty.again()
+        await settle()
+        one.stop()
+        async with asyncio.timeout(SOON):
+            await task
+
+
+async def test_what_the_duty_does_not_expect_ends_the_service(duty: Duty) -> None:
+    """A bug is not retried for ever."""
+    duty.raises = [ZeroDivisionError()]
+    async with kept(duty) as (_, task):
+        await asyncio.wait({task})
+        assert isinstance(task.exception(), ZeroDivisionError)
+
+
+async def test_a_cancellation_that_the_driver_turns_into_a_complaint_is_one(duty: Duty) -> None:
+    """Cancelled inside a transaction, it says that the connection is away."""
+    inside = asyncio.Event()
+
+    async def run_once() -> None:
+        inside.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise DatabaseAwayError("cancelled") from None
+
+    task = asyncio.create_task(Round("duty", run_once, lambda: 0.0).keep())
+    await inside.wait()
+    task.cancel()
+    async with asyncio.timeout(SOON):
+        await asyncio.wait({task})
+
+    assert task.cancelled()
+    assert duty.times == 0
