@@ -26,8 +26,7 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
         silent_for=None if ending.last_beat is None else hearing.real_ago(ending.last_beat, loop_time),
         overdue=None if ending.proof else hearing.real_ago(ending.deadline, loop_time),
         spare_within=None if ending.proof else min(ending.ttl, max(real - CHECKPOINT_SLACK, 0.0)),
-        # What was touched since the next life is there is the next life's.
-        untouched_for=None if ending.reborn_at is None else max(loop_time - ending.reborn_at, 0.0),
+        untouched_for=_untouched_for(ending, hearing, loop_time),
         measured_at=loop_time,
         evidence={
             "why": _sentence(ending, silent_for, listened),
@@ -41,6 +40,16 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
             **({"details": ending.details} if ending.details else {}),
         },
     )
+
+
+def _untouched_for(ending: Ending, hearing: Hearing, loop_time: float) -> float | None:
+    if ending.reborn_at is not None:
+        # What was touched since the next life is there is the next life's.
+        return max(loop_time - ending.reborn_at, 0.0)
+    if ending.unknown and not ending.proof:
+        # Postgres may know more lives of this name than we do: what was touched after this one lapsed was not its.
+        return hearing.real_ago(ending.deadline, loop_time)
+    return None
 
 
 def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:

@@ -87,9 +87,10 @@ class Follow:
             if lease.epoch is not None:
                 self._book.ended(lease.worker, lease.epoch, self._hearing.now)
                 over += 1
-            elif lease.ending is not None or self._book.lines.deadline(lease) <= self._hearing.now:
+            else:
                 unknown.append(lease)
-        # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end.
+        # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end:
+        # a life that was heard last before an epoch of its name ended has ended with it.
         ended_ago = await self._store.epochs.ended_ago([lease.worker for lease in unknown]) if unknown else {}
         return over + sum(self._forget_if_ended(lease, ended_ago.get(lease.worker)) for lease in unknown)
 
@@ -98,8 +99,7 @@ class Follow:
         last_beat = lease.last_beat if lease.ending is None else lease.ending.last_beat
         since = lease.since if last_beat is None else last_beat
         silent_for = self._hearing.real_ago(since, self._clock())
-        overdue = lease.ending is not None or self._book.lines.deadline(lease) <= self._hearing.now
-        if ended_ago is None or ended_ago >= silent_for or not overdue or lease.epoch is not None:
+        if ended_ago is None or ended_ago >= silent_for or lease.epoch is not None:
             return False
         ending = lease.ending
         if ending is not None and ending.reborn_at is not None:

@@ -20,11 +20,10 @@ believed slowly.
 import enum
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
 
 import msgspec
 
-from liveness.lease import Lease
+from liveness.lease import Arrived, Lease
 from liveness.messages import Heartbeat
 
 # Two beats of one process differ by what the network does to them, not by more. The contract's number.
@@ -40,18 +39,6 @@ class Arrival(msgspec.Struct, frozen=True):
 
     incarnation: str
     begun: float
-
-
-class Arrived(NamedTuple):
-    """When a beat came. Loop time: it was read at `arrival`, and NATS had not accepted it before `not_before`.
-
-    `proven` is the hearing time up to which silence was proven then: whoever is said to have been silent was so by
-    that, and not by the stamp of the beat, behind which in the socket there may be more.
-    """
-
-    arrival: float
-    not_before: float
-    proven: float
 
 
 class Claim(msgspec.Struct):

@@ -12,8 +12,8 @@ import structlog
 
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
-from liveness.incarnations import Arrived
-from liveness.leases import Heard, LeaseTable
+from liveness.lease import Arrived, Heard
+from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
 from liveness.storms import Storms

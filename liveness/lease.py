@@ -1,12 +1,43 @@
-"""A lease, and why it ends. Pure."""
+"""A lease, what a beat does to it, and why it ends. Pure."""
 
+import enum
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from liveness.group import Group
+from liveness.messages import Heartbeat
+
+
+class Heard(enum.Enum):
+    """What a beat did."""
+
+    STARTED = "started"
+    RENEWED = "renewed"
+    REVIVED = "revived"
+    AFTER_PROOF = "after_proof"
+    # A new incarnation ended the former one's life.
+    RESTARTED = "restarted"
+    # A new incarnation that does not say since when: the life goes on under its name.
+    ADOPTED = "adopted"
+    # Two incarnations beat under one name; told when it begins.
+    CONFLICT = "conflict"
+    # Of a former incarnation: nothing was renewed.
+    STALE = "stale"
+
+
+class Arrived(NamedTuple):
+    """When a beat came. Loop time: it was read at `arrival`, and NATS had not accepted it before `not_before`.
+
+    `proven` is the hearing time up to which silence was proven then: whoever is said to have been silent was so by
+    that, and not by the stamp of the beat, behind which in the socket there may be more.
+    """
+
+    arrival: float
+    not_before: float
+    proven: float
 
 
 class Ending(msgspec.Struct, gc=False):
@@ -24,6 +55,8 @@ class Ending(msgspec.Struct, gc=False):
     details: dict[str, Any] | None = None
     # Loop time: since when the next life is there. What was touched later is that life's.
     reborn_at: float | None = None
+    # It had no epoch when it ended: Postgres had not told us of it, or had never heard of it.
+    unknown: bool = False
     # A storm has let it go: it is not asked again.
     let_go: bool = False
 
@@ -77,3 +110,14 @@ def rounded_ttl(ttl: float) -> float:
 def details_of(details: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return a copy of `details` that may be added to."""
     return dict(details) if details else None
+
+
+def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
+    """Note since when the life behind `ending` is there: what it has touched is not taken."""
+    if beat.incarnation == ending.incarnation or beat.uptime is None:
+        # A straggler of the process that ended says nothing of the next one's beginning.
+        begun = when.arrival
+    else:
+        # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
+        begun = (when.not_before if ending.reborn_at is None else when.arrival) - beat.uptime
+    ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)

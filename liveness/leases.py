@@ -17,32 +17,16 @@
 7. What is owed to everybody after a gap (`extend`, `grace`), and the limit to that, are kept by `lines`.
 """
 
-import enum
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from liveness.incarnations import Arrival, Arrived, Incarnations, Whose
-from liveness.lease import Ending, Lease, details_of, rounded_ttl
+from liveness.incarnations import Arrival, Incarnations, Whose
+from liveness.lease import Arrived, Ending, Heard, Lease, details_of, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 
-
-class Heard(enum.Enum):
-    """What a beat did."""
-
-    STARTED = "started"
-    RENEWED = "renewed"
-    REVIVED = "revived"
-    AFTER_PROOF = "after_proof"
-    # A new incarnation ended the former one's life.
-    RESTARTED = "restarted"
-    # A new incarnation that does not say since when: the life goes on under its name.
-    ADOPTED = "adopted"
-    # Two incarnations beat under one name; told when it begins.
-    CONFLICT = "conflict"
-    # Of a former incarnation: nothing was renewed.
-    STALE = "stale"
+__all__ = ["Arrived", "Heard", "LeaseTable"]
 
 
 class LeaseTable:
@@ -124,7 +108,7 @@ class LeaseTable:
             self.lines.renew(lease, now)
             return heard
         if ending.proof:
-            self._note_reborn(ending, beat, when)
+            note_reborn(ending, beat, when)
             return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
         return Heard.REVIVED if heard is Heard.RENEWED else heard
@@ -334,17 +318,6 @@ class LeaseTable:
         self.wanting[worker] = lease
         return lease
 
-    @staticmethod
-    def _note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
-        """Note since when the next life is there: what it has touched is not taken."""
-        if beat.incarnation == ending.incarnation or beat.uptime is None:
-            # A straggler of the process that ended says nothing of the next one's beginning.
-            begun = when.arrival
-        else:
-            # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
-            begun = (when.not_before if ending.reborn_at is None else when.arrival) - beat.uptime
-        ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
-
     def _identify(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> Heard:
         """Find out whose beat it is, where that is not plainly the lease's own incarnation's, and act on it."""
         worker, own = lease.worker, lease.incarnation
@@ -420,6 +393,7 @@ class LeaseTable:
             last_beat=lease.last_beat,
             deadline=deadline,
             ttl=lease.line.ttl,
+            unknown=lease.epoch is None,
             details=details_of(details),
         )
         self.endings[lease.worker] = lease

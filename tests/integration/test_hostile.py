@@ -1,6 +1,8 @@
 """Ways that once led to taken live work, lost work, or a lie; each found by somebody who looked for it."""
 
 import asyncio
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +33,8 @@ class Parts:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.told: list[str] = []
         self.book = LeaseTable(settings.heartbeat_timeout)
-        self.ears = Ears()
+        # The store reckons with the loop's real clock: this one is a little ahead of it, and in whole seconds.
+        self.ears = Ears(float(math.ceil(time.monotonic())))
         self.hearing = self.ears.hearing
         storms = Storms(max_hold=settings.storm_max_hold, shuffle=lambda _: None)
 

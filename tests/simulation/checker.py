@@ -15,7 +15,7 @@ doing: stalled, cut off from NATS, or looking for a server.
    silence until the hold has passed.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of a
    former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
-   that was touched within an echo of the new one's beginning, or within a pause where replicas do nothing but pause.
+   that was touched within an echo of the new one's beginning, or as long before it as replicas stood still.
 8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
 10. `term`: what a replica commits, it commits under the term that is current at the commit.

@@ -214,6 +214,8 @@ def _pause(schedule: Schedule, replica: Replica, seconds: float) -> float:
     if not replica.paused:
         schedule.world.tell(f"{replica.name} stands still for {seconds:.1f} s")
         replica.pause()
+        within = schedule.checker.begun_within
+        schedule.checker.begun_within = max(within, seconds + SETTINGS.echo_interval)
         schedule.world.after(seconds, replica.resume)
     return seconds
 
@@ -229,7 +231,6 @@ def replicas_stutter(schedule: Schedule) -> float:
 
     once()
     # Hearing time is slow from here on, and a storm's hold is hearing time.
-    schedule.checker.begun_within = STUTTER_EVERY
     schedule.patience *= STUTTER_EVERY / SETTINGS.echo_interval
     return 0.0
 

@@ -118,9 +118,9 @@ async def test_who_was_ended_after_it_was_last_heard_leaves_the_book(follower: F
     assert follower.book.get("w") is None
 
 
-@pytest.mark.parametrize(("ago", "seconds"), [(None, 20.0), (20.0, 20.0), (25.0, 20.0), (5.0, 9.75)])
+@pytest.mark.parametrize(("ago", "seconds"), [(None, 20.0), (20.0, 20.0), (25.0, 20.0)])
 async def test_who_may_live_stays(follower: Follower, ago: float | None, seconds: float) -> None:
-    """Never granted, ended before it was last heard, or not overdue: its next life wants an epoch."""
+    """Never granted, or ended before it was last heard: its next life wants an epoch."""
     follower.beat()
     follower.ears.listen(seconds)
     if ago is not None:
@@ -128,6 +128,17 @@ async def test_who_may_live_stays(follower: Follower, ago: float | None, seconds
 
     await follower.follow.run_once()
     assert list(follower.book.wanting) == ["w"]
+
+
+async def test_a_life_that_was_ended_elsewhere_is_not_granted_another_epoch(follower: Follower) -> None:
+    """It was ended after we heard it last, though by our book it has a moment left: there is nothing more to end."""
+    follower.beat()
+    follower.ears.listen(9.75)
+    follower.epochs.ended = {"w": 5.0}
+
+    await follower.follow.catch_up()
+    assert follower.book.get("w") is None
+    assert not follower.book.wanting
 
 
 async def test_silence_is_measured_in_real_time(follower: Follower) -> None:
