@@ -10,6 +10,9 @@ import msgspec
 from liveness.group import Group
 from liveness.messages import Heartbeat
 
+# What the evidence holds beyond what is always there.
+Details = Mapping[str, Any]
+
 
 class Heard(enum.Enum):
     """What a beat did."""
@@ -107,7 +110,7 @@ def rounded_ttl(ttl: float) -> float:
     return round(math.ceil(ttl / step - 1e-9) * step, 9)
 
 
-def details_of(details: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def details_of(details: Details | None) -> dict[str, Any] | None:
     """Return a copy of `details` that may be added to."""
     return dict(details) if details else None
 

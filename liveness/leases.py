@@ -18,11 +18,10 @@
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from liveness.incarnations import Arrival, Incarnations, Whose
-from liveness.lease import Arrived, Ending, Heard, Lease, details_of, note_reborn, rounded_ttl
+from liveness.lease import Arrived, Details, Ending, Heard, Lease, details_of, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 
@@ -229,12 +228,7 @@ class LeaseTable:
         return [lease for _, lease in lapsed]
 
     def release(
-        self,
-        worker: str,
-        incarnation: str | None,
-        now: float,
-        reason: str = "released",
-        details: Mapping[str, Any] | None = None,
+        self, worker: str, incarnation: str | None, now: float, reason: str = "released", details: Details | None = None
     ) -> bool:
         """End the life of `worker` on proof, and say whether there was such a life.
 
@@ -245,7 +239,7 @@ class LeaseTable:
             return False
         return self._prove(lease, now, reason, details)
 
-    def end(self, worker: str, now: float, reason: str, details: Mapping[str, Any] | None = None) -> bool:
+    def end(self, worker: str, now: float, reason: str, details: Details | None = None) -> bool:
         """End the life of `worker`, whatever its incarnation, on an operator's word; False if there is none."""
         lease = self._leases.get(worker)
         return lease is not None and self._prove(lease, now, reason, details)
@@ -359,7 +353,7 @@ class LeaseTable:
         # What is proven lags behind what is heard.
         self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
-    def _prove(self, lease: Lease, now: float, reason: str, details: Mapping[str, Any] | None) -> bool:
+    def _prove(self, lease: Lease, now: float, reason: str, details: Details | None) -> bool:
         if lease.ending is not None and lease.ending.proof:
             return False
         deadline = self.lines.deadline(lease)
@@ -376,14 +370,7 @@ class LeaseTable:
         return True
 
     def _mark(
-        self,
-        lease: Lease,
-        reason: str,
-        now: float,
-        deadline: float,
-        *,
-        proof: bool,
-        details: Mapping[str, Any] | None = None,
+        self, lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Details | None = None
     ) -> None:
         lease.ending = Ending(
             reason=reason,

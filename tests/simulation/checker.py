@@ -121,7 +121,6 @@ class Checker:
         else:
             self.taken_unheard += 1
         if process.storm_until > began and broken < process.storm_from:
-            self.checked["storm"] += 1
             self.wrong("storm", f"{process.incarnation} lives behind a broken route, with all others, and loses {row.id}")
 
     def _by_restart(self, process: Worker, replica: Any, began: float, row: Row) -> None:

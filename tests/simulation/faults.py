@@ -174,6 +174,7 @@ def route_breaks(schedule: Schedule) -> float:
         behind = all(worker.said_via() and worker.mouth.server is far for worker in living)
         before = all(replica.ear.server is near for replica in schedule.replicas)
         if len(living) >= STORM_LEAST and behind and before and not far.paused and not near.paused:
+            schedule.checker.checked["storm"] += 1
             for worker in living:
                 worker.storm_from = world.now
                 worker.storm_until = world.now + SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)

@@ -18,12 +18,11 @@ from liveness.errors import DatabaseAwayError
 from liveness.expiry import Expiry
 from liveness.finish import Finish, Finished
 from liveness.follow import Follow, Learned
-from liveness.grants import Grants
 from liveness.greetings import Greetings
 from liveness.hearing import Echo, Hearing
-from liveness.incarnations import Arrived, Claim, Incarnations
-from liveness.lease import Ending, Lease
-from liveness.leases import Heard, LeaseTable
+from liveness.incarnations import Claim, Incarnations
+from liveness.lease import Arrived, Ending, Heard, Lease
+from liveness.leases import LeaseTable
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 from liveness.relay import Relay, Relayed
@@ -232,7 +231,7 @@ def rivals_are_ignored(self: Claim, _now: float, _ttl: float) -> bool:
 @_wrong("new life", Claim, "heard")
 def a_beginning_is_reckoned_from_the_arrival(self: Claim, now: float, when: Arrived, uptime: float | None) -> None:
     """And not from the echo before it."""
-    CLAIM_HEARD(self, now, Arrived(when.arrival, when.arrival), uptime)
+    CLAIM_HEARD(self, now, when._replace(not_before=when.arrival), uptime)
 
 
 @_wrong("dead work", Incarnations, "is_former")
@@ -247,7 +246,7 @@ _constant("any_two_beats_agree", "new life", incarnations, "AGREED_WITHIN", 100.
 
 @_wrong("dead work", Incarnations, "claim")
 def no_beginning_is_claimed(
-    _self: Incarnations, _worker: str, beat: Heartbeat, now: float, when: Arrived, _ttl: float
+    _self: Incarnations, _lease: Lease, beat: Heartbeat, now: float, when: Arrived
 ) -> tuple[Claim, bool]:
     """A restart without a hello goes unnoticed."""
     return Claim(beat.incarnation or "", when.not_before, now), False
@@ -273,11 +272,6 @@ async def nobody_looks_for_a_former_life(self: Greetings) -> None:
     """Of a name that the book does not know, nothing is asked."""
     for worker, arrival in list(self._book.arrivals.items()):
         self._book.arrived(worker, arrival.incarnation)
-
-
-@_wrong("dead work", Grants, "run_once")
-async def nothing_is_granted(_self: Grants) -> None:
-    """No life has an epoch to end."""
 
 
 # The way out.

@@ -10,10 +10,11 @@ import hashlib
 import math
 import multiprocessing
 import os
+import resource
 from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,8 @@ from tests.simulation.story import Quiet, logging_to
 # Seeds that one process runs at most, and that one message tells of.
 SEEDS_OF_A_PROCESS = 2_500
 SEEDS_OF_A_PIECE = 100
+# Bytes that one process may have. A healthy one has a fiftieth of it.
+MOST_MEMORY = 4 * 2**30
 # Sentences that are kept of each piece: a broken rule is broken often.
 SENTENCES_KEPT = 20
 # Lateness is counted in classes of so many seconds.
@@ -173,7 +176,7 @@ def run(stretches: Sequence[range], *, processes: int, nice: int = 0) -> Iterato
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     waiting = deque(job for stretch in stretches for job in _jobs(stretch, processes))
-    lanes: dict[Connection, tuple[BaseProcess, range]] = {}
+    lanes: dict[Connection, tuple[ForkServerProcess, range]] = {}
     try:
         while waiting or lanes:
             while waiting and len(lanes) < processes:
@@ -212,7 +215,7 @@ def _receive(pipe: Connection) -> Piece | None:
         return None
 
 
-def _finished(process: BaseProcess, job: range) -> None:
+def _finished(process: ForkServerProcess, job: range) -> None:
     process.join()
     if process.exitcode:
         raise ProcessEndedError(f"the process of the seeds {job.start} to {job.stop - 1} ended: {process.exitcode}")
@@ -220,6 +223,8 @@ def _finished(process: BaseProcess, job: range) -> None:
 
 def _run_job(job: range, nice: int, pipe: Connection) -> None:
     os.nice(nice)
+    # A schedule that never ends grows: better it fails than the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     gc.collect()
     gc.freeze()
     gc.disable()

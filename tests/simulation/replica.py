@@ -50,6 +50,11 @@ TICK = SETTINGS.echo_interval
 EXPECTED = (DatabaseAwayError, DatabaseRefusedError, NotLeaderError)
 # The chance that a batch of events is not acknowledged in full.
 LOST_ACK = 0.05
+def did_something(value: Any) -> bool:
+    """Say whether a duty did anything that may be work for another."""
+    return any(getattr(value, what, 0) for what in ("granted", "ended", "over", "items")) or value is True
+
+
 # What one duty makes to do for another, as in the assembly.
 FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "leadership": "grants"}
 LEAD_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 3, 12
@@ -318,13 +323,13 @@ class Replica:
             return
         self._running.add(duty)
 
-        def done(_value: Any, error: BaseException | None) -> None:
+        def done(value: Any, error: BaseException | None) -> None:
             self._running.discard(duty)
             if error is not None:
                 if not isinstance(error, EXPECTED):
                     raise error
                 self._not_before[duty] = self.world.now + self.world.random.uniform(0.2, 1.5)
-            elif duty in FOLLOWED_BY:
+            elif duty in FOLLOWED_BY and did_something(value):
                 self.world.after(0.0, lambda: self._go_on(FOLLOWED_BY[duty]))
 
         drive(work, done)

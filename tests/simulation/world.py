@@ -6,6 +6,10 @@ from random import Random
 from typing import Any
 
 
+# Things that may happen in one schedule: far more than ever do, unless two duties wake each other for ever.
+MOST = 1_000_000
+
+
 class World:
     """The time, in seconds, and what is still to happen. `story` keeps lines when somebody wants to read them."""
 
@@ -14,7 +18,7 @@ class World:
         self.random = Random(seed)
         self.story: list[str] | None = [] if story else None
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
+        self._count = self._done = 0
 
     def at(self, moment: float, act: Callable[[], None]) -> None:
         """Do `act` at `moment`, behind whatever was put there before."""
@@ -31,6 +35,9 @@ class World:
         while heap and heap[0][0] <= until:
             self.now, _, act = heapq.heappop(heap)
             act()
+            self._done += 1
+            if self._done > MOST:
+                raise RuntimeError(f"it never ends: {MOST} things by {self.now:.2f} s")
         self.now = until
 
     def tell(self, line: str) -> None:

@@ -28,10 +28,12 @@ def live(
     return lease_of(book, worker)
 
 
-def restored(book: LeaseTable, *workers: str, now: float = 0.0, ttl: float = 10.0) -> None:
+def restored(
+    book: LeaseTable, *workers: str, now: float = 0.0, ttl: float = 10.0, incarnation: str | None = None
+) -> None:
     """Restore leases of `workers` whose epoch is 1."""
     for worker in workers:
-        book.restore(worker, now, ttl, epoch=1)
+        book.restore(worker, now, ttl, epoch=1, incarnation=incarnation)
 
 
 def says(book: LeaseTable, incarnation: str, *, at: float, uptime: float | None, worker: str = "w") -> Heard:

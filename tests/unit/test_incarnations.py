@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Incarnations
+from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Arrived, Incarnations
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
@@ -30,7 +30,7 @@ def restart(book: LeaseTable, incarnation: str, *, begun: float, epoch: int) -> 
     book.granted("w", epoch)
 
 
-# 1. When a process began.
+# When a process began.
 
 
 def test_two_beats_that_agree_end_the_former_life(book: LeaseTable) -> None:
@@ -133,7 +133,7 @@ def test_one_stall_never_moves_a_beginning(intervals: list[int], stall: tuple[in
 
 def said(book: LeaseTable, *, uptime: float, after: float, until: float) -> Heard:
     """Let "b" beat, accepted by NATS not before `after` and read at `until`."""
-    return book.beat("w", until, Heartbeat(incarnation="b", uptime=uptime), until, after)
+    return book.beat("w", until, Heartbeat(incarnation="b", uptime=uptime), until, Arrived(until, after, until))
 
 
 def test_a_slowness_of_ours_does_not_make_a_beginning_look_later(book: LeaseTable) -> None:
@@ -144,12 +144,27 @@ def test_a_slowness_of_ours_does_not_make_a_beginning_look_later(book: LeaseTabl
     assert ending_of(book).reborn_at == 100.0
 
 
-def test_a_beat_that_may_have_waited_for_longer_than_a_second_shows_no_beginning(book: LeaseTable) -> None:
-    """The bound itself is allowed."""
-    for at in (103.0, 106.0, 109.0):
-        assert said(book, uptime=at - 100.0, after=at, until=at + AGREED_WITHIN + 0.25) is Heard.RENEWED
-    said(book, uptime=12.0, after=112.0, until=112.0 + AGREED_WITHIN)
-    assert said(book, uptime=15.0, after=115.0, until=115.0 + AGREED_WITHIN) is Heard.RESTARTED
+def test_beats_agree_by_when_we_read_them(book: LeaseTable) -> None:
+    """However far back NATS may have accepted them: that says nothing of how long they waited."""
+    said(book, uptime=3.0, after=103.0, until=103.0)
+    assert said(book, uptime=6.0, after=106.0, until=106.0 + AGREED_WITHIN + 0.25) is Heard.RENEWED
+    assert said(book, uptime=9.0, after=106.0, until=109.0) is Heard.RESTARTED
+
+
+def test_a_beat_whose_arrival_is_hardly_known_does_not_make_a_beginning_look_earlier(book: LeaseTable) -> None:
+    """We stood still, and read what had waited: the next one shows the beginning. What is older goes back."""
+    said(book, uptime=3.0, after=80.0, until=103.0)
+    said(book, uptime=6.0, after=106.0 - AGREED_WITHIN, until=106.0)
+
+    assert ending_of(book).reborn_at == 100.0 - AGREED_WITHIN
+
+
+def test_where_no_arrival_is_better_known_the_earliest_beginning_counts(book: LeaseTable) -> None:
+    """The new process keeps what it may have touched."""
+    said(book, uptime=3.0, after=101.0, until=103.0)
+    said(book, uptime=6.0, after=104.5, until=106.0)
+
+    assert ending_of(book).reborn_at == 98.0
 
 
 def test_a_beat_without_an_uptime_takes_nothing(book: LeaseTable) -> None:
@@ -162,12 +177,14 @@ def test_a_beat_without_an_uptime_takes_nothing(book: LeaseTable) -> None:
     assert not book.arrivals
 
 
-def test_a_beat_that_names_no_incarnation_is_the_names(book: LeaseTable) -> None:
-    """It says nothing about any process."""
+def test_a_beat_that_names_no_incarnation_is_the_names() -> None:
+    """Where one process is known, it says nothing about any other."""
+    book = LeaseTable(TTL)
+    restored(book, "w", incarnation="a")
     assert book.beat("w", 5.0, Heartbeat(uptime=1.0), 5.0) is Heard.RENEWED
 
     assert lease_of(book).incarnation == "a"
-    assert not book.changed
+    assert not book.incarnations.claims
     assert lapsed(book, 15.0) == ["w"]
 
 
@@ -192,104 +209,29 @@ def test_of_a_name_without_a_known_process_the_beginning_is_looked_up(*, known: 
     assert not book.arrivals
 
 
-# 2. Two processes of one name.
-
-
-def test_two_incarnations_that_beat_are_a_conflict_in_which_nothing_is_taken(book: LeaseTable) -> None:
-    """Told when it begins; the name lives, and nobody can say whose a row is."""
-    heard = []
-    for at in range(101, 200, 4):
-        heard += [says(book, "b", at=float(at), uptime=at - 100.0), says(book, "a", at=at + 1.0, uptime=at + 50.0)]
-
-    assert [one for one in heard if one is not Heard.RENEWED] == [Heard.CONFLICT]
-    assert "w" in book.incarnations.conflicts
+def test_of_a_restored_life_what_a_former_one_has_left_is_looked_up_once(book: LeaseTable) -> None:
+    """Its process is known; whether the service that is no more had looked, nobody knows."""
+    restored(book, "x", incarnation="b")
+    for at in (101.0, 104.25, 107.0):
+        says(book, "b", at=at, uptime=at - 100.0, worker="x")
+    assert book.arrivals["x"].begun == 100.0
     assert not book.endings
+    book.arrived("x", "b")
+    for at in (110.0, 113.0):
+        says(book, "b", at=at, uptime=at - 100.0, worker="x")
+
+    assert not book.arrivals
 
 
-def test_two_incarnations_without_an_uptime_are_a_conflict_too(book: LeaseTable) -> None:
-    """Loud, and not a change of the name's process with every beat, which would be written each time."""
-    heard = []
-    changes = 0
-    for at in range(100, 140, 2):
-        heard += [says(book, "b", at=float(at), uptime=None), says(book, "a", at=at + 1.0, uptime=None)]
-        changes += len(book.changed)
-        book.changed.clear()
+def test_a_hello_of_a_restored_life_is_a_beat_like_others(book: LeaseTable) -> None:
+    """It says it on a new connection, and Postgres knows its process."""
+    restored(book, "x", incarnation="b")
+    assert book.hello("x", 101.0, Heartbeat(incarnation="b", uptime=1.0), 101.0) is Heard.RENEWED
 
-    assert "w" in book.incarnations.conflicts
-    assert Heard.CONFLICT in heard
-    assert changes <= 2
+    assert (book.arrivals, book.greeted) == ({}, set())
 
 
-def test_a_conflict_of_two_new_ones_is_a_conflict_too(book: LeaseTable) -> None:
-    """The process that the book knows is silent, and nobody can say which of the two came after it."""
-    for at in range(101, 141, 4):
-        says(book, "b", at=float(at), uptime=at - 100.0)
-        says(book, "c", at=at + 1.0, uptime=at - 99.0)
-
-    assert "w" in book.incarnations.conflicts
-    assert not book.endings
-
-
-def test_a_third_process_does_not_make_us_forget_that_the_first_lives(book: LeaseTable) -> None:
-    """It was heard between the second one's beats, within its ttl: nothing is taken from it."""
-    says(book, "b", at=101.0, uptime=1.0)
-    says(book, "a", at=102.0, uptime=50.0)
-    says(book, "c", at=103.0, uptime=1.0)
-    for at in (104.0, 107.0, 110.0):
-        assert says(book, "b", at=at, uptime=at - 100.0) is not Heard.RESTARTED
-
-    assert not book.endings
-
-
-def test_a_conflict_is_over_when_the_former_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
-    """Then its life ends."""
-    says(book, "b", at=101.0, uptime=1.0)
-    says(book, "a", at=102.0, uptime=50.0)
-    for at in (105.0, 108.0, 111.875):
-        assert says(book, "b", at=at, uptime=at - 100.0) is Heard.RENEWED
-    assert says(book, "b", at=112.0, uptime=12.0) is Heard.RESTARTED
-
-    assert "w" not in book.incarnations.conflicts
-    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
-
-
-def test_a_conflict_is_over_when_the_new_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
-    """The life goes on as it was, and a later conflict is told anew."""
-    says(book, "b", at=101.0, uptime=1.0)
-    assert says(book, "a", at=110.875, uptime=50.0) is Heard.CONFLICT
-    assert says(book, "a", at=111.0, uptime=50.125) is Heard.RENEWED
-    assert "w" not in book.incarnations.conflicts
-
-    says(book, "b", at=112.0, uptime=12.0)
-    assert says(book, "a", at=113.0, uptime=52.0) is Heard.CONFLICT
-
-
-def test_a_goodbye_in_a_conflict_settles_it(book: LeaseTable) -> None:
-    """The one that lives on is known, and what it has touched is kept."""
-    says(book, "b", at=101.0, uptime=1.0)
-    says(book, "a", at=102.0, uptime=50.0)
-    assert book.release("w", "a", 103.0)
-
-    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
-    assert lease_of(book).incarnation == "b"
-    assert "w" not in book.incarnations.conflicts
-
-
-def test_a_third_process_waits_for_the_verdict_on_the_first(book: LeaseTable) -> None:
-    """The second one's life has not begun yet: it can be ended when it has."""
-    book.release("w", "a", 100.0)
-    says(book, "b", at=101.0, uptime=1.0)
-    # By then the second one is silent for a ttl.
-    for at in (113.0, 116.0):
-        assert says(book, "c", at=at, uptime=at - 112.0) is Heard.AFTER_PROOF
-    assert lease_of(book).incarnation == "b"
-    book.ended("w", 1, 117.0)
-
-    assert says(book, "c", at=120.0, uptime=8.0) is Heard.RESTARTED
-    assert ending_of(book).incarnation == "b"
-
-
-# 3. Former incarnations.
+# Former incarnations.
 
 
 @pytest.mark.parametrize("uptime", [None, 3.0])

@@ -312,15 +312,19 @@ def test_a_new_incarnation_that_does_not_say_since_when_is_advised(way: Way) -> 
 
 
 def test_a_restart_by_heartbeats_wakes_the_way_out(way: Way) -> None:
-    """As a hello does."""
+    """As a hello does. It began by the last echo before its beats, behind which NATS has accepted them."""
     way.beat("w", incarnation="a")
-    way.woken("endings")
-    way.beat("w", incarnation="b", uptime=1)
     way.ears.listen(3.0)
-    way.beat("w", incarnation="b", uptime=4)
+    way.woken("endings", "lives")
+    for uptime in (1, 4):
+        way.ears.wait(0.25)
+        way.beat("w", incarnation="b", uptime=uptime)
+        way.ears.listen(2.75)
 
     assert way.woken("endings")
+    assert way.woken("lives")
     assert way.intake.counts["restarts"] == 1
+    assert ending_of(way.book).reborn_at == 2.0
 
 
 def test_a_revival_is_counted(way: Way) -> None:

@@ -59,6 +59,15 @@ def test_an_epoch_of_the_next_life_that_is_learned_ends_the_former_one(book: Lea
     assert not book.endings
 
 
+def test_what_is_learned_late_does_not_cut_off_the_next_lifes_promise(book: LeaseTable) -> None:
+    """Hearing time lags behind the stamp of its last beat."""
+    book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
+    book.hello("w", 2.75, Heartbeat(incarnation="b"), 2.75)
+    book.learn("w", 2.25, 10.0, 8, "b")
+
+    assert book.lines.deadline(lease_of(book)) == 12.75
+
+
 def test_an_epoch_of_the_life_that_ends_is_learned_as_that(book: LeaseTable) -> None:
     """The leader has not ended it yet: if we lead next, we shall."""
     book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))

@@ -4,7 +4,7 @@ import pytest
 
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
-from tests.unit.makers import ending_of, lapsed, live
+from tests.unit.makers import ending_of, lapsed, lease_of, live
 
 TTL = 60.0
 
@@ -125,3 +125,19 @@ def test_a_straggler_of_a_life_that_ended_on_proof_is_no_second_process(book: Le
 
     assert book.beat("w", 5.0, Heartbeat(incarnation="b", uptime=4.0), 5.0) is not Heard.CONFLICT
     assert "w" not in book.incarnations.conflicts
+
+
+@pytest.mark.parametrize("verdict", ["ended", "reborn"])
+def test_the_next_lifes_promise_counts_from_its_last_beat_at_least(book: LeaseTable, verdict: str) -> None:
+    """The verdict comes at a hearing time that lags behind the stamp of that beat: nothing is cut off by it."""
+    live(book, "other", 3.0)
+    live(book, incarnation="a")
+    book.release("w", "a", 1.0)
+    book.beat("w", 3.75, Heartbeat(incarnation="b"))
+    if verdict == "ended":
+        book.ended("w", 1, 3.25)
+    else:
+        book.reborn("w", 3.25)
+
+    assert book.lines.deadline(lease_of(book)) == 13.75
+    assert lapsed(book, 13.5) == ["other"]

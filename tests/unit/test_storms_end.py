@@ -317,15 +317,54 @@ def test_a_storm_begins_anew_after_it_was_over(storm: Weather) -> None:
     assert storm.news() == [("n1", "held")]
 
 
-def test_a_storm_in_the_wake_of_another_is_one() -> None:
-    """They beat again after the sign, and fall silent once more before the first storm is over."""
-    again = Weather()
-    again.beat(*crowd(20), now=0.0)
-    again.beat("slow", now=-50.0, ttl=100.0)
-    assert again.look(10.0) == []
-    for now in (20.0, 25.0, 30.0):
-        again.beat(*crowd(20), now=now)
-        assert again.look(now) == []
+@pytest.fixture
+def wake(weather: Weather) -> Weather:
+    """Twenty workers beat again after the sign that ended a storm, until 30, and fall silent once more.
 
-    for now in range(40, 60):
-        assert again.look(float(now)) == []
+    One that promised long is waited for still, so that the first storm is not over by then.
+    """
+    weather.beat(*crowd(20), now=0.0)
+    weather.beat("slow", now=-50.0, ttl=100.0)
+    assert weather.look(10.0) == []
+    for now in (20.0, 25.0, 30.0):
+        weather.beat(*crowd(20), now=now)
+        assert weather.look(now) == []
+    assert weather.news() == [("n1", "held")]
+    return weather
+
+
+def test_a_storm_in_the_wake_of_another_is_one(wake: Weather) -> None:
+    """The sign that they beat after was good for the first storm only."""
+    for now in range(40, 600):
+        assert wake.look(float(now)) == []
+
+    assert wake.news() == [("n1", "over"), ("n1", "held")]
+
+
+def test_a_storm_in_the_wake_of_another_has_a_sign_and_a_hold_of_its_own(wake: Weather) -> None:
+    """Counted from its own beginning."""
+    assert wake.look(40.0) == []
+    wake.beat("new", now=50.0, ttl=LONG)
+
+    assert wake.look(59.75) == []
+    assert len(wake.look(60.0)) == 3
+
+
+def test_the_hold_of_a_storm_in_the_wake_of_another_is_its_own(wake: Weather) -> None:
+    """Not what the first has left of it."""
+    assert wake.look(40.0) == []
+
+    assert wake.look(39.75 + MAX_HOLD) == []
+    assert len(wake.look(40.0 + MAX_HOLD)) == 3
+
+
+def test_who_never_came_back_makes_no_second_storm(storm: Weather) -> None:
+    """They are what is left of the first, of which nobody waits twice; two more that die are two."""
+    storm.beat(*crowd(20)[12:], now=20.0)
+    for now in (20.0, 25.0, 29.75):
+        storm.beat(*crowd(20)[14:], now=now)
+        assert storm.look(now) == []
+    gone = {worker for now in range(30, 36) for worker in storm.end(float(now))}
+
+    assert sorted(gone) == crowd(14)
+    assert ("n1", "held") not in storm.news()

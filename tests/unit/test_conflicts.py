@@ -1,0 +1,136 @@
+"""Two processes of one name: nothing is taken while both are heard, and what settles it."""
+
+import pytest
+
+from liveness.incarnations import Arrived
+from liveness.leases import Heard, LeaseTable
+from liveness.messages import Heartbeat
+from tests.unit.makers import ending_of, lease_of, live, says
+
+TTL = 10.0
+
+
+@pytest.fixture
+def book() -> LeaseTable:
+    """A book in which `w` lives as "a" under epoch 1."""
+    book = LeaseTable(TTL)
+    live(book, incarnation="a")
+    return book
+
+
+def test_two_incarnations_that_beat_are_a_conflict_in_which_nothing_is_taken(book: LeaseTable) -> None:
+    """Told when it begins; the name lives, and nobody can say whose a row is."""
+    heard = []
+    for at in range(101, 200, 4):
+        heard += [says(book, "b", at=float(at), uptime=at - 100.0), says(book, "a", at=at + 1.0, uptime=at + 50.0)]
+
+    assert [one for one in heard if one is not Heard.RENEWED] == [Heard.CONFLICT]
+    assert "w" in book.incarnations.conflicts
+    assert not book.endings
+
+
+def test_two_incarnations_without_an_uptime_are_a_conflict_too(book: LeaseTable) -> None:
+    """Loud, and not a change of the name's process with every beat, which would be written each time."""
+    heard = []
+    changes = 0
+    for at in range(100, 140, 2):
+        heard += [says(book, "b", at=float(at), uptime=None), says(book, "a", at=at + 1.0, uptime=None)]
+        changes += len(book.changed)
+        book.changed.clear()
+
+    assert "w" in book.incarnations.conflicts
+    assert Heard.CONFLICT in heard
+    assert changes <= 2
+
+
+def test_a_conflict_of_two_new_ones_is_a_conflict_too(book: LeaseTable) -> None:
+    """The process that the book knows is silent, and nobody can say which of the two came after it."""
+    for at in range(101, 141, 4):
+        says(book, "b", at=float(at), uptime=at - 100.0)
+        says(book, "c", at=at + 1.0, uptime=at - 99.0)
+
+    assert "w" in book.incarnations.conflicts
+    assert not book.endings
+
+
+def test_a_third_process_does_not_make_us_forget_that_the_first_lives(book: LeaseTable) -> None:
+    """It was heard between the second one's beats, within its ttl: nothing is taken from it."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    for at in (104.0, 107.0, 110.0):
+        assert says(book, "b", at=at, uptime=at - 100.0) is not Heard.RESTARTED
+
+    assert not book.endings
+
+
+def test_a_conflict_is_over_when_the_former_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
+    """Then its life ends."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    for at in (105.0, 108.0, 111.875):
+        assert says(book, "b", at=at, uptime=at - 100.0) is Heard.RENEWED
+    assert says(book, "b", at=112.0, uptime=12.0) is Heard.RESTARTED
+
+    assert "w" not in book.incarnations.conflicts
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
+
+
+def test_a_rival_is_silent_by_what_is_proven(book: LeaseTable) -> None:
+    """And not by the beat that we read: behind it in the socket there may be one of the other's."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+
+    def b_is_read(at: float, proven: float) -> Heard:
+        beat = Heartbeat(incarnation="b", uptime=at - 100.0)
+        return book.beat("w", at, beat, at, Arrived(at, proven, proven))
+
+    assert b_is_read(112.5, 111.75) is Heard.RENEWED
+    assert b_is_read(112.75, 112.0) is Heard.RESTARTED
+
+
+def test_beats_that_name_no_incarnation_are_a_rival_of_a_new_one(book: LeaseTable) -> None:
+    """They may be the former process's: nothing is taken until they have been silent for a ttl."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert book.beat("w", 102.0, Heartbeat(), 102.0) is Heard.CONFLICT
+    for at in (105.0, 108.0, 111.875):
+        assert says(book, "b", at=at, uptime=at - 100.0) is Heard.RENEWED
+    assert says(book, "b", at=112.0, uptime=12.0) is Heard.RESTARTED
+
+    assert "w" not in book.incarnations.conflicts
+
+
+def test_a_conflict_is_over_when_the_new_one_was_silent_for_a_ttl(book: LeaseTable) -> None:
+    """The life goes on as it was, and a later conflict is told anew."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "a", at=110.875, uptime=50.0) is Heard.CONFLICT
+    assert says(book, "a", at=111.0, uptime=50.125) is Heard.RENEWED
+    assert "w" not in book.incarnations.conflicts
+
+    says(book, "b", at=112.0, uptime=12.0)
+    assert says(book, "a", at=113.0, uptime=52.0) is Heard.CONFLICT
+
+
+def test_a_goodbye_in_a_conflict_settles_it(book: LeaseTable) -> None:
+    """The one that lives on is known, and what it has touched is kept."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    assert book.release("w", "a", 103.0)
+
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 100.0)
+    assert lease_of(book).incarnation == "b"
+    assert "w" not in book.incarnations.conflicts
+
+
+def test_a_third_process_waits_for_the_verdict_on_the_first(book: LeaseTable) -> None:
+    """The second one's life has not begun yet: it can be ended when it has."""
+    book.release("w", "a", 100.0)
+    says(book, "b", at=101.0, uptime=1.0)
+    # By then the second one is silent for a ttl.
+    for at in (113.0, 116.0):
+        assert says(book, "c", at=at, uptime=at - 112.0) is Heard.AFTER_PROOF
+    assert lease_of(book).incarnation == "b"
+    book.ended("w", 1, 117.0)
+
+    assert says(book, "c", at=120.0, uptime=8.0) is Heard.RESTARTED
+    assert ending_of(book).incarnation == "b"
