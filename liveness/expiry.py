@@ -63,7 +63,7 @@ class Expiry:
         self._clock = clock
         self._wakes = wakes
         self._refusals = Refusals(clock)
-        self._doubts: set[str] = set()
+        self._doubts: set[tuple[str, int]] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
 
@@ -115,7 +115,7 @@ class Expiry:
             verdicts = await self._store.reclaims.settle(cases)
         except DatabaseAwayError:
             # Perhaps only the answer was lost.
-            self._doubts.update(case.worker for case in cases)
+            self._doubts.update((case.worker, case.epoch) for case in cases if case.epoch is not None)
             raise
         for verdict in verdicts:
             self._take(verdict, done)
@@ -126,15 +126,14 @@ class Expiry:
 
         A lease that a beat revived in the meantime would go on under an epoch that is none any more.
         """
-        while self._doubts:
-            names = list(self._doubts)
-            still_open = {life.worker: life.epoch for life in await self._store.epochs.open_lives(names)}
-            for name in names:
-                self._doubts.discard(name)
-                lease = self._book.get(name)
-                if lease is not None and lease.epoch is not None and still_open.get(name) != lease.epoch:
-                    log.info("epoch_already_over", worker=name, epoch=lease.epoch)
-                    if self._book.ended(name, lease.epoch, self._hearing.now) is not None:
+        while doubts := list(self._doubts):
+            lives = await self._store.epochs.open_lives([worker for worker, _ in doubts])
+            still_open = {(life.worker, life.epoch) for life in lives}
+            self._doubts.difference_update(doubts)
+            for worker, epoch in doubts:
+                if (worker, epoch) not in still_open:
+                    log.info("epoch_already_over", worker=worker, epoch=epoch)
+                    if self._book.ended(worker, epoch, self._hearing.now) is not None:
                         self._wakes.lives.set()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:

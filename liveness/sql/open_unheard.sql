@@ -20,5 +20,6 @@ WHERE (
             AND {registry_heartbeat} <= now() + make_interval(secs => a.spare_within)
     )
 ORDER BY a.worker
-ON CONFLICT (worker) WHERE ended_at IS NULL DO NOTHING
+-- Whatever stands in the way: an open epoch, or one that somebody opened in the same millisecond.
+ON CONFLICT DO NOTHING
 RETURNING worker, epoch

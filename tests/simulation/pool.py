@@ -12,14 +12,16 @@ import multiprocessing
 import os
 import resource
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import liveness
+from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.schedule import Result, Schedule
 from tests.simulation.story import Quiet, logging_to
 
@@ -132,6 +134,14 @@ class Piece(msgspec.Struct):
         return range(self.first, self.first + self.count)
 
 
+class Catch(msgspec.Struct):
+    """By which seed a mutant was caught, None if by none, and which rules were broken there."""
+
+    name: str
+    seed: int | None
+    rules: list[str]
+
+
 class CodeChangedError(Exception):
     """What was run before, or beside, was another version of the code."""
 
@@ -168,37 +178,36 @@ def run_piece(seeds: range) -> Summary:
     return summary
 
 
+def catch(mutant: Mutant, seeds: Iterable[int]) -> Catch:
+    """Look, in this process, for the first of `seeds` that breaks the mutant's rule, and no rule without the mutant."""
+    with logging_to(Quiet()):
+        for seed in seeds:
+            with mutant.applied():
+                violations = run_seed(seed).violations
+            rules = sorted({rule_of(sentence) for sentence in violations})
+            if mutant.rule in rules and not run_seed(seed).violations:
+                return Catch(mutant.name, seed, rules)
+    return Catch(mutant.name, None, [])
+
+
 def run(stretches: Sequence[range], *, processes: int, nice: int = 0) -> Iterator[Piece]:
     """Run all seeds of `stretches` over so many processes, and yield the pieces as they come.
 
     Raises ProcessEndedError and CodeChangedError; processes that still run are killed when this is left.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    waiting = deque(job for stretch in stretches for job in _jobs(stretch, processes))
-    lanes: dict[Connection, tuple[ForkServerProcess, range]] = {}
-    try:
-        while waiting or lanes:
-            while waiting and len(lanes) < processes:
-                job = waiting.popleft()
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_run_job, args=(job, nice, there), daemon=True)
-                process.start()
-                there.close()
-                lanes[here] = (process, job)
-            for pipe in wait(list(lanes)):
-                assert isinstance(pipe, Connection)
-                piece = _receive(pipe)
-                if piece is None:
-                    _finished(*lanes.pop(pipe))
-                elif piece.code != CODE:
-                    raise CodeChangedError(f"the files changed before a process had loaded them: {CODE}, {piece.code}")
-                else:
-                    yield piece
-    finally:
-        for process, _ in lanes.values():
-            process.kill()
-            process.join()
+    jobs = [job for stretch in stretches for job in _jobs(stretch, processes)]
+    for message in _spread(_run_job, jobs, processes, nice):
+        piece = msgspec.msgpack.decode(message, type=Piece)
+        if piece.code != CODE:
+            raise CodeChangedError(f"the files changed before a process had loaded them: {CODE}, {piece.code}")
+        yield piece
+
+
+def catch_all(mutants: Sequence[Mutant], seeds: range, *, processes: int, nice: int = 0) -> Iterator[Catch]:
+    """Do `catch` with all `mutants`, over so many processes. Raises ProcessEndedError."""
+    jobs = [(mutant.name, seeds) for mutant in mutants]
+    for message in _spread(_catch_job, jobs, processes, nice):
+        yield msgspec.msgpack.decode(message, type=Catch)
 
 
 def _jobs(stretch: range, processes: int) -> Iterator[range]:
@@ -207,30 +216,65 @@ def _jobs(stretch: range, processes: int) -> Iterator[range]:
         yield stretch[start : start + size]
 
 
-def _receive(pipe: Connection) -> Piece | None:
+def _spread(work: Callable[[Any], Iterator[object]], jobs: Iterable[Any], processes: int, nice: int) -> Iterator[bytes]:
+    """Give each job a process, so many at a time, and yield what they tell."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    waiting = deque(jobs)
+    lanes: dict[Connection, tuple[ForkServerProcess, object]] = {}
     try:
-        return msgspec.msgpack.decode(pipe.recv_bytes(), type=Piece)
-    except EOFError:
-        pipe.close()
-        return None
+        while waiting or lanes:
+            while waiting and len(lanes) < processes:
+                job = waiting.popleft()
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_live, args=(work, job, nice, there), daemon=True)
+                process.start()
+                there.close()
+                lanes[here] = (process, job)
+            for pipe in wait(list(lanes)):
+                assert isinstance(pipe, Connection)
+                try:
+                    yield pipe.recv_bytes()
+                except EOFError:
+                    pipe.close()
+                    _join(*lanes.pop(pipe))
+    finally:
+        for process, _ in lanes.values():
+            process.kill()
+            process.join()
 
 
-def _finished(process: ForkServerProcess, job: range) -> None:
+def _join(process: ForkServerProcess, job: object) -> None:
     process.join()
     if process.exitcode:
-        raise ProcessEndedError(f"the process of the seeds {job.start} to {job.stop - 1} ended: {process.exitcode}")
+        raise ProcessEndedError(f"the process of {job} ended: {process.exitcode}")
 
 
-def _run_job(job: range, nice: int, pipe: Connection) -> None:
+def _live(work: Callable[[Any], Iterator[object]], job: object, nice: int, pipe: Connection) -> None:
     os.nice(nice)
     # A schedule that never ends grows: better it fails than the machine.
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     gc.collect()
     gc.freeze()
     gc.disable()
-    for start in range(0, len(job), SEEDS_OF_A_PIECE):
-        seeds = job[start : start + SEEDS_OF_A_PIECE]
-        piece = Piece(CODE, seeds.start, len(seeds), run_piece(seeds))
-        pipe.send_bytes(msgspec.msgpack.encode(piece))
+    for told in work(job):
+        pipe.send_bytes(msgspec.msgpack.encode(told))
         gc.collect()
     pipe.close()
+
+
+def _run_job(seeds: range) -> Iterator[Piece]:
+    for start in range(0, len(seeds), SEEDS_OF_A_PIECE):
+        some = seeds[start : start + SEEDS_OF_A_PIECE]
+        yield Piece(CODE, some.start, len(some), run_piece(some))
+
+
+def _catch_job(job: tuple[str, range]) -> Iterator[Catch]:
+    name, seeds = job
+    # No violation, but a lot of garbage: collected now and then.
+    for start in range(0, len(seeds), SEEDS_OF_A_PIECE):
+        found = catch(MUTANTS[name], seeds[start : start + SEEDS_OF_A_PIECE])
+        gc.collect()
+        if found.seed is not None:
+            break
+    yield found

@@ -2,8 +2,7 @@
 
 import pytest
 
-from liveness.incarnations import Arrived
-from liveness.leases import Heard, LeaseTable
+from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lease_of, live, says
 
@@ -98,6 +97,27 @@ def test_beats_that_name_no_incarnation_are_a_rival_of_a_new_one(book: LeaseTabl
     assert says(book, "b", at=112.0, uptime=12.0) is Heard.RESTARTED
 
     assert "w" not in book.incarnations.conflicts
+
+
+def test_a_beat_that_names_no_incarnation_settles_what_was_claimed_by_one_that_is_over(book: LeaseTable) -> None:
+    """The new one was silent for a ttl."""
+    says(book, "b", at=101.0, uptime=1.0)
+
+    assert book.beat("w", 111.0, Heartbeat(), 111.0) is Heard.RENEWED
+    assert not book.incarnations.claims
+
+
+def test_beats_that_name_no_incarnation_are_a_rival_of_the_leases_own_too() -> None:
+    """As long as its beginning is not settled, what a former life has left is not looked for beside them."""
+    book = LeaseTable(TTL)
+    says(book, "b", at=101.0, uptime=1.0)
+    assert book.beat("w", 102.0, Heartbeat(), 102.0) is Heard.CONFLICT
+    for at in (105.0, 111.875):
+        says(book, "b", at=at, uptime=at - 100.0)
+        assert not book.arrivals
+    says(book, "b", at=112.0, uptime=12.0)
+
+    assert book.arrivals["w"].begun == 100.0
 
 
 def test_a_conflict_is_over_when_the_new_one_was_silent_for_a_ttl(book: LeaseTable) -> None:

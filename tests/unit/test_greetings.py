@@ -14,7 +14,7 @@ from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.greetings import FORGET_SECONDS, Greetings
 from liveness.intake import Intake
 from liveness.leases import LeaseTable
-from liveness.messages import HelloAnswer
+from liveness.messages import Heartbeat, HelloAnswer
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
@@ -112,6 +112,7 @@ async def test_a_hello_of_a_new_name_is_answered_once_it_has_an_epoch(door: Door
     """Once, and not before it was looked whether a former life has left anything."""
     door.hello(incarnation="a", uptime=2.0)
     assert door.wakes.arrivals.is_set()
+    door.wakes.lives.clear()
     door.ears.wait(1.0)
     assert await door.greetings.run_once() == 0
     assert door.postgres.looked == [{"w": 3.0}]
@@ -177,7 +178,7 @@ async def test_a_hello_that_ends_a_known_life_is_answered_after_the_verdict(door
 
     assert await door.greetings.run_once() == 1
     assert door.answered() == [("inbox", 2)]
-    assert len(door.postgres.looked) == 1
+    assert (len(door.postgres.looked), door.postgres.asked) == (1, [["w"], ["w"]])
 
 
 async def test_a_name_that_postgres_refuses_keeps_nobody_waiting(door: Door) -> None:
@@ -293,13 +294,42 @@ async def test_nobody_is_answered_who_has_stopped_waiting(door: Door) -> None:
     assert door.answered() == [("w", 2)]
 
 
-@pytest.mark.parametrize("change", ["goodbye", "restart", "gone"])
+async def test_who_arrives_while_another_is_looked_up_waits_for_its_own(door: Door) -> None:
+    """It has beaten before, and has an epoch: that does not mean that nothing of a former life is left."""
+    door.book.beat("w", door.ears.now, Heartbeat(incarnation="a"), door.ears.time)
+    door.book.granted("w", 1)
+    door.hello("v", reply="v", incarnation="a")
+
+    def comes_once() -> None:
+        door.postgres.meanwhile = lambda: None
+        door.hello("w", incarnation="a")
+
+    door.postgres.meanwhile = comes_once
+    await door.greetings.run_once()
+
+    assert list(door.book.arrivals) == ["w"]
+    assert door.answers == []
+    await door.greetings.run_once()
+    assert door.answered() == [("inbox", 1)]
+
+
+async def test_a_name_of_which_postgres_knows_another_process_is_not_answered(door: Door) -> None:
+    """Its epoch is that one's."""
+    door.hello(incarnation="a")
+    door.book.learn("w", door.ears.now, 60.0, 5, "b")
+    await door.greetings.run_once()
+
+    assert (door.answers, door.postgres.asked) == ([], [])
+
+
+@pytest.mark.parametrize("change", ["goodbye", "restart", "gone", "another"])
 async def test_what_changes_while_postgres_is_asked_is_not_answered(door: Door, change: str) -> None:
     """Whoever was welcome when it was asked may be over by the time of the answer."""
     changes: dict[str, Callable[[], object]] = {
         "goodbye": lambda: door.book.release("w", "a", door.ears.now),
         "restart": lambda: door.book.restart("w", door.ears.now, "b", door.ears.time, former="a"),
         "gone": lambda: door.book.forget("w"),
+        "another": lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b"),
     }
     door.hello(incarnation="a")
     await door.greetings.run_once()
@@ -319,3 +349,23 @@ async def test_an_arrival_that_is_replaced_while_postgres_is_asked_ends_nothing(
     await door.greetings.run_once()
 
     assert (ending_of(door.book).incarnation, lease_of(door.book).incarnation) == ("a", "b")
+
+
+async def test_an_arrival_that_turns_out_to_be_anothers_name_ends_nothing(door: Door) -> None:
+    """Another replica has granted it to a process of which we knew nothing when we asked."""
+    door.hello(incarnation="a")
+    door.postgres.former = {"w"}
+    door.postgres.meanwhile = lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b")
+    await door.greetings.run_once()
+
+    assert not door.book.endings
+    assert lease_of(door.book).incarnation == "b"
+
+
+async def test_an_arrival_that_ends_while_postgres_is_asked_is_looked_up_when_it_has_ended(door: Door) -> None:
+    """If its name lives on by then: what was found is not acted upon beside a verdict that is under way."""
+    door.hello(incarnation="a")
+    door.postgres.meanwhile = lambda: door.book.release("w", "a", door.ears.now)
+    await door.greetings.run_once()
+
+    assert list(door.book.arrivals) == ["w"]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Arrived, Incarnations
-from liveness.leases import Heard, LeaseTable
+from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Incarnations
+from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
 
