@@ -149,6 +149,7 @@ class Assembly:
             timeout=self.settings.leader_timeout,
             catch_up=self.follow.catch_up,
             hears=lambda: not self.hearing.deaf(self.clock()),
+            on_take=self.wakes.takeover.set,
             on_lead=self._wake_all,
         )
 
@@ -161,6 +162,7 @@ class Assembly:
 
         rounds = [
             Round("leadership", self.leadership.run_once, lambda: self.leadership.interval),
+            Round("takeover", self.leadership.learn, lambda: FOLLOW_SECONDS, self.wakes.takeover),
             Round("follow", self.follow.run_once, lambda: FOLLOW_SECONDS, may_run=lambda: not leads()),
             Round("grants", self._grant, lambda: GRANT_SECONDS, self.wakes.lives, leads),
             Round("greetings", self.greetings.run_once, lambda: GRANT_SECONDS, self.wakes.arrivals, leads),

@@ -80,6 +80,9 @@ class Expiry:
             self._probes.note(lease)
             log.info("lease_lapsed", worker=lease.worker, epoch=lease.epoch, ttl=lease.ttl)
         self._storms.judge(self._book, lapsed, now)
+        for lease in [lease for lease in self._book.endings.values() if lease.ending and lease.ending.disputed]:
+            self._book.reinstate(lease.worker, now)
+            log.error("conflict", worker=lease.worker, complaint="two incarnations beat: the restart is not believed")
         going = self._storms.let_go(list(self._book.endings.values()), now)
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.

@@ -6,7 +6,7 @@ itself; only a life of which it did not know is owed a full ttl.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -41,6 +41,8 @@ class Follow:
         self._default_ttl = default_ttl
         self._clock = clock
         self._next = 0
+        # Counts the times that we took over: what was read before is not true any more.
+        self._taken_over = 0
 
     async def run_once(self) -> Learned:
         """Learn of those that end, wait for an epoch, or are overdue. Raises DatabaseAwayError."""
@@ -55,6 +57,7 @@ class Follow:
 
     async def catch_up(self) -> Learned:
         """Learn everything. Raises DatabaseAwayError."""
+        self._taken_over += 1
         learned = await self._learn(None)
         formers = await self._store.epochs.formers(None)
         self._book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
@@ -63,10 +66,17 @@ class Follow:
 
     async def _learn(self, names: list[str] | None) -> Learned:
         done = Learned()
+        began = self._taken_over
         open_lives = {life.worker: life for life in await self._store.epochs.open_lives(names)}
         leases = list(self._book) if names is None else [lease for name in names if (lease := self._book.get(name))]
         unopened = [lease for lease in leases if lease.worker not in open_lives]
-        done.over = await self._forget_ended(unopened)
+        # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end:
+        # a life that was heard last before an epoch of its name ended has ended with it.
+        unknown = [lease.worker for lease in unopened if lease.epoch is None]
+        ended_ago = await self._store.epochs.ended_ago(unknown) if unknown else {}
+        if began != self._taken_over:
+            return done
+        done.over = self._forget_ended(unopened, ended_ago)
         for position, life in enumerate(open_lives.values()):
             self._learn_of(life)
             if position % BATCH == BATCH - 1:
@@ -80,19 +90,15 @@ class Follow:
             ttl = life.ttl or self._default_ttl
             self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
-    async def _forget_ended(self, leases: Sequence[Lease]) -> int:
-        unknown = []
+    def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, float]) -> int:
         over = 0
         for lease in leases:
             if lease.epoch is not None:
                 self._book.ended(lease.worker, lease.epoch, self._hearing.now)
                 over += 1
             else:
-                unknown.append(lease)
-        # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end:
-        # a life that was heard last before an epoch of its name ended has ended with it.
-        ended_ago = await self._store.epochs.ended_ago([lease.worker for lease in unknown]) if unknown else {}
-        return over + sum(self._forget_if_ended(lease, ended_ago.get(lease.worker)) for lease in unknown)
+                over += self._forget_if_ended(lease, ended_ago.get(lease.worker))
+        return over
 
     def _forget_if_ended(self, lease: Lease, ended_ago: float | None) -> bool:
         # Of the life that may have ended; the next one may be heard already.

@@ -60,6 +60,8 @@ class Claim(msgspec.Struct):
     beats: int = 1
     # Hearing time of the last beat of any other incarnation, since this one is heard.
     rival_at: float | None = None
+    # Hearing time of the last beat of the incarnation that the lease bears.
+    own_at: float | None = None
 
     def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
         """Take one of its beats: `now` in hearing time."""
@@ -176,15 +178,14 @@ class Incarnations:
         if claim is not None and followed and claim.incarnation not in {incarnation, own}:
             return claim, self._rival(worker, claim, now)
         if claim is None or claim.incarnation != incarnation:
-            claim = self.claims[worker] = Claim(incarnation, when.not_before, now)
-            last = lease.last_beat
-            if (
-                own not in {None, incarnation}
-                and last is not None
-                and now - last < (beat.uptime or 0.0) - AGREED_WITHIN
-            ):
-                # The other one was heard since this one began: so it was not over then, and may not be over now.
-                claim.rival_at = last
+            former, claim = claim, Claim(incarnation, when.not_before, now)
+            self.claims[worker] = claim
+            claim.own_at = lease.last_beat if former is None else former.own_at
+            others = (claim.own_at, None if former is None else former.heard_at)
+            heard = [moment for moment in others if moment is not None]
+            if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
+                # Another one was heard since this one began: so it was not over then, and may not be over now.
+                claim.rival_at = max(heard)
         else:
             claim.beats += 1
         claim.heard(now, when, beat.uptime)
@@ -220,6 +221,8 @@ class Incarnations:
             # The other one is over.
             self.settled(lease.worker)
             return False
+        if lease.incarnation is not None:
+            claim.own_at = now
         if not claim.beats:
             claim.rival_at = now
             return False
@@ -230,6 +233,15 @@ class Incarnations:
         began = worker not in self.conflicts
         self.conflicts.add(worker)
         return began
+
+    def dispute(self, lease: Lease, newer: str, former: str, begun: float, now: float) -> None:
+        """Note that `former` was heard after it was thought that `newer`, begun at `begun`, had replaced it."""
+        self._formers.get(lease.worker, {}).pop(former, None)
+        heard_at = now if lease.last_beat is None else lease.last_beat
+        self.claims[lease.worker] = Claim(
+            newer, begun, heard_at, surely=begun, roughly=begun, agreed=True, rival_at=now, own_at=now
+        )
+        self.conflicts.add(lease.worker)
 
     def settled(self, worker: str) -> None:
         """Forget the claim on `worker`: it was acted upon, or there is nothing to act upon."""

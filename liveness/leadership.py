@@ -35,6 +35,7 @@ class Leadership:
         timeout: float,
         catch_up: Callable[[], Awaitable[object]],
         hears: Callable[[], bool] = lambda: True,
+        on_take: Callable[[], None] = lambda: None,
         on_lead: Callable[[], None] = lambda: None,
         on_follow: Callable[[], None] = lambda: None,
     ) -> None:
@@ -47,13 +48,15 @@ class Leadership:
         self._catch_up = catch_up
         self._hears = hears
         self._deaf_looks = 0
+        self._on_take = on_take
         self._on_lead = on_lead
         self._on_follow = on_follow
 
     async def run_once(self) -> bool:
         """Renew the lead, or take it if nobody has it; return whether this replica leads.
 
-        Raises DatabaseAwayError: nobody can tell, and a leader goes on, for its transactions will.
+        One that has taken it leads when it has caught up (`learn`). Raises DatabaseAwayError: nobody can tell, and a
+        leader goes on, for its transactions will.
         """
         self._deaf_looks = 0 if self._hears() else self._deaf_looks + 1
         if self._leader.term is not None and not await self._keep():
@@ -64,11 +67,25 @@ class Leadership:
         if self._leader.term is None and (self._deaf_looks or not await self._leader.take(self._timeout)):
             return False
         if not self.leading:
-            if not self.caught_up:
-                await self._catch_up()
-            self.leading = self.caught_up = True
-            log.info("leading", term=self._leader.term)
-            self._on_lead()
+            self._on_take()
+        return self.leading
+
+    async def learn(self) -> bool:
+        """Learn what the former leader did, and lead; return whether this replica leads.
+
+        Apart from `run_once`, which renews the lead meanwhile: it may take longer than a lead lasts. Raises
+        DatabaseAwayError.
+        """
+        term = self._leader.term
+        if term is None or self.leading:
+            return self.leading
+        if not self.caught_up:
+            await self._catch_up()
+        if self._leader.term != term:
+            return False
+        self.leading = self.caught_up = True
+        log.info("leading", term=term)
+        self._on_lead()
         return True
 
     async def take(self) -> bool:

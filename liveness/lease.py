@@ -60,6 +60,11 @@ class Ending(msgspec.Struct, gc=False):
     reborn_at: float | None = None
     # It had no epoch when it ended: Postgres had not told us of it, or had never heard of it.
     unknown: bool = False
+    # Told by heartbeats alone that another process is there; and the one that is over was heard since.
+    by_beats: bool = False
+    disputed: bool = False
+    # Hearing time: what a storm owes it has been given by then, whatever storms follow.
+    owed_until: float = math.inf
     # A storm has let it go: it is not asked again.
     let_go: bool = False
 

@@ -162,6 +162,15 @@ class LeaseTable:
         lease.incarnation = incarnation
         return ended
 
+    def reinstate(self, worker: str, now: float) -> None:
+        """Undo a restart that heartbeats told of: the process that was thought over was heard before the verdict."""
+        lease = self._leases[worker]
+        ending = lease.ending
+        if ending is not None and lease.incarnation is not None and ending.incarnation is not None:
+            self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
+            lease.incarnation = ending.incarnation
+            self._go_on(lease, now)
+
     def arrived(self, worker: str, incarnation: str) -> None:
         """Note that the name of an arrival held nothing of a former life."""
         arrival = self.arrivals.get(worker)
@@ -235,7 +244,15 @@ class LeaseTable:
         Only the life of that very incarnation ends, or one without incarnation if None is given.
         """
         lease = self._leases.get(worker)
-        if lease is None or lease.incarnation != incarnation:
+        if lease is None:
+            return False
+        if lease.incarnation != incarnation:
+            claim = self.incarnations.claims.get(worker)
+            if claim is not None and claim.incarnation == incarnation:
+                # It is over, and was not believed yet to have replaced the other one: whether that lives, its ttl
+                # tells.
+                self.incarnations.settled(worker)
+                self.incarnations.replaced(worker, incarnation, None)
             return False
         return self._prove(lease, now, reason, details)
 
@@ -320,6 +337,8 @@ class LeaseTable:
         whose = self.incarnations.judge(lease, beat, successor=successor, now=now, when=when)
         match whose:
             case Whose.STALE:
+                if ending is not None and ending.by_beats and ending.incarnation == beat.incarnation:
+                    ending.disputed = True
                 return Heard.STALE
             case Whose.CONFLICT:
                 return Heard.CONFLICT
@@ -333,7 +352,8 @@ class LeaseTable:
             case Whose.NEW | Whose.ARRIVED:
                 incarnation, begun = beat.incarnation or "", self.incarnations.claims[worker].begun
                 if whose is Whose.NEW:
-                    self.restart(worker, now, incarnation, begun, former=own)
+                    if self.restart(worker, now, incarnation, begun, former=own) and lease.ending is not None:
+                        lease.ending.by_beats = True
                     return Heard.RESTARTED
                 self.incarnations.settled(worker)
                 self.incarnations.introduce(worker, incarnation)

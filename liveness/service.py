@@ -126,6 +126,7 @@ class Service:
         with contextlib.suppress(DatabaseAwayError):
             # Else its round does it.
             await parts.leadership.run_once()
+            await parts.leadership.learn()
         return parts
 
     async def _restore(self, parts: Assembly) -> None:

@@ -12,7 +12,8 @@ takes nearly everybody who comes by one way, all at once. So:
    be gone. A worker that beats three times in a ttl is not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
    or a former member that is heard by another. Then whoever is still silent has one more full ttl, those too that
-   lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0: never).
+   lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0: never). Storms that
+   follow each other hold nobody for longer than that.
 4. They go in random order and at most `PERCENT_OF_A_PASS` of the group (or one) per pass, so that a mistake shows
    before it is complete.
 5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
@@ -126,7 +127,8 @@ class Storms:
             for via, group in doubtful.items():
                 if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * group.members:
                     if group.storm is not None:
-                        # One in the wake of another: its sign was good for the first only.
+                        # One in the wake of another: the sign was good for the first only, and for whom it held.
+                        _keep_owed(book, group, group.storm)
                         self._over(group, now)
                     self._begin(group, quiet[via], longest_of[via], now)
 
@@ -149,14 +151,9 @@ class Storms:
     def _pass(self, group: Group, storm: Storm, held: Sequence[Lease], now: float) -> list[Lease]:
         released = now - storm.since >= self._max_hold
         if storm.sign_at is not None:
-            sign_at = storm.sign_at
-            ready = [lease for lease in held if now >= sign_at + lease.ttl]
             # Who was quiet when it began may still lapse.
-            released = now >= sign_at + storm.longest_ttl
-        elif released:
-            ready = list(held)
-        else:
-            ready = []
+            released = now >= storm.sign_at + storm.longest_ttl
+        ready = [lease for lease in held if self._is_ready(lease, storm, now)]
         if not held and (released or group.members <= 0):
             self._over(group, now)
             return []
@@ -172,6 +169,13 @@ class Storms:
             if lease.ending is not None:
                 lease.ending.let_go = True
         return chosen
+
+    def _is_ready(self, lease: Lease, storm: Storm, now: float) -> bool:
+        ending = lease.ending
+        if ending is None:
+            return False
+        signed = storm.sign_at is not None and now >= storm.sign_at + lease.ttl
+        return signed or now >= ending.owed_until or now - ending.at >= self._max_hold
 
     def _begin(self, group: Group, quiet: int, longest_ttl: float, now: float) -> None:
         group.storm = Storm(since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl)
@@ -212,6 +216,13 @@ def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], dict[str, float]
             quiet[via] += 1
             longest[via] = max(longest[via], lease.ttl)
     return quiet, longest
+
+
+def _keep_owed(book: LeaseTable, group: Group, storm: Storm) -> None:
+    """Let those that were silent through a storm and its sign owe nothing to the next one."""
+    for lease in book.endings.values():
+        if lease.group is group and lease.ending is not None and group.was_silent(lease) and storm.sign_at is not None:
+            lease.ending.owed_until = min(lease.ending.owed_until, storm.sign_at + lease.ttl)
 
 
 def _sign(group: Group, now: float) -> None:

@@ -15,5 +15,7 @@ class Wakes:
         """A life ended on proof, or a lease is due."""
         self.rest = asyncio.Event()
         """A reclaim may have left something to finish."""
+        self.takeover = asyncio.Event()
+        """The lead was taken, and what the former leader did has to be learned."""
         self.news = asyncio.Event()
         """The outbox has events."""

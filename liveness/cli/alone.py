@@ -109,7 +109,8 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
 
 async def lead(parts: Assembly) -> None:
     """Become the replica that acts. Raises NotLeaderError, naming it, if there is one that nobody could ask."""
-    if not await parts.leadership.run_once():
+    await parts.leadership.run_once()
+    if not await parts.leadership.learn():
         seen = await parts.store.leader.seen()
         raise NotLeaderError(f"{seen.holder} acts, though it does not answer on this NATS: check nats_url, or stop it")
 

@@ -24,6 +24,9 @@ TTL: Final = 2.0
 SOON: Final = 30.0
 LOOK_SECONDS: Final = 0.03
 READY_SECONDS: Final = 1.0
+# A look at whether this process runs, and how late it may be on a busy machine.
+TICK_SECONDS: Final = 0.1
+STALL_SECONDS: Final = 0.5
 # About as short as the settings allow, so that the sweep is there to go wrong too.
 SETTINGS: Final[Mapping[str, object]] = {
     "heartbeat_timeout": TTL,
@@ -191,7 +194,7 @@ class Stage:
         self.postgres: Final = PostgresServer(folder / "postgres", options=POSTGRES_OPTIONS)
         self.replicas: Final[list[Replica]] = []
         self.disturbances: Final[list[Disturbance]] = []
-        self.began: float = 0.0
+        self._noticing: asyncio.Task[None] | None = None
         self.pooler: PgBouncer | None = None
         self._pooled: Final = pooled
         self._workers: Final = workers
@@ -214,7 +217,7 @@ class Stage:
     async def start(self, *, replicas: int = 1) -> None:
         """Start the servers, the tables, the replicas and the fleet, and wait until every worker holds work."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.began = time.time()
+        self._noticing = asyncio.create_task(self._notice_stalls())
         async with asyncio.TaskGroup() as starts:
             starts.create_task(self.nats.start())
             starts.create_task(self.postgres.start())
@@ -247,8 +250,18 @@ class Stage:
             await replica.ready()
         await self.all_working()
 
+    async def _notice_stalls(self) -> None:
+        """Write down when this process, by whose proxies everything goes, did not run."""
+        while True:
+            before = time.time()
+            await asyncio.sleep(TICK_SECONDS)
+            if time.time() - before > TICK_SECONDS + STALL_SECONDS:
+                self.disturbances.append(Disturbance("the machine stood still", before, time.time()))
+
     async def stop(self) -> None:
         """Stop everything."""
+        if self._noticing is not None:
+            self._noticing.cancel()
         for replica in self.replicas:
             await replica.stop()
         if self._fleet is not None:

@@ -76,8 +76,10 @@ class Worker:
         self._began: Final = time.monotonic()
         self._diary = open(orders.diary, "a", buffering=1, encoding="utf-8")  # noqa: SIM115, PTH123 - open while it lives
         self._wire: Wire | None = None
-        self._connected = asyncio.Event()
+        self._beaten = False
+        # Nobody claims before it was heard: a process that was not looks like the one before it.
         self._greeted = asyncio.Event()
+        self._beat_now = asyncio.Event()
         self._database: asyncpg.Connection[asyncpg.Record] | None = None
         self._turn = asyncio.Lock()
         # Which slot holds what: a piece of work that was taken and claimed again belongs to the newer claim.
@@ -91,8 +93,6 @@ class Worker:
     async def run(self) -> None:
         """Live until killed, or until the parent has ended."""
         self.note("began", pid=os.getpid())
-        if not self._orders.hello:
-            self._greeted.set()
         async with asyncio.TaskGroup() as duties:
             duties.create_task(self._stay_connected())
             duties.create_task(self._beat())
@@ -122,10 +122,14 @@ class Worker:
                 if self._wire is not None:
                     beat["via"] = self._wire.server_id
                     self._wire.publish(f"liveness.heartbeat.{orders.worker}", json.dumps(beat).encode())
-                    sent = True
+                    self._beaten = sent = True
             self.note("beat", sent=sent)
             due += orders.interval
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            self._beat_now.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._beat_now.wait(), max(0.0, due - time.monotonic()))
+                # At once on a new connection.
+                due = time.monotonic()
         # The parent is gone: nobody will look at the rest.
         os._exit(0)
 
@@ -138,20 +142,22 @@ class Worker:
                 continue
             try:
                 wire.subscribe(f"liveness.superseded.{self._orders.worker}", self._superseded)
-                self._wire = wire
-                self._connected.set()
+                self._wire, self._beaten = wire, False
                 self.note("connected", via=wire.server_id)
-                if not self._greeted.is_set():
+                if self._orders.hello and not self._greeted.is_set():
                     await self._hello(wire)
+                self._beat_now.set()
                 while True:
+                    beaten = self._beaten
                     async with asyncio.timeout(PONG_SECONDS):
                         await wire.delivered()
-                    await asyncio.sleep(0.5)
+                    if beaten:
+                        self._greeted.set()
+                    await asyncio.sleep(0.5 if self._greeted.is_set() else 0.01)
             except (OSError, TimeoutError) as error:
                 self.note("cut_off", why=repr(error))
             finally:
                 self._wire = None
-                self._connected.clear()
                 await wire.close()
 
     async def _hello(self, wire: Wire) -> None:
@@ -165,7 +171,6 @@ class Worker:
         if answer is None or b"epoch" not in answer:
             await asyncio.sleep(AGAIN_SECONDS)
             raise ConnectionError("no epoch yet")
-        self._greeted.set()
 
     def _superseded(self, _: str, payload: bytes) -> None:
         self.note("superseded", payload=payload.decode(errors="replace"))

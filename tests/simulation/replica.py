@@ -56,7 +56,7 @@ def did_something(value: Any) -> bool:
 
 
 # What one duty makes to do for another, as in the assembly.
-FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "leadership": "grants"}
+FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "takeover": "grants"}
 LEAD_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 3, 12
 
 
@@ -285,6 +285,8 @@ class Replica:
         self.listening.speak()
         if self._ticks % LEAD_TICKS == 0:
             self._do("leadership", self.leadership.run_once())
+        if self.store.leader.term is not None and not self.leadership.leading:
+            self._do("takeover", self.leadership.learn())
         self._work(again=True)
 
     def _work(self, *, again: bool = False) -> None:

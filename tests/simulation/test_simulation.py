@@ -54,7 +54,7 @@ def test_the_schedules_are_hard(account: Summary) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=lambda mutant: mutant.name)
 def test_a_wrong_version_is_caught(mutant: Mutant) -> None:
-    """What the simulation calls right, it would have called wrong: the mutant's seed shows it, or one of some hundreds."""
+    """What the simulation calls right, it would have called wrong: its seed shows it, or another does."""
     found = catch(mutant, itertools.chain([mutant.seed], range(SEARCHED)))
     assert found.seed is not None, f"look for it: python -m tests.simulation --mutants --only {mutant.name}"
 
