@@ -151,6 +151,7 @@ class Assembly:
             hears=lambda: not self.hearing.deaf(self.clock()),
             on_take=self.wakes.takeover.set,
             on_lead=self._wake_all,
+            on_follow=self.storms.forget,
         )
 
     def _rounds(self) -> list[Round]:
@@ -233,6 +234,7 @@ class Assembly:
 
     def _listen_anew(self, now: float) -> None:
         self.sweep.listening_since = now
+        self.storms.lost(now)
 
     def _tell(self, subject: str, payload: bytes) -> None:
         # A follower knows it as well, and is silent.

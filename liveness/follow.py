@@ -20,6 +20,8 @@ log = structlog.get_logger("liveness.follow")
 
 # Names in one look. What is left is looked at the next time.
 BATCH = 5_000
+# How long a follower keeps an arrival, for a leader that dies before it has looked.
+ARRIVAL_SECONDS = 60.0
 
 
 class Learned(msgspec.Struct):
@@ -41,11 +43,13 @@ class Follow:
         self._default_ttl = default_ttl
         self._clock = clock
         self._next = 0
+        self._arrivals: dict[str, float] = {}
         # Counts the times that we took over: what was read before is not true any more.
         self._taken_over = 0
 
     async def run_once(self) -> Learned:
         """Learn of those that end, wait for an epoch, or are overdue. Raises DatabaseAwayError."""
+        self._drop_old_arrivals()
         now = self._hearing.now
         names = dict.fromkeys((*self._book.endings, *self._book.wanting))
         names.update(dict.fromkeys(lease.worker for lease in self._book.lines.due_within(now, lambda _: 0.0)))
@@ -54,6 +58,15 @@ class Follow:
         looked_at = list(names)[start : start + BATCH]
         self._next = start + BATCH
         return await self._learn(looked_at) if looked_at else Learned()
+
+    def _drop_old_arrivals(self) -> None:
+        # The leader has looked at them; and a beginning that was reckoned long ago is off by what the clocks drift.
+        now = self._clock()
+        arrivals = self._book.arrivals
+        self._arrivals = {worker: self._arrivals.get(worker, now) for worker in arrivals}
+        for worker, seen_at in self._arrivals.items():
+            if now - seen_at > ARRIVAL_SECONDS:
+                self._book.arrived(worker, arrivals[worker].incarnation)
 
     async def catch_up(self) -> Learned:
         """Learn everything. Raises DatabaseAwayError."""

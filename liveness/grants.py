@@ -5,7 +5,8 @@ life whose epoch was just issued counts as changed, too, if it was heard: what h
 Postgres has taken it.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
@@ -61,7 +62,7 @@ class Grants:
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
-        while wanting := [lease for name, lease in self._book.wanting.items() if self._may_have_one(name)]:
+        while wanting := list(islice(self._eligible(), RANKED_AT_ONCE)):
             before = len(self._book.wanting)
             done.granted += await self.grant(await self._first_in_line(wanting))
             if len(self._book.wanting) >= before and not any(lease.worker in self._refusals for lease in wanting):
@@ -72,6 +73,9 @@ class Grants:
             await self._update(changed[start : start + BATCH])
         done.updated = len(changed)
         return done
+
+    def _eligible(self) -> Iterator[Lease]:
+        return (lease for name, lease in self._book.wanting.items() if self._may_have_one(name))
 
     def _may_have_one(self, name: str) -> bool:
         # Who said hello is told its epoch, so that is not issued before it is known whether a former life has to end.
@@ -91,7 +95,7 @@ class Grants:
     async def _first_in_line(self, wanting: Sequence[Lease]) -> Sequence[Lease]:
         if len(wanting) <= BATCH:
             return wanting
-        looked_at = list(wanting[:RANKED_AT_ONCE])
+        looked_at = list(wanting)
         try:
             known = await self._store.epochs.known([lease.worker for lease in looked_at])
         except DatabaseRefusedError as error:

@@ -35,7 +35,10 @@ FORMERS_REMEMBERED = 8
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """An incarnation that began at `begun` (loop time), of a name whose former life is not known here."""
+    """An incarnation that began at `begun` (loop time), of a name whose former life is not known here.
+
+    `begun` is as exact as the worker's clock and ours are to the database's over that time, so it does not keep.
+    """
 
     incarnation: str
     begun: float

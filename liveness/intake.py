@@ -168,7 +168,8 @@ class Intake:
                 )
             case _:
                 pass
-        if heard is Heard.STARTED or worker in self._book.changed:
+        # What merely changed in a life is written with the next round, for all at once: no statement per heartbeat.
+        if heard in {Heard.STARTED, Heard.REVIVED}:
             self._wakes.lives.set()
         if worker in self._book.arrivals:
             self._wakes.arrivals.set()

@@ -93,9 +93,6 @@ class LeaseTable:
         if lease.last_beat is None:
             self.unproven.discard(worker)
             self.changed[worker] = lease
-            if beat.incarnation is not None and beat.incarnation == lease.incarnation:
-                # Whether a former life's work was looked for before we were there, nobody knows.
-                self.incarnations.claim(lease, beat, now, when)
         ttl = beat.ttl
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl

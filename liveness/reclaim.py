@@ -18,9 +18,14 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     DatabaseRefusedError.
     """
     worker = request.worker
+    held = (await parts.store.host.running([worker])).get(worker, 0)
+    lease = parts.book.get(worker)
+    if lease is not None and lease.epoch is None and not request.dry_run:
+        # Ending it needs an epoch to end.
+        await parts.grants.grant([lease])
+    # From here on to what is done, nothing is awaited: what was looked at is what is ended.
     lease = parts.book.get(worker)
     heard = _heard(parts, lease)
-    held = (await parts.store.host.running([worker])).get(worker, 0)
     if request.dry_run:
         return ReclaimAnswer(worker=worker, heard=heard, dry_run=True, held=held, reclaimed=0, epoch=None)
     if lease is not None and not request.force and _holds(parts, lease):
@@ -37,8 +42,6 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
         verdict = (await parts.store.reclaims.settle([case]))[0]
         epoch = verdict.epoch if verdict.outcome is Outcome.ENDED else None
     else:
-        if lease.epoch is None:
-            await parts.grants.grant([lease])
         epoch = lease.epoch
         parts.book.end(worker, parts.hearing.now, "operator", {"heard": heard})
         await parts.expiry.settle([worker])

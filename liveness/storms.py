@@ -44,6 +44,8 @@ PASS_SECONDS = 1.0
 QUIET_SHARE_OF_TTL = 0.5
 # Beyond so many groups the empty ones are forgotten; no real deployment has more NATS servers.
 GROUPS_REMEMBERED = 1_000
+# The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second.
+COUNT_SECONDS = 0.25
 
 
 class News(msgspec.Struct, frozen=True):
@@ -63,6 +65,8 @@ class Storms:
         self.groups: dict[str, Group] = {}
         self._storming: list[Group] = []
         self._tidy_at = GROUPS_REMEMBERED
+        self._counted_at = -math.inf
+        self._counted: tuple[Counter[str], dict[str, float]] = (Counter(), {})
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
@@ -104,6 +108,19 @@ class Storms:
         if group.storm is not None:
             _sign(group, now)
 
+    def lost(self, now: float) -> None:
+        """Note that beats may have been lost until now: what a sign promised counts from here."""
+        for group in self._storming:
+            if group.storm is not None and group.storm.sign_at is not None:
+                group.storm.sign_at = max(group.storm.sign_at, now)
+
+    def forget(self) -> None:
+        """Forget the storms: another replica acts, and judges for itself."""
+        for group in self._storming:
+            group.storm = None
+        self._storming.clear()
+        self.news.clear()
+
     def overheard(self, via: str | None, now: float) -> None:
         """Note a beat that renewed no lease: it came by that server all the same."""
         group = self.groups.get(via or "")
@@ -123,7 +140,9 @@ class Storms:
             longest = max((lease.ttl for lease in book if lease.group is None), default=0.0)
             self._begin(self._restored, restored, longest, now)
         if doubtful:
-            quiet, longest_of = _quiet(book, now)
+            if now - self._counted_at >= COUNT_SECONDS or now < self._counted_at:
+                self._counted_at, self._counted = now, _quiet(book, now)
+            quiet, longest_of = self._counted
             for via, group in doubtful.items():
                 if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * group.members:
                     if group.storm is not None:

@@ -10,6 +10,7 @@ from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
 from liveness.errors import LivenessError, NoServiceError, NotLeaderError
+from liveness.listening import RECONNECT_GRACES
 from liveness.reclaim import reclaim
 from liveness.restore import restore
 from liveness.settings import Settings
@@ -57,6 +58,8 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
 
 async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = lambda: False) -> None:
     """Listen for so many seconds of hearing, or `until` something is so."""
+    # Whoever has just connected owes everybody the time to have connected, too.
+    seconds = max(seconds, RECONNECT_GRACES * parts.settings.gap_grace) + parts.settings.echo_interval
     ends = parts.hearing.now + seconds
     click.echo(f"no service answers: listening for {seconds:g} s", err=True)
     while parts.hearing.now < ends and not until():  # noqa: ASYNC110 - nothing tells that time passed

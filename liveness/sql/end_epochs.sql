@@ -42,6 +42,13 @@ heard AS (
         AND {registry_heartbeat} <= now() + make_interval(secs => o.spare_within)
     GROUP BY o.worker
 ),
+-- One pass over the registry however many names: it needs no index of the host's.
+registered AS MATERIALIZED (
+    SELECT {registry_name} AS worker, max({registry_heartbeat}) AS beat_at
+    FROM {registry} AS r
+    WHERE {registry_name} IN (SELECT o.worker FROM offered AS o WHERE o.silent_for IS NULL)
+    GROUP BY {registry_name}
+),
 ended AS (
     UPDATE liveness.epoch AS e
     SET ended_at = now()
@@ -62,7 +69,7 @@ written AS (
         -- Of a life that we never heard, the registry may know a last beat.
         coalesce(
             now() - make_interval(secs => o.silent_for),
-            (SELECT max({registry_heartbeat}) FROM {registry} AS r WHERE {registry_name} = d.worker)
+            (SELECT b.beat_at FROM registered AS b WHERE b.worker = d.worker)
         ),
         now() - make_interval(secs => o.overdue), o.untouched_for, $3, $2,
         o.evidence

@@ -55,7 +55,7 @@ class Store:
         statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
-        leader = Leader(database, myself)
+        leader = Leader(database, myself, acts=not observed)
         return cls(
             database,
             leader,

@@ -30,12 +30,14 @@ class Seen(msgspec.Struct, frozen=True):
 class Leader:
     """This process's part in it. `holder` names the process (host:pid).
 
+    One that only observes (`acts` is False) gives way to one that acts.
     `term` is the one under which this process may act, as far as it knows; None when it does not lead.
     """
 
-    def __init__(self, database: Database, holder: str) -> None:
+    def __init__(self, database: Database, holder: str, *, acts: bool = True) -> None:
         self._database = database
-        self._holder = holder
+        self._acts = acts
+        self._holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
 
     async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - an age by the database's clock, not a wait
@@ -46,7 +48,7 @@ class Leader:
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
-                term = await connection.fetchval(statement_text("leader_take"), self._holder, timeout)
+                term = await connection.fetchval(statement_text("leader_take"), self._holder, timeout, self._acts)
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over.

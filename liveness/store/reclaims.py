@@ -74,7 +74,12 @@ class Reclaims:
             opened = await self._open_unheard(connection, cases)
             offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
             rows = await connection.fetch(
-                self._statements["end_epochs"], as_json(offered), self._decided_by, self._observed, self._up
+                self._statements["end_epochs"],
+                as_json(offered),
+                self._decided_by,
+                self._observed,
+                self._up,
+                timeout=PATIENCE,
             )
             await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
             ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
@@ -156,7 +161,7 @@ class Reclaims:
         unheard = [case for case in cases if case.epoch is None]
         if not unheard:
             return {}
-        rows = await connection.fetch(self._statements["open_unheard"], as_json(unheard), self._up)
+        rows = await connection.fetch(self._statements["open_unheard"], as_json(unheard), self._up, timeout=PATIENCE)
         return {row["worker"]: row["epoch"] for row in rows}
 
     async def _close_unheard(self, connection: Connection, opened: dict[str, int], ended: set[str]) -> None:
@@ -209,7 +214,9 @@ class Reclaims:
 
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
-        await connection.execute(self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed)
+        await connection.execute(
+            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
+        )
         # Wakes the relay when this transaction commits, and not before.
         await connection.execute("SELECT pg_notify('liveness_outbox', '')")
 

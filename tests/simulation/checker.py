@@ -15,6 +15,7 @@ doing: stalled, cut off from NATS, or looking for a server.
    silence until the hold has passed.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of a
    former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
+   when the replicas died before they had looked, or
    that was touched within an echo of the new one's beginning, or as long before it as replicas stood still.
 8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
@@ -36,6 +37,8 @@ from tests.simulation.world import World
 
 # Seconds by which a replica may hear late at worst.
 LATE = 6.0
+# Seconds after a process began in which a replica that dies takes with it what it had not looked for yet.
+FORGET = 2 * TTL
 BY_SILENCE = {"lapsed", "stale", "orphaned"}
 # Within which a living worker has surely beaten to a replica that could hear it, in seconds.
 SURELY = 1.6 * TTL
@@ -54,6 +57,7 @@ class Checker:
         self.processes: dict[str, list[Worker]] = defaultdict(list)
         self.lateness: list[float] = []
         self.taken_unheard = 0
+        self.replica_deaths: list[float] = []
         # Seconds by which a beginning may look earlier than it was.
         self.begun_within = SETTINGS.echo_interval
         self._ended: set[tuple[str, int]] = set()
@@ -116,7 +120,10 @@ class Checker:
         broken = max(server.broken_at for server in self.nats.servers)
         now_broken = not self.nats.route or any(server.paused or not server.up for server in self.nats.servers)
         unheard = elsewhere and (now_broken or self.nats.route_broken_at > since or broken > since or mine is None)
-        if process.beating_since < since and process.excused_until < since and not unheard:
+        # An echo that left just before a server stood still may overtake beats when it goes on: see hearing.py.
+        waits = process.interval + SETTINGS.max_gap + SETTINGS.echo_interval + process.mouth.latency
+        overtaken = broken > since and waits > TTL
+        if process.beating_since < since and process.excused_until < since and not unheard and not overtaken:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
             self.taken_unheard += 1
@@ -192,7 +199,8 @@ class Checker:
             # A beginning is known to an echo at best, and errs on the side of the living.
             began = newest.born_at - self.begun_within
             tellable = newest.style in {"uptime", "hello"} and row.touched < began
-            if any(one.alive for one in same_name) and (not tellable or former.beside):
+            forgotten = any(newest.born_at < moment < newest.born_at + FORGET for moment in self.replica_deaths)
+            if any(one.alive for one in same_name) and (not tellable or former.beside or forgotten):
                 continue
             left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
         return left

@@ -257,6 +257,7 @@ def all_replicas_die(schedule: Schedule) -> float:
 
 def _kill(schedule: Schedule, replica: Replica, seconds: float) -> float:
     schedule.replicas.remove(replica)
+    schedule.checker.replica_deaths.append(schedule.world.now)
     replica.kill()
     schedule.world.after(seconds, schedule.start_replica)
     return seconds + 5.0

@@ -123,7 +123,7 @@ class Replica:
         self.follow = Follow(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
         self.leadership = Leadership(
             leader=store.leader, timeout=settings.leader_timeout, catch_up=self.follow.catch_up,
-            hears=lambda: not hearing.deaf(clock()),
+            hears=lambda: not hearing.deaf(clock()), on_follow=storms.forget,
         )  # fmt: skip
         self.replies: dict[str, Callable[[bytes], None]] = {}
 
@@ -270,6 +270,7 @@ class Replica:
 
     def _listen_anew(self, now: float) -> None:
         self.sweep.listening_since = now
+        self.storms.lost(now)
 
     def _tick(self) -> None:
         if self.dead:

@@ -181,8 +181,7 @@ async def test_a_leader_goes_on_while_postgres_is_away(replica: Replica) -> None
     await replica.look()
     replica.row.away = True
     with pytest.raises(DatabaseAwayError):
-        await replica.leadership.run_once()
-        await replica.leadership.learn()
+        await replica.look()
     assert replica.leadership.leading
     replica.row.away = False
 
@@ -194,8 +193,7 @@ async def test_nothing_acts_before_all_is_learned(replica: Replica) -> None:
     """Postgres goes away in the middle: it is tried again in the same term."""
     replica.catching_up = [DatabaseAwayError("away")]
     with pytest.raises(DatabaseAwayError):
-        await replica.leadership.run_once()
-        await replica.leadership.learn()
+        await replica.look()
     assert not replica.leadership.leading
 
     assert await replica.look()
@@ -268,7 +266,7 @@ async def test_a_lead_that_was_lost_while_catching_up_is_not_acted_on() -> None:
         await replica.leadership.run_once()
 
     replica.row.free = False
-    replica.leadership._catch_up = slow  # noqa: SLF001 - what takes long is Postgres, which is not here
+    replica.leadership._catch_up = slow
     assert not await replica.leadership.learn()
     assert not replica.leadership.leading
 
@@ -281,6 +279,6 @@ async def test_a_lead_is_renewed_while_catching_up() -> None:
     async def slow() -> None:
         await replica.leadership.run_once()
 
-    replica.leadership._catch_up = slow  # noqa: SLF001 - what takes long is Postgres, which is not here
+    replica.leadership._catch_up = slow
     assert await replica.leadership.learn()
     assert replica.row.asked == ["take 2", "renew"]

@@ -27,3 +27,6 @@ CREATE TRIGGER leader_stays BEFORE DELETE OR TRUNCATE ON liveness.leader
 
 -- Finds the former incarnations of a name that restarted.
 CREATE INDEX expiration_restarted ON liveness.expiration (worker, epoch) WHERE reason = 'restarted';
+
+-- A service of before knows no terms: an epoch that it would issue beside a leader is refused.
+ALTER TABLE liveness.epoch ALTER COLUMN term DROP DEFAULT;
