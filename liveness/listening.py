@@ -15,7 +15,7 @@ log = structlog.get_logger("liveness.listening")
 
 TOKEN_BYTES = 16
 # A connection that stands and brings no echo for so long (seconds) is deaf, whatever else works on it.
-DEAF_SECONDS = 2.0
+DEAF_SECONDS = 1.5
 # Times the grace that is left after a loss: 3 s at the default. A NATS client waits 2 s before it connects again,
 # unless told otherwise, and beats a moment later.
 RECONNECT_GRACES = 1.5

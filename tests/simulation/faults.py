@@ -224,6 +224,9 @@ def _pause(schedule: Schedule, replica: Replica, seconds: float) -> float:
 def replicas_stutter(schedule: Schedule) -> float:
     """All replicas stand still again and again, until the end: no gap is long, and none is far from the next."""
     world = schedule.world
+    if schedule.patience > 1.0:
+        # Two of them at odds would leave no time at all to hear.
+        return 0.0
 
     def once() -> None:
         for replica in schedule.replicas:

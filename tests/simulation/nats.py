@@ -31,6 +31,8 @@ class Ear:
     def __init__(self, hear: Callable[[str, bytes], None]) -> None:
         self.hear = hear
         self.server: Server | None = None
+        # Counts its connections: what is under way on one never arrives on the next.
+        self.connection = 0
         # Extra seconds to its reader, when the way there is slow.
         self.latency = 0.0
         self.free_at = 0.0
@@ -95,14 +97,14 @@ class Nats:
         for ear in heard:
             if ear.latency:
                 ear.free_at = arrives = max(ear.free_at, self.world.now + ear.latency)
-                self.world.at(arrives, self._late(ear, ear.server, message))
+                self.world.at(arrives, self._late(ear, ear.connection, message))
             else:
                 ear.hear(*message)
 
-    def _late(self, ear: Ear, server: Server | None, message: Message) -> Callable[[], None]:
+    def _late(self, ear: Ear, connection: int, message: Message) -> Callable[[], None]:
         def arrive() -> None:
             # What was under way on a connection that is gone never arrives.
-            if ear.server is server:
+            if ear.server is not None and ear.connection == connection:
                 ear.hear(*message)
 
         return arrive

@@ -179,6 +179,7 @@ class Replica:
             self.world.after(self.world.random.uniform(0.3, 1.5), self.connect)
             return
         self.ear.server = self.mouth.server = server
+        self.ear.connection += 1
         self.link_up_at = self.world.now
         self.listening.up()
 
@@ -186,6 +187,7 @@ class Replica:
         """Be connected to that server."""
         if self.ear.server is not None and self.ear.server is not server and server.up and not self.paused:
             self.ear.server = self.mouth.server = server
+            self.ear.connection += 1
             self.link_up_at = self.world.now
             self.listening.down()
             self.listening.up()

@@ -92,6 +92,10 @@ class Schedule:
         if rival:
             processes[-1].beside = True
         processes.append(worker)
+        if len(processes) > 1:
+            # A member that is heard by another server is a sign: the hold has an end.
+            for one in self.alive():
+                one.storm_until = min(one.storm_until, self.world.now)
         self.world.tell(f"{worker.incarnation} ({style}) begins")
         worker.start()
         return worker
