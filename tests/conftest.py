@@ -17,7 +17,7 @@ import pytest
 
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.settings import Settings, load
-from liveness.store import Database, Store, migrate
+from liveness.store import Database, Leader, Store, migrate
 from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 # An end that never comes is a failure of the test, not of its patience.
@@ -122,7 +122,7 @@ async def stores(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..
     The first one takes the lead, and the others act under its term as if they were that process: what epochs promise
     has to hold by their own locks, and not only because one process acts at a time. `leads=False`: one that does not.
     """
-    terms: list[int | None] = []
+    leaders: list[Leader] = []
     async with contextlib.AsyncExitStack() as stack:
 
         async def open_store(*, leads: bool = True, **overrides: Any) -> Store:
@@ -131,11 +131,11 @@ async def stores(settings: Callable[..., Settings]) -> AsyncIterator[Callable[..
             stack.push_async_callback(database.close)
             await database.connect()
             opened = await Store.open(database, made)
-            if leads and terms:
-                opened.leader.term = terms[0]
+            if leads and leaders:
+                opened.leader.term, opened.leader.holder = leaders[0].term, leaders[0].holder
             elif leads:
                 assert await opened.leader.take(0.0)
-                terms.append(opened.leader.term)
+                leaders.append(opened.leader)
             return opened
 
         yield open_store

@@ -37,7 +37,7 @@ class Leader:
     def __init__(self, database: Database, holder: str, *, acts: bool = True) -> None:
         self._database = database
         self._acts = acts
-        self._holder = holder if acts else f"observing {holder}"
+        self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
 
     async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - an age by the database's clock, not a wait
@@ -48,7 +48,7 @@ class Leader:
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
-                term = await connection.fetchval(statement_text("leader_take"), self._holder, timeout, self._acts)
+                term = await connection.fetchval(statement_text("leader_take"), self.holder, timeout, self._acts)
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over.
@@ -68,7 +68,7 @@ class Leader:
         if term is None:
             return False
         async with self._database.transaction(reserved=True) as connection:
-            renewed = await connection.fetchval(statement_text("leader_renew"), term, self._holder) is not None
+            renewed = await connection.fetchval(statement_text("leader_renew"), term, self.holder) is not None
         if not renewed:
             self._lost(term)
         return renewed
@@ -81,7 +81,7 @@ class Leader:
         term, self.term = self.term, None
         if term is not None:
             async with self._database.transaction(reserved=True) as connection:
-                await connection.execute(statement_text("leader_release"), term, self._holder)
+                await connection.execute(statement_text("leader_release"), term, self.holder)
 
     async def seen(self) -> Seen:
         """Return who leads, as Postgres has it."""
@@ -101,7 +101,7 @@ class Leader:
         async with self._database.transaction(patient=patient) as connection:
             # Asked again: it may have changed while this waited for a connection.
             term = self._leading()
-            if await connection.fetchval(statement_text("leader_check"), term, self._holder) is None:
+            if await connection.fetchval(statement_text("leader_check"), term, self.holder) is None:
                 self._lost(term)
                 raise NotLeaderError(f"another replica acts: term {term} is over")
             yield connection

@@ -296,7 +296,7 @@ async def test_what_a_stale_leader_still_tries_changes_nothing(
 
     assert await contents() == before
     assert store.leader.term is None
-    await host.connection.execute("UPDATE liveness.leader SET term = $1, holder = $2", term, store.leader._holder)
+    await host.connection.execute("UPDATE liveness.leader SET term = $1, holder = $2", term, store.leader.holder)
     store.leader.term = term
     await ACTS[act](store, epoch)
     assert await contents() != before

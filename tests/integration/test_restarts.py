@@ -10,6 +10,7 @@ from typing import Any
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
+from liveness.messages import WorkflowReclaimed
 from tests.conftest import SOON, HostTables
 from tests.integration.running import News, Serve, ask, beat, hello
 
@@ -84,7 +85,7 @@ async def test_hello_is_answered_when_the_former_life_s_work_is_back(
     assert [await host.state(work) for work in works] == [("PENDING", None)] * 3
     assert second["epoch"] > first["epoch"]
     event = await news.until("workflow.reclaimed")
-    assert not isinstance(event.data, dict)
+    assert isinstance(event.data, WorkflowReclaimed)
     assert (event.data.reason, event.data.incarnation, event.data.epoch) == ("restarted", "a", first["epoch"])
     assert await host.worker_status("w1") == ["ONLINE"]
 
@@ -162,7 +163,7 @@ async def test_a_restart_without_hello_is_told_by_uptime(
         (claimed,) = await host.workflows("w1")
         event = await news.until("workflow.reclaimed")
     assert event.subject == former
-    assert not isinstance(event.data, dict)
+    assert isinstance(event.data, WorkflowReclaimed)
     assert (event.data.reason, event.data.incarnation) == ("restarted", "a")
     assert await host.state(claimed) == ("RUNNING", "w1")
     # The former process, should it live, is told at its next beat.

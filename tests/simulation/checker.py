@@ -1,27 +1,27 @@
 """What must never happen, judged from outside: by what the processes really did, not by what anybody believed.
 
 Hearable. A worker is hearable by a replica when the NATS server that accepts its beats hands them to the replica's
-connection: the same server, or the other one while the route stands. A beat *is heard* when a server accepted it and put it
-into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by its own
-doing: stalled, cut off from NATS, or looking for a server.
+connection: the same server, or the other one while the route stands. A beat *is heard* when a server accepted it and
+put it into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by
+its own doing: stalled, cut off from NATS, or looking for a server.
 
 1. `promise`: nothing is taken by silence within a ttl of a beat that was heard.
-2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not excused
-   in that time; whatever happened to the replicas, to Postgres, or to their connections.
+2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not
+   excused in that time; whatever happened to the replicas, to Postgres, or to their connections.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
 5. `goodbye`: a goodbye takes nothing from a later process of the name that was heard before, and lives.
 6. `storm`: while everybody behind a broken route lives, and the other server has nobody, nothing is taken from them by
    silence until the hold has passed.
-7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of a
-   former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
-   when the replicas died before they had looked, or
-   that was touched within an echo of the new one's beginning, or as long before it as replicas stood still.
+7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of
+   a former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
+   when the replicas died before they had looked, or that was touched within an echo of the new one's beginning, or as
+   long before it as replicas stood still.
 8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
 10. `term`: what a replica commits, it commits under the term that is current at the commit.
-11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of each
-    worker in the order of the transactions.
+11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of
+    each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
 """
 
@@ -128,7 +128,7 @@ class Checker:
         else:
             self.taken_unheard += 1
         if process.storm_until > began and broken < process.storm_from:
-            self.wrong("storm", f"{process.incarnation} lives behind a broken route, with all others, and loses {row.id}")
+            self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
     def _by_restart(self, process: Worker, replica: Any, began: float, row: Row) -> None:
         newest = self.processes[process.name][-1]
@@ -170,7 +170,8 @@ class Checker:
                 # One that lives is a conflict, and no former process.
                 continue
             if row.claim is not None and row.claim.at < worker.born_at:
-                self.wrong("hello", f"{worker.incarnation} is answered while {row.id} of {former.incarnation} is RUNNING")
+                what = f"{row.id} of {former.incarnation} is RUNNING"
+                self.wrong("hello", f"{worker.incarnation} is answered while {what}")
 
     def published(self, event: Event) -> None:
         """Judge an event that the stream has taken."""

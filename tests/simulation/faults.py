@@ -1,15 +1,20 @@
 """What goes wrong: each fault begins at some moment, and says when it is over."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tests.simulation.replica import SETTINGS, TTL, Replica
-from tests.simulation.schedule import FIRST, LAST, Schedule
 from tests.simulation.workers import STYLES, Worker
 
-Fault = Callable[[Schedule], float]
+if TYPE_CHECKING:
+    from tests.simulation.schedule import Schedule
+
+Fault = Callable[["Schedule"], float]
+# Faults begin behind the start, and early enough to end before the quiet.
+FIRST, LAST = 0.5 * TTL, 13 * TTL
 
 
-def plan(schedule: Schedule) -> None:
+def plan(schedule: "Schedule") -> None:
     """Put the faults of a schedule on its heap: one to six of them, beside the workers' own deaths."""
     random, world = schedule.world.random, schedule.world
     kinds = random.choices(list(FAULTS), weights=[WEIGHTS.get(kind, 1) for kind in FAULTS], k=random.randint(2, 6))
@@ -17,7 +22,7 @@ def plan(schedule: Schedule) -> None:
         world.at(random.uniform(FIRST, LAST), _beginning(schedule, kind))
 
 
-def _beginning(schedule: Schedule, kind: str) -> Callable[[], None]:
+def _beginning(schedule: "Schedule", kind: str) -> Callable[[], None]:
     def begin() -> None:
         schedule.faults[kind] += 1
         schedule.world.tell(f"FAULT {kind}")
@@ -27,12 +32,12 @@ def _beginning(schedule: Schedule, kind: str) -> Callable[[], None]:
     return begin
 
 
-def _somebody(schedule: Schedule) -> Worker | None:
+def _somebody(schedule: "Schedule") -> Worker | None:
     living = schedule.alive()
     return schedule.world.random.choice(living) if living else None
 
 
-def _again(schedule: Schedule, name: str, *, always: bool = False) -> float:
+def _again(schedule: "Schedule", name: str, *, always: bool = False) -> float:
     """Start a process again, under its name or another one, or not at all."""
     random = schedule.world.random
     kind = random.random()
@@ -47,7 +52,7 @@ def _again(schedule: Schedule, name: str, *, always: bool = False) -> float:
     return after
 
 
-def worker_dies(schedule: Schedule) -> float:
+def worker_dies(schedule: "Schedule") -> float:
     """SIGKILL, and perhaps another process behind it."""
     worker = _somebody(schedule)
     if worker is None:
@@ -57,7 +62,7 @@ def worker_dies(schedule: Schedule) -> float:
     return _again(schedule, worker.name)
 
 
-def worker_restarts(schedule: Schedule) -> float:
+def worker_restarts(schedule: "Schedule") -> float:
     """SIGKILL, and the same name again."""
     worker = _somebody(schedule)
     if worker is None:
@@ -67,7 +72,7 @@ def worker_restarts(schedule: Schedule) -> float:
     return _again(schedule, worker.name, always=True)
 
 
-def worker_leaves(schedule: Schedule) -> float:
+def worker_leaves(schedule: "Schedule") -> float:
     """A goodbye, and perhaps another process behind it."""
     worker = _somebody(schedule)
     if worker is None:
@@ -77,7 +82,7 @@ def worker_leaves(schedule: Schedule) -> float:
     return _again(schedule, worker.name)
 
 
-def worker_stalls(schedule: Schedule) -> float:
+def worker_stalls(schedule: "Schedule") -> float:
     """A process stands still, for less than its ttl or for more."""
     worker = _somebody(schedule)
     seconds = schedule.world.random.uniform(1.0, 25.0)
@@ -87,7 +92,7 @@ def worker_stalls(schedule: Schedule) -> float:
     return seconds
 
 
-def worker_cut_off(schedule: Schedule) -> float:
+def worker_cut_off(schedule: "Schedule") -> float:
     """A worker does not reach NATS."""
     worker = _somebody(schedule)
     seconds = schedule.world.random.uniform(2.0, 25.0)
@@ -97,7 +102,7 @@ def worker_cut_off(schedule: Schedule) -> float:
     return seconds + 5.0
 
 
-def second_process(schedule: Schedule) -> float:
+def second_process(schedule: "Schedule") -> float:
     """A second process under the name of one that lives, for a while."""
     worker = _somebody(schedule)
     if worker is None:
@@ -109,7 +114,7 @@ def second_process(schedule: Schedule) -> float:
     return seconds
 
 
-def many_die(schedule: Schedule) -> float:
+def many_die(schedule: "Schedule") -> float:
     """Most or all workers die at once; perhaps others come in their place."""
     random, living = schedule.world.random, schedule.alive()
     lasts = 0.0
@@ -120,7 +125,7 @@ def many_die(schedule: Schedule) -> float:
     return lasts
 
 
-def server_dies(schedule: Schedule) -> float:
+def server_dies(schedule: "Schedule") -> float:
     """A NATS server dies and is started again."""
     random = schedule.world.random
     server = random.choice(schedule.nats.servers)
@@ -131,7 +136,7 @@ def server_dies(schedule: Schedule) -> float:
     return seconds + 5.0
 
 
-def all_servers_die(schedule: Schedule) -> float:
+def all_servers_die(schedule: "Schedule") -> float:
     """All of NATS is gone for a while."""
     seconds = schedule.world.random.uniform(1.0, 30.0)
     for server in schedule.nats.servers:
@@ -140,11 +145,11 @@ def all_servers_die(schedule: Schedule) -> float:
     return seconds + 5.0
 
 
-def _start(schedule: Schedule, server: object) -> Callable[[], None]:
+def _start(schedule: "Schedule", server: object) -> Callable[[], None]:
     return lambda: schedule.nats.start(server)  # type: ignore[arg-type]
 
 
-def servers_stand_still(schedule: Schedule) -> float:
+def servers_stand_still(schedule: "Schedule") -> float:
     """One NATS server, or all, stop and go on."""
     random = schedule.world.random
     seconds = random.uniform(0.5, 20.0)
@@ -157,7 +162,7 @@ def servers_stand_still(schedule: Schedule) -> float:
     return seconds
 
 
-def route_breaks(schedule: Schedule) -> float:
+def route_breaks(schedule: "Schedule") -> float:
     """The route between the two servers breaks; if it cuts all the workers off from the leader, that is a storm."""
     nats, world = schedule.nats, schedule.world
     seconds = world.random.uniform(3.0, 30.0)
@@ -185,7 +190,7 @@ def route_breaks(schedule: Schedule) -> float:
     return seconds + SAID_SECONDS
 
 
-def _break(schedule: Schedule, seconds: float) -> None:
+def _break(schedule: "Schedule", seconds: float) -> None:
     nats = schedule.nats
     nats.route = False
     nats.route_broken_at = schedule.world.now
@@ -197,13 +202,13 @@ def _break(schedule: Schedule, seconds: float) -> None:
     schedule.world.after(seconds, heal)
 
 
-def replica_stands_still(schedule: Schedule) -> float:
+def replica_stands_still(schedule: "Schedule") -> float:
     """A replica stops and goes on."""
     random = schedule.world.random
     return _pause(schedule, random.choice(schedule.replicas), random.uniform(0.5, 25.0)) if schedule.replicas else 0.0
 
 
-def all_replicas_stand_still(schedule: Schedule) -> float:
+def all_replicas_stand_still(schedule: "Schedule") -> float:
     """The machine of all replicas stops and goes on."""
     seconds = schedule.world.random.uniform(0.5, 25.0)
     for replica in schedule.replicas:
@@ -211,7 +216,7 @@ def all_replicas_stand_still(schedule: Schedule) -> float:
     return seconds
 
 
-def _pause(schedule: Schedule, replica: Replica, seconds: float) -> float:
+def _pause(schedule: "Schedule", replica: Replica, seconds: float) -> float:
     if not replica.paused:
         schedule.world.tell(f"{replica.name} stands still for {seconds:.1f} s")
         replica.pause()
@@ -221,7 +226,7 @@ def _pause(schedule: Schedule, replica: Replica, seconds: float) -> float:
     return seconds
 
 
-def replicas_stutter(schedule: Schedule) -> float:
+def replicas_stutter(schedule: "Schedule") -> float:
     """All replicas stand still again and again, until the end: no gap is long, and none is far from the next."""
     world = schedule.world
     if schedule.patience > 1.0:
@@ -239,7 +244,7 @@ def replicas_stutter(schedule: Schedule) -> float:
     return 0.0
 
 
-def replica_dies(schedule: Schedule) -> float:
+def replica_dies(schedule: "Schedule") -> float:
     """A replica is killed; another one is started."""
     random = schedule.world.random
     if not schedule.replicas:
@@ -250,7 +255,7 @@ def replica_dies(schedule: Schedule) -> float:
     return _kill(schedule, replica, random.uniform(0.1, 20.0))
 
 
-def all_replicas_die(schedule: Schedule) -> float:
+def all_replicas_die(schedule: "Schedule") -> float:
     """All replicas are killed, and started again."""
     seconds = schedule.world.random.uniform(0.1, 25.0)
     for replica in list(schedule.replicas):
@@ -258,7 +263,7 @@ def all_replicas_die(schedule: Schedule) -> float:
     return seconds
 
 
-def _kill(schedule: Schedule, replica: Replica, seconds: float) -> float:
+def _kill(schedule: "Schedule", replica: Replica, seconds: float) -> float:
     schedule.replicas.remove(replica)
     schedule.checker.replica_deaths.append(schedule.world.now)
     replica.kill()
@@ -266,7 +271,7 @@ def _kill(schedule: Schedule, replica: Replica, seconds: float) -> float:
     return seconds + 5.0
 
 
-def replica_cut_off(schedule: Schedule) -> float:
+def replica_cut_off(schedule: "Schedule") -> float:
     """A replica does not reach NATS, for long."""
     random = schedule.world.random
     if not schedule.replicas:
@@ -288,7 +293,7 @@ def replica_cut_off(schedule: Schedule) -> float:
     return seconds if seconds < SETTINGS.storm_max_hold else 0.0
 
 
-def replica_hears_late(schedule: Schedule) -> float:
+def replica_hears_late(schedule: "Schedule") -> float:
     """The way to a replica is slow."""
     random = schedule.world.random
     if not schedule.replicas:
@@ -297,45 +302,41 @@ def replica_hears_late(schedule: Schedule) -> float:
     seconds = random.uniform(5.0, 40.0)
     replica.ear.latency = random.uniform(0.3, 4.0)
 
-    def heal() -> None:
-        # What is under way still comes first.
-        schedule.world.at(replica.ear.free_at, lambda: setattr(replica.ear, "latency", 0.0))
-
-    schedule.world.after(seconds, heal)
+    schedule.world.after(seconds, lambda: setattr(replica.ear, "latency", 0.0))
     return seconds + 4.0
 
 
-def database_away(schedule: Schedule) -> float:
+def database_away(schedule: "Schedule") -> float:
     """Postgres is gone for a while."""
     seconds = schedule.world.random.uniform(1.0, 25.0)
     return _while(schedule, seconds, "up", during=False, after=True)
 
 
-def database_read_only(schedule: Schedule) -> float:
+def database_read_only(schedule: "Schedule") -> float:
     """Postgres refuses to write."""
     return _while(schedule, schedule.world.random.uniform(1.0, 15.0), "read_only", during=True, after=False)
 
 
-def database_slow(schedule: Schedule) -> float:
+def database_slow(schedule: "Schedule") -> float:
     """Every transaction takes seconds."""
     random = schedule.world.random
     return _while(schedule, random.uniform(5.0, 30.0), "slowness", during=random.uniform(0.5, 6.0), after=0.0)
 
 
-def database_flaky(schedule: Schedule) -> float:
+def database_flaky(schedule: "Schedule") -> float:
     """Transactions fail before, during and after their commit."""
     random = schedule.world.random
     return _while(schedule, random.uniform(5.0, 60.0), "flaky", during=random.uniform(0.1, 0.6), after=0.0)
 
 
-def database_chokes(schedule: Schedule) -> float:
+def database_chokes(schedule: "Schedule") -> float:
     """A statement of ours is refused for one name."""
     random = schedule.world.random
     name = random.choice(schedule.names)
     return _while(schedule, random.uniform(5.0, 40.0), "poison", during=name, after=None)
 
 
-def _while(schedule: Schedule, seconds: float, what: str, *, during: object, after: object) -> float:
+def _while(schedule: "Schedule", seconds: float, what: str, *, during: object, after: object) -> float:
     schedule.world.tell(f"database: {what} for {seconds:.1f} s")
     setattr(schedule.postgres, what, during)
     schedule.world.after(seconds, lambda: setattr(schedule.postgres, what, after))
@@ -343,7 +344,7 @@ def _while(schedule: Schedule, seconds: float, what: str, *, during: object, aft
     return seconds + 12.0
 
 
-def host_locks(schedule: Schedule) -> float:
+def host_locks(schedule: "Schedule") -> float:
     """The host holds rows locked."""
     random, now = schedule.world.random, schedule.world.now
     seconds = random.uniform(1.0, 20.0)
@@ -352,7 +353,7 @@ def host_locks(schedule: Schedule) -> float:
     return seconds
 
 
-def everything_restarts(schedule: Schedule) -> float:
+def everything_restarts(schedule: "Schedule") -> float:
     """NATS, Postgres and all replicas at once; the workers live."""
     return max(all_servers_die(schedule), all_replicas_die(schedule), database_away(schedule))
 

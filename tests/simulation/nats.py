@@ -20,7 +20,7 @@ class Server:
         self.up = True
         self.paused = False
         # What waits in sockets while it stands still, by connection.
-        self.waiting: dict[int, list[tuple["Mouth", Message]]] = {}
+        self.waiting: dict[int, list[tuple[Mouth, Message]]] = {}
         # Since when it has not been interrupted, for the checker.
         self.broken_at = -1e9
 
@@ -95,7 +95,8 @@ class Nats:
         if mouth.on_accepted is not None:
             mouth.on_accepted(message[0], heard)
         for ear in heard:
-            if ear.latency:
+            # Behind what is still on its way, even when the way is short again.
+            if ear.latency or ear.free_at > self.world.now:
                 ear.free_at = arrives = max(ear.free_at, self.world.now + ear.latency)
                 self.world.at(arrives, self._late(ear, ear.connection, message))
             else:

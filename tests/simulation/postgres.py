@@ -66,8 +66,8 @@ class Epoch:
 class Expiration:
     """Why an epoch ended, and what of it is not finished."""
 
-    __slots__ = ("at", "decided", "epoch", "finished", "incarnation", "last_beat", "offlined", "reason", "recovered", "remainder",
-                 "worker")  # fmt: skip
+    __slots__ = ("at", "decided", "epoch", "finished", "incarnation", "last_beat", "offlined", "reason", "recovered",
+    "remainder", "worker")  # fmt: skip
 
     def __init__(self, worker: str, epoch: int, incarnation: str | None, reason: str, at: float) -> None:
         self.worker = worker
@@ -162,65 +162,20 @@ class Postgres:
 
     def transact(self, process: Process, leader: "Leader", body: Callable[[float], Any], *, acts: bool) -> Ask:
         """Return what a duty awaits for a transaction that does `body(now)` at its commit."""
+        return Ask(lambda resume: Transaction(self, process, leader, body, acts=acts, resume=resume).begin())
 
-        def begin(resume: Callable[[Any, BaseException | None], None]) -> None:
-            began, random = self.world.now, self.world.random
-
-            def answer(value: Any, error: BaseException | None) -> None:
-                if not process.dead:
-                    process.when_awake(lambda: resume(value, error))
-
-            failing = random.choice("bda") if self.flaky and random.random() < self.flaky else ""
-            if not self.up or failing == "b":
-                self.world.after(0.05, lambda: answer(None, DatabaseAwayError("away")))
-                return
-            if acts and not self._check(leader):
-                answer(None, NotLeaderError("not the leader"))
-                return
-            self._transactions += 1
-            number = self._transactions
-            if acts:
-                self.acting[number] = leader.term or 0
-
-            def commit() -> None:
-                if process.paused and not process.dead:
-                    # Idle in its transaction.
-                    self.world.after(IDLE_SECONDS, lambda: self.acting.pop(number, None))
-                    answer(None, DatabaseAwayError("terminated"))
-                    return
-                self.acting.pop(number, None)
-                if process.dead:
-                    return
-                if not self.up or failing == "d" or (acts and self.read_only):
-                    answer(None, DatabaseAwayError("gone"))
-                    return
-                self.deciding = (process, began)
-                try:
-                    value = body(began)
-                except DatabaseRefusedError as error:
-                    self.refusals += 1
-                    answer(None, error)
-                    return
-                self.commits += 1
-                if acts:
-                    self.on_act(leader.term_at_begin)
-                answer(value, DatabaseAwayError("lost the answer") if failing == "a" else None)
-
-            leader.term_at_begin = leader.term or 0
-            takes = random.uniform(0.0, self.slowness) if self.slowness else 0.0
-            if takes or (acts and random.random() < SLOW_SHARE):
-                self.world.after(takes or random.uniform(0.01, 0.4), commit)
-            else:
-                commit()
-
-        return Ask(begin)
-
-    def _check(self, leader: "Leader") -> bool:
+    def holds(self, leader: "Leader") -> bool:
+        """Say whether its term is the current one."""
         if leader.term is not None and (leader.term != self.term or self.holder != leader.holder):
             leader.term = None
         return leader.term is not None
 
     # What our statements do: see the file of each name in liveness/sql.
+
+    def next_transaction(self) -> int:
+        """Return the number of the next transaction."""
+        self._transactions += 1
+        return self._transactions
 
     def next_sequence(self) -> int:
         """Return a number that grows."""
@@ -280,6 +235,76 @@ class Postgres:
 
 # Of acting transactions, so many take some hundredths of a second in which other things happen.
 SLOW_SHARE = 0.3
+
+
+class Transaction:
+    """One transaction, from its beginning to the answer that its process gets, or does not get."""
+
+    def __init__(
+        self,
+        postgres: Postgres,
+        process: Process,
+        leader: "Leader",
+        body: Callable[[float], Any],
+        *,
+        acts: bool,
+        resume: Callable[[Any, BaseException | None], None],
+    ) -> None:
+        self.postgres, self.process, self.leader = postgres, process, leader
+        self.body, self.acts, self.resume = body, acts, resume
+        self.began = postgres.world.now
+        self.failing = ""
+        self.number = 0
+
+    def begin(self) -> None:
+        """Begin, and commit some time later."""
+        postgres, random = self.postgres, self.postgres.world.random
+        if postgres.flaky and random.random() < postgres.flaky:
+            self.failing = random.choice("bda")
+        if not postgres.up or self.failing == "b":
+            postgres.world.after(0.05, lambda: self._answer(None, DatabaseAwayError("away")))
+            return
+        if self.acts and not postgres.holds(self.leader):
+            self._answer(None, NotLeaderError("not the leader"))
+            return
+        self.number = postgres.next_transaction()
+        if self.acts:
+            postgres.acting[self.number] = self.leader.term or 0
+        self.leader.term_at_begin = self.leader.term or 0
+        takes = random.uniform(0.0, postgres.slowness) if postgres.slowness else 0.0
+        if takes or (self.acts and random.random() < SLOW_SHARE):
+            postgres.world.after(takes or random.uniform(0.01, 0.4), self._commit)
+        else:
+            self._commit()
+
+    def _answer(self, value: Any, error: BaseException | None) -> None:
+        if not self.process.dead:
+            self.process.when_awake(lambda: self.resume(value, error))
+
+    def _commit(self) -> None:
+        postgres = self.postgres
+        if self.process.paused and not self.process.dead:
+            # Idle in its transaction.
+            postgres.world.after(IDLE_SECONDS, lambda: postgres.acting.pop(self.number, None))
+            self._answer(None, DatabaseAwayError("terminated"))
+            return
+        postgres.acting.pop(self.number, None)
+        if self.process.dead:
+            return
+        if not postgres.up or self.failing == "d" or (self.acts and postgres.read_only):
+            self._answer(None, DatabaseAwayError("gone"))
+            return
+        postgres.deciding = (self.process, self.began)
+        try:
+            value = self.body(self.began)
+        except DatabaseRefusedError as error:
+            postgres.refusals += 1
+            self._answer(None, error)
+            return
+        postgres.commits += 1
+        if self.acts:
+            postgres.on_act(self.leader.term_at_begin)
+        self._answer(value, DatabaseAwayError("lost the answer") if self.failing == "a" else None)
 
 
 class Leader:

@@ -1,9 +1,9 @@
 """One replica: the real parts, wired as in `liveness.assembly`, and driven by virtual time.
 
-Everything that decides is the real code: Hearing, Lines, LeaseTable, Incarnations, Storms, Listening, Intake, Greetings,
-Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership and restore. What is modelled is what surrounds them: the
-rounds (a duty runs when it is woken and has something to do, one at a time, and waits after a failure), the loop's clock,
-and a process that can stand still or die.
+Everything that decides is the real code: Hearing, Lines, LeaseTable, Incarnations, Storms, Listening, Intake,
+Greetings, Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership and restore. What is modelled is what
+surrounds them: the rounds (a duty runs when it is woken and has something to do, one at a time, and waits after a
+failure), the loop's clock, and a process that can stand still or die.
 """
 
 from collections.abc import Callable, Coroutine, Sequence
@@ -50,6 +50,8 @@ TICK = SETTINGS.echo_interval
 EXPECTED = (DatabaseAwayError, DatabaseRefusedError, NotLeaderError)
 # The chance that a batch of events is not acknowledged in full.
 LOST_ACK = 0.05
+
+
 def did_something(value: Any) -> bool:
     """Say whether a duty did anything that may be work for another."""
     return any(getattr(value, what, 0) for what in ("granted", "ended", "over", "items")) or value is True
@@ -210,7 +212,7 @@ class Replica:
     def _send(self, subject: str, payload: bytes) -> bool:
         return self.nats.publish(self.mouth, (subject, payload))
 
-    async def _publish(self, subject: str, payload: bytes) -> bool:
+    async def _publish(self, _subject: str, _payload: bytes) -> bool:
         # What a worker is told changes nothing here: those that are superseded find out when they write.
         return self.ear.server is not None
 
@@ -348,5 +350,3 @@ class Replica:
             self._do("grants", self.grants.run_once())
         elif duty == "expiry" and self.book.endings:
             self._do("expiry", self._expire())
-
-

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import msgspec
 
 from tests.simulation.checker import BOUND, Checker
+from tests.simulation.faults import plan
 from tests.simulation.nats import Nats, Server
 from tests.simulation.postgres import Claim, Postgres
 from tests.simulation.replica import SETTINGS, TTL, Replica
@@ -13,8 +14,6 @@ from tests.simulation.workers import STYLES, Worker
 from tests.simulation.world import World
 
 SECONDS = 20 * TTL
-# Faults begin behind the start and early enough to end before the quiet.
-FIRST, LAST = 0.5 * TTL, 13 * TTL
 
 
 class Result(msgspec.Struct):
@@ -78,7 +77,7 @@ class Schedule:
         replica = Replica(self.world, self.nats, self.postgres, f"r{self._made}", self.checker.published)
         self.replicas.append(replica)
 
-    def _starting(self, name: str, style: str) -> Callable[[], None]:
+    def _starting(self, name: str, style: str) -> Callable[[], object]:
         return lambda: self.start_worker(name, style)
 
     def start_worker(self, name: str, style: str) -> Worker:
@@ -115,9 +114,6 @@ class Schedule:
 
     def run(self) -> Result:
         """Let everything happen, then wait for quiet, and judge."""
-        # Imported here: faults speak of schedules.
-        from tests.simulation.faults import plan
-
         plan(self)
         world = self.world
         world.run(SECONDS)

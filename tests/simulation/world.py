@@ -5,7 +5,6 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any
 
-
 # Things that may happen in one schedule: far more than ever do, unless two duties wake each other for ever.
 MOST = 1_000_000
 
@@ -17,15 +16,15 @@ class World:
         self.now = 0.0
         self.random = Random(seed)
         self.story: list[str] | None = [] if story else None
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._count = self._done = 0
 
-    def at(self, moment: float, act: Callable[[], None]) -> None:
+    def at(self, moment: float, act: Callable[[], object]) -> None:
         """Do `act` at `moment`, behind whatever was put there before."""
         self._count += 1
         heapq.heappush(self._heap, (moment, self._count, act))
 
-    def after(self, seconds: float, act: Callable[[], None]) -> None:
+    def after(self, seconds: float, act: Callable[[], object]) -> None:
         """Do `act` so many seconds from now."""
         self.at(self.now + seconds, act)
 
