@@ -106,7 +106,7 @@ class Grants:
         return looked_at[:BATCH]
 
     async def _grant(self, leases: Sequence[Lease]) -> None:
-        granted = await self._store.epochs.grant(_life(lease) for lease in leases)
+        granted = await self._store.epochs.grant(self._life(lease) for lease in leases)
         for worker, epoch in granted.epochs.items():
             self._book.granted(worker, epoch)
         for life in granted.others:
@@ -120,7 +120,9 @@ class Grants:
         current = [lease for lease in leases if lease.ending is None]
         written = {lease.worker: (lease.incarnation, lease.stated) for lease in current}
         heard = {lease.worker: lease.epoch for lease in current if lease.epoch is not None}
-        for lease, error in await apart(current, lambda some: self._store.epochs.update(_life(one) for one in some)):
+        for lease, error in await apart(
+            current, lambda some: self._store.epochs.update(self._life(one) for one in some)
+        ):
             log.error("update_refused", worker=lease.worker, cause=str(error))
         if self._register:
             for name, error in await apart(list(heard), self._store.host.register):
@@ -133,6 +135,16 @@ class Grants:
             # What changed again while this was being written stays for the next round.
             if written.get(lease.worker, (lease.incarnation, lease.stated)) == (lease.incarnation, lease.stated):
                 self._book.changed.pop(lease.worker, None)
+
+    def _life(self, lease: Lease) -> Life:
+        # A life that ended before it had its epoch gets one to end under: its own, not the next process's. And one under
+        # whose name a former life's work may still be found is not named yet: whoever comes after us has to look too.
+        incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
+        if lease.ending is None and (
+            lease.worker in self._book.arrivals or self._book.incarnations.is_open(lease.worker)
+        ):
+            incarnation = None
+        return Life(lease.worker, lease.epoch, incarnation, lease.stated)
 
     async def _recover(self, heard: dict[str, int]) -> None:
         for recovery in await self._store.epochs.recover(heard):
@@ -154,9 +166,3 @@ class Grants:
                 )
             message = Superseded(epoch=recovery.epoch, incarnation=recovery.incarnation, new_epoch=recovery.new_epoch)
             await self._publish(self._subjects.superseded(recovery.worker), msgspec.json.encode(message))
-
-
-def _life(lease: Lease) -> Life:
-    # A life that ended before it had its epoch gets one to end under: its own, not the next process's.
-    incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
-    return Life(lease.worker, lease.epoch, incarnation, lease.stated)

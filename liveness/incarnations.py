@@ -251,6 +251,11 @@ class Incarnations:
         self.claims.pop(worker, None)
         self.conflicts.discard(worker)
 
+    def is_open(self, worker: str) -> bool:
+        """Say whether an incarnation claims to have begun that is not settled yet."""
+        claim = self.claims.get(worker)
+        return claim is not None and claim.begun < math.inf
+
     def introduce(self, worker: str, incarnation: str) -> None:
         """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""
         self._introduced[worker] = incarnation

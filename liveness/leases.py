@@ -66,11 +66,6 @@ class LeaseTable:
         """Return the lease of `worker`, ending or not, or None."""
         return self._leases.get(worker)
 
-    def holds_live(self, worker: str) -> bool:
-        """Say whether `worker` has a lease that has not lapsed and was not ended."""
-        lease = self._leases.get(worker)
-        return lease is not None and lease.ending is None
-
     def beat(
         self, worker: str, now: float, beat: Heartbeat, arrival: float = 0.0, when: Arrived | None = None
     ) -> Heard:
@@ -174,6 +169,8 @@ class LeaseTable:
         if arrival is not None and arrival.incarnation == incarnation:
             del self.arrivals[worker]
             self.greeted.discard(worker)
+            # Its name can be told to Postgres now.
+            self.changed[worker] = self._leases[worker]
 
     def restore(
         self, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None

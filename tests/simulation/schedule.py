@@ -84,12 +84,12 @@ class Schedule:
         """Start a process under a name."""
         self._numbers += 1
         processes = self.checker.processes[name]
-        rival = bool(processes) and processes[-1].alive
+        rivals = [one for one in processes if one.alive]
         worker = Worker(self.world, self.nats, self.postgres, name, self._numbers, style, lambda: self.replicas)
         worker.on_hello = self.checker.hello
-        worker.beside = rival
-        if rival:
-            processes[-1].beside = True
+        worker.beside = bool(rivals)
+        for one in rivals:
+            one.beside = True
         processes.append(worker)
         if len(processes) > 1:
             # A member that is heard by another server is a sign: the hold has an end.

@@ -65,7 +65,7 @@ class Epochs(Parts):
             for life in changed:
                 found = self.postgres.open.get(life.worker)
                 if found is not None and found.epoch == life.epoch:
-                    found.ttl, found.incarnation = life.ttl or found.ttl, life.incarnation
+                    found.ttl, found.incarnation = life.ttl or found.ttl, life.incarnation or found.incarnation
 
         await self.act(body)
 

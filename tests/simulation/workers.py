@@ -220,7 +220,9 @@ class Worker:
         self.excused_until = max(self.excused_until, self.stalled_until + self.interval + 0.7)
 
     def die(self) -> None:
-        """End without a word."""
+        """End without a word; without effect on one that is over."""
+        if not self.alive:
+            return
         self.alive = False
         self.died_at = self.world.now
         self.mouth.server = None

@@ -113,3 +113,9 @@ class Ears:
     def ago(self, moment: float) -> float:
         """Return how many seconds ago hearing time was `moment`."""
         return self.hearing.real_ago(moment, self.time)
+
+
+def holds_live(book: LeaseTable, worker: str) -> bool:
+    """Say whether `worker` has a lease that has not lapsed and was not ended."""
+    lease = book.get(worker)
+    return lease is not None and lease.ending is None

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Incarnations
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
-from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
+from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live, restored, says
 
 TTL = 10.0
 
@@ -42,7 +42,7 @@ def test_two_beats_that_agree_end_the_former_life(book: LeaseTable) -> None:
     ending = ending_of(book)
     assert (ending.reason, ending.proof, ending.incarnation, ending.reborn_at) == ("restarted", True, "a", 100.0)
     assert book.ended("w", 1, 107.0) is lease_of(book)
-    assert (lease_of(book).incarnation, list(book.wanting), book.holds_live("w")) == ("b", ["w"], True)
+    assert (lease_of(book).incarnation, list(book.wanting), holds_live(book, "w")) == ("b", ["w"], True)
     # It is settled: nothing is looked for a second time.
     assert says(book, "b", at=109.0, uptime=9.0) is Heard.RENEWED
     assert not book.arrivals

@@ -4,7 +4,7 @@ import pytest
 
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
-from tests.unit.makers import ending_of, lapsed, lease_of, live
+from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
 TTL = 60.0
 
@@ -85,6 +85,6 @@ def test_a_life_that_others_ended_goes_on_as_the_next_one(book: LeaseTable) -> N
     book.beat("w", 2.0, Heartbeat(incarnation="b"))
     book.reborn("w", 3.0)
 
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
     assert list(book.wanting) == ["w"]
     assert lapsed(book, 13.0) == ["w"]

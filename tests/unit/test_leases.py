@@ -5,7 +5,7 @@ import pytest
 from liveness.group import Group
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
-from tests.unit.makers import ending_of, lapsed, lease_of, live, names
+from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live, names
 
 TTL = 60.0
 
@@ -100,7 +100,7 @@ def test_a_lapsed_lease_stays_until_the_verdict(book: LeaseTable) -> None:
 
     assert lapsed(book, 20.0) == []
     assert list(book.endings) == ["w"]
-    assert not book.holds_live("w")
+    assert not holds_live(book, "w")
     assert book.ended("w", 1, 21.0) is None
     assert book.get("w") is None
     assert not book.endings
@@ -113,7 +113,7 @@ def test_a_beat_before_the_verdict_revives(book: LeaseTable) -> None:
 
     assert book.beat("w", 11.0, Heartbeat()) is Heard.REVIVED
     assert not book.endings
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
     assert lapsed(book, 20.9) == []
     assert lapsed(book, 21.0) == ["w"]
 
@@ -129,7 +129,7 @@ def test_a_beat_while_the_verdict_is_under_way_begins_a_new_life(book: LeaseTabl
     assert lease is not None
     assert lease.epoch is None
     assert list(book.wanting) == ["w"]
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
     book.granted("w", 2)
     assert lapsed(book, 20.5) == ["w"]
 
@@ -139,7 +139,7 @@ def test_a_verdict_on_a_former_epoch_changes_nothing(book: LeaseTable) -> None:
     live(book, "w", epoch=2)
 
     assert book.ended("w", 1, 5.0) is None
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
 
 
 def test_a_life_that_was_ended_elsewhere_goes_on_as_a_new_one(book: LeaseTable) -> None:
@@ -161,7 +161,7 @@ def test_a_spared_lease_counts_from_the_beat_that_somebody_recorded(book: LeaseT
 
     book.spared("w", 1, 7.0)
 
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
     assert lapsed(book, 16.9) == []
     assert lapsed(book, 17.0) == ["w"]
     assert lapsed(book, 19.0) == ["other"]
@@ -258,11 +258,11 @@ def test_only_a_lapse_of_that_epoch_is_spared(book: LeaseTable, epoch: int) -> N
     assert book.lines.deadline(lease_of(book)) == 10.0
     book.lapse(10.0)
     book.spared("w", epoch, 9.0)
-    assert not book.holds_live("w")
+    assert not holds_live(book, "w")
     book.release("w", None, 11.0)
     book.spared("w", 2, 9.0)
 
-    assert not book.holds_live("w")
+    assert not holds_live(book, "w")
 
 
 def test_who_leaves_the_book_leaves_nothing(book: LeaseTable) -> None:

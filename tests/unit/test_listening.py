@@ -178,7 +178,7 @@ def test_a_connection_on_which_we_do_not_hear_ourselves_is_given_up(loop: Loop) 
     before = len(loop.sent)
     loop.call(0.25)
 
-    assert loop.given_up == ["nothing was heard for 2.2 s, not even ourselves"]
+    assert loop.given_up == ["nothing was heard for 1.8 s, not even ourselves"]
     assert len(loop.sent) == before
     assert loop.hearing.deaf(loop.time)
     loop.call(60.0)

@@ -7,7 +7,7 @@ import pytest
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.probes import Probes, lead
-from tests.unit.makers import ending_of, lapsed, lease_of, live
+from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
 
 class Asking:
@@ -94,7 +94,7 @@ def test_no_responders_proves_nothing(asking: Asking) -> None:
     asking.look(9.0)
     asking.answers[0](None)
 
-    assert asking.book.holds_live("w")
+    assert holds_live(asking.book, "w")
     assert lapsed(asking.book, 9.875) == []
     assert asking.said() == "no responders"
 

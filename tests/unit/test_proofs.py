@@ -4,7 +4,7 @@ import pytest
 
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
-from tests.unit.makers import ending_of, lapsed, lease_of, live
+from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
 TTL = 60.0
 
@@ -31,7 +31,7 @@ def test_a_goodbye_of_another_incarnation_ends_nothing(book: LeaseTable, incarna
     book.beat("w", 0.0, Heartbeat(incarnation="a", ttl=10.0))
 
     assert not book.release("w", incarnation, 1.0)
-    assert book.holds_live("w")
+    assert holds_live(book, "w")
 
 
 def test_a_goodbye_without_incarnation_ends_a_life_without_one(book: LeaseTable) -> None:
@@ -74,7 +74,7 @@ def test_a_proof_ends_a_lapsed_life_too(book: LeaseTable) -> None:
     assert book.release("w", None, 11.0, "died", {"signal": 9})
     assert (ending_of(book).reason, ending_of(book).details) == ("died", {"signal": 9})
     assert book.beat("w", 12.0, Heartbeat()) is Heard.AFTER_PROOF
-    assert not book.holds_live("w")
+    assert not holds_live(book, "w")
 
 
 def test_what_the_next_life_has_touched_is_kept_from_the_proof_on_the_former_one(book: LeaseTable) -> None:
