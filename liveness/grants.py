@@ -137,8 +137,8 @@ class Grants:
                 self._book.changed.pop(lease.worker, None)
 
     def _life(self, lease: Lease) -> Life:
-        # A life that ended before it had its epoch gets one to end under: its own, not the next process's. One under whose
-        # name a former life's work may still be found is not named yet: whoever comes after us has to look, too.
+        # A life that ended before it had its epoch gets one to end under: its own, not the next process's. One under
+        # whose name a former life's work may still be found is not named yet: who comes after us has to look, too.
         incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
         if lease.ending is None and (
             lease.worker in self._book.arrivals or self._book.incarnations.is_open(lease.worker)
