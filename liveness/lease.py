@@ -58,6 +58,8 @@ class Ending(msgspec.Struct, gc=False):
     details: dict[str, Any] | None = None
     # Loop time: since when the next life is there. What was touched later is that life's.
     reborn_at: float | None = None
+    # Whether that was stated, and not merely when it was heard first.
+    reborn_stated: bool = False
     # It had no epoch when it ended: Postgres had not told us of it, or had never heard of it.
     unknown: bool = False
     # Told by heartbeats alone that another process is there; and the one that is over was heard since.
@@ -122,6 +124,7 @@ def details_of(details: Details | None) -> dict[str, Any] | None:
 
 def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
     """Note since when the life behind `ending` is there: what it has touched is not taken."""
+    ending.reborn_stated |= beat.incarnation != ending.incarnation and beat.uptime is not None
     if beat.incarnation == ending.incarnation or beat.uptime is None:
         # A straggler of the process that ended says nothing of the next one's beginning.
         begun = when.arrival

@@ -145,6 +145,7 @@ class LeaseTable:
         if ended and lease.ending is not None:
             lease.ending.incarnation = former
             lease.ending.reborn_at = begun
+            lease.ending.reborn_stated = True
         elif lease.ending is not None and lease.ending.reborn_at is not None:
             # A third process: what the second one touched is spared by the verdict that is under way.
             self._arrive(lease, incarnation, begun)
@@ -202,7 +203,7 @@ class LeaseTable:
     def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
         """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
         lease = self._leases.get(worker)
-        reborn_at = None if lease is None or lease.ending is None else lease.ending.reborn_at
+        former = None if lease is None else lease.ending
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
             self.ended(worker, lease.epoch, now)
             lease = self._leases.get(worker)
@@ -214,9 +215,10 @@ class LeaseTable:
                 # The life that ends here has ended there already, and this is the next one's epoch.
                 self._go_on(lease, now)
             if lease.ending is None:
-                if reborn_at is not None and lease.incarnation is not None:
+                begun = None if former is None or not former.reborn_stated else former.reborn_at
+                if begun is not None and former and lease.incarnation not in {None, former.incarnation}:
                     # Or it is a life's between the two, of which we did not know: only Postgres knows what it left.
-                    self.arrivals[worker] = Arrival(lease.incarnation, reborn_at)
+                    self.arrivals[worker] = Arrival(lease.incarnation or "", begun)
                 if incarnation is not None:
                     # Where ours differs, its next beats show that it is a new one.
                     lease.incarnation = incarnation
@@ -268,8 +270,7 @@ class LeaseTable:
         if ending is not None:
             if ending.reason == "restarted":
                 self.incarnations.replaced(worker, ending.incarnation, epoch)
-            # From now rather than from its last beat: at the end of the line it costs the same however many leases
-            # there are, and a rolling restart brings thousands of these at once.
+            # At the end of its line, where it costs the same however many of these a rolling restart brings.
             self._go_on(lease, now)
         lease.epoch = None
         self.wanting[worker] = lease

@@ -5,7 +5,7 @@ connection: the same server, or the other one while the route stands. A beat *is
 put it into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by
 its own doing: stalled, cut off from NATS, or looking for a server.
 
-1. `promise`: nothing is taken by silence within a ttl of a beat that was heard.
+1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, from the living nor from the dead.
 2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not
    excused in that time; whatever happened to the replicas, to Postgres, or to their connections.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives.
@@ -23,6 +23,9 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of
     each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
+13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that.
+14. `sweep`: nor anything before the replica has been connected for a ttl.
+15. `in step`: in the end no lease of the leader stands under an epoch that is over.
 """
 
 from collections import Counter, defaultdict
@@ -83,6 +86,8 @@ class Checker:
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
         process: Worker = claim.process
+        if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
+            return
         if not process.alive:
             if process.died_at is not None:
                 self.lateness.append(self.world.now - process.died_at)
@@ -97,12 +102,32 @@ class Checker:
             if heard is not None and heard < began - 1.0 and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
-    def _by_silence(self, process: Worker, replica: Any, began: float, row: Row) -> None:
-        if process.beside and self.processes[process.name][-1] is not process:
-            # A newer process has replaced it: its own beats are stale, and it goes with the newer one.
-            return
+    def _by_sweep(self, process: Worker, claim: Claim, replica: Any, began: float, row: Row) -> None:
+        self.checked["sweep"] += 1
+        if began - replica.link_up_at < TTL - 0.01:
+            self.wrong("sweep", f"{row.id} of {process.incarnation} is taken though nobody listened for a ttl")
+        self.checked["memory"] += 1
+        heard = process.heard_by.get(id(replica.ear), NEVER)[1]
+        if not process.beside and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
+            self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
+
+    def _replaced(self, process: Worker) -> bool:
+        # By a newer process beside it: its own beats are stale, and its work goes with the newer one.
+        same_name = self.processes[process.name]
+        # One that waits for its hello is the newer one when it is heard at last.
+        waited = any(one.style == "hello" and one is not process for one in same_name)
+        return process.beside and (same_name[-1] is not process or waited)
+
+    def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
+        replica, began = expiration.decided
+        if expiration.reason != "lapsed" and row.claim is not None:
+            self._by_sweep(process, row.claim, replica, began, row)
+        if self._replaced(process):
+            return True
         self.checked["promise"] += 1
         for one in self.processes[process.name]:
+            if self._replaced(one):
+                continue
             former, heard, again = one.heard_by.get(id(replica.ear), NEVER)
             if heard > began:
                 heard = former
@@ -112,7 +137,12 @@ class Checker:
                 continue
             if 0.0 <= began - heard < TTL - 0.01:
                 self.wrong("promise", f"{one.incarnation} was heard {began - heard:.2f} s ago and loses {row.id}")
-                return
+                return False
+        return True
+
+    def _by_silence(self, process: Worker, replica: Any, began: float, row: Row) -> None:
+        if self._replaced(process):
+            return
         self.checked["living"] += 1
         since = began - SURELY
         mine, theirs = process.mouth.server, replica.ear.server
@@ -143,6 +173,9 @@ class Checker:
             return
         if heard > began:
             heard = former
+        if began - replica.ear.free_at < LATE:
+            # It hears late: what was decided was decided by what it had read by then.
+            return
         if began - heard < TTL and heard > others and newest.alive:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
 
@@ -201,13 +234,30 @@ class Checker:
             began = newest.born_at - self.begun_within
             tellable = newest.style in {"uptime", "hello"} and row.touched < began
             forgotten = any(newest.born_at < moment < newest.born_at + FORGET for moment in self.replica_deaths)
+            if sum(one.alive for one in same_name) > 1:
+                # A conflict that lasts: nothing is taken from anybody.
+                continue
             if any(one.alive for one in same_name) and (not tellable or former.beside or forgotten):
                 continue
             left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
         return left
 
-    def finish(self) -> None:
+    def out_of_step(self, replicas: list[Any]) -> list[str]:
+        """Return where the leader's book has an epoch that is not open."""
+        return [
+            f"{replica.name} has {lease.worker} under epoch {lease.epoch}, which is over"
+            for replica in replicas
+            if replica.leadership.leading and replica.store.leader.term == self.postgres.term and not replica.paused
+            for lease in replica.book
+            if lease.epoch is not None
+            and (lease.worker not in self.postgres.open or self.postgres.open[lease.worker].epoch != lease.epoch)
+        ]
+
+    def finish(self, replicas: list[Any]) -> None:
         """Judge what is left at the end."""
+        self.checked["in step"] += 1
+        for out in self.out_of_step(replicas):
+            self.wrong("in step", out)
         self.checked["dead work"] += 1
         for left in self.waiting():
             self.wrong("dead work", f"{left} is still RUNNING")

@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from tests.simulation.nats import Mouth
 from tests.simulation.replica import SETTINGS, TTL, Replica
 from tests.simulation.workers import STYLES, Worker
 
@@ -114,6 +117,37 @@ def second_process(schedule: "Schedule") -> float:
     return seconds
 
 
+def answer_is_lost(schedule: "Schedule") -> float:
+    """A worker stalls for a little longer than its ttl, and what Postgres says to that is lost."""
+    worker = _somebody(schedule)
+    seconds = schedule.world.random.uniform(1.0, 1.6) * TTL
+    if worker is not None:
+        schedule.world.tell(f"{worker.incarnation} stalls for {seconds:.1f} s, and its verdict is lost")
+        worker.stall(seconds)
+        schedule.postgres.untold = worker.name
+    return seconds + 12.0
+
+
+def certificate_is_late(schedule: "Schedule") -> float:
+    """A supervisor starts a process again, and says sooner or later that the former one has ended."""
+    random, world = schedule.world.random, schedule.world
+    worker = _somebody(schedule)
+    if worker is None or worker.style == "mute":
+        return 0.0
+    world.tell(f"{worker.incarnation} dies, to be started again, and its supervisor says so")
+    worker.die()
+    mouth = Mouth(-worker.number, 0.0)
+
+    def say() -> None:
+        mouth.server = schedule.nats.any_up()
+        said = {"incarnation": worker.incarnation, "reason": "died", "exit_code": 137}
+        schedule.nats.publish(mouth, (f"liveness.goodbye.{worker.name}", msgspec.json.encode(said)))
+
+    lasts = _again(schedule, worker.name, always=True)
+    world.after(random.uniform(0.0, lasts + 12.0), say)
+    return lasts + 12.0
+
+
 def many_die(schedule: "Schedule") -> float:
     """Most or all workers die at once; perhaps others come in their place."""
     random, living = schedule.world.random, schedule.alive()
@@ -176,7 +210,9 @@ def route_breaks(schedule: "Schedule") -> float:
             worker.move(far)
         for replica in schedule.replicas:
             replica.move(near)
-        behind = all(worker.said_via() and worker.mouth.server is far for worker in living)
+        # Who beats only once in its ttl may lapse before most are quiet.
+        often = all(worker.interval < TTL / 2 for worker in living)
+        behind = often and all(worker.said_via() and worker.mouth.server is far for worker in living)
         before = all(replica.ear.server is near for replica in schedule.replicas)
         if len(living) >= STORM_LEAST and behind and before and not far.paused and not near.paused:
             schedule.checker.checked["storm"] += 1
@@ -362,6 +398,7 @@ FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
         worker_dies, worker_restarts, worker_leaves, worker_stalls, worker_cut_off, second_process, many_die,
+        answer_is_lost, certificate_is_late,
         server_dies, all_servers_die, servers_stand_still, route_breaks,
         replica_stands_still, all_replicas_stand_still, replicas_stutter, replica_dies, all_replicas_die,
         replica_cut_off, replica_hears_late,

@@ -107,6 +107,9 @@ class Postgres:
         self.flaky = 0.0
         # A name that a statement of ours cannot handle.
         self.poison: str | None = None
+        # The name whose next end is committed and not told.
+        self.untold: str | None = None
+        self.lost_answer = False
         self.rows = {str(number): Row(number) for number in range(rows)}
         self.open: dict[str, Epoch] = {}
         self.epochs: dict[str, list[Epoch]] = defaultdict(list)
@@ -199,6 +202,8 @@ class Postgres:
     def end(self, epoch: Epoch, reason: str, incarnation: str | None, now: float) -> Expiration:
         """End an epoch."""
         del self.open[epoch.worker]
+        if epoch.worker == self.untold:
+            self.untold, self.lost_answer = None, True
         epoch.ended_at = now
         expiration = Expiration(epoch.worker, epoch.epoch, incarnation, reason, now)
         expiration.decided = self.deciding
@@ -304,7 +309,8 @@ class Transaction:
         postgres.commits += 1
         if self.acts:
             postgres.on_act(self.leader.term_at_begin)
-        self._answer(value, DatabaseAwayError("lost the answer") if self.failing == "a" else None)
+        lost, postgres.lost_answer = postgres.lost_answer or self.failing == "a", False
+        self._answer(value, DatabaseAwayError("lost the answer") if lost else None)
 
 
 class Leader:

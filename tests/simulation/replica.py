@@ -49,7 +49,9 @@ TICK = SETTINGS.echo_interval
 # What a duty may meet: the next time it tries again.
 EXPECTED = (DatabaseAwayError, DatabaseRefusedError, NotLeaderError)
 # The chance that a batch of events is not acknowledged in full.
-LOST_ACK = 0.05
+LOST_ACK = 0.15
+# And that one of those is in the stream all the same.
+LOST_ACK_ALONE = 0.5
 
 
 def did_something(value: Any) -> bool:
@@ -182,6 +184,7 @@ class Replica:
             return
         self.ear.server = self.mouth.server = server
         self.ear.connection += 1
+        self.ear.free_at = 0.0
         self.link_up_at = self.world.now
         self.listening.up()
 
@@ -190,6 +193,7 @@ class Replica:
         if self.ear.server is not None and self.ear.server is not server and server.up and not self.paused:
             self.ear.server = self.mouth.server = server
             self.ear.connection += 1
+            self.ear.free_at = 0.0
             self.link_up_at = self.world.now
             self.listening.down()
             self.listening.up()
@@ -224,8 +228,9 @@ class Replica:
             kept = len(events)
             if self.world.random.random() < LOST_ACK:
                 kept = self.world.random.randrange(len(events) + 1)
-            for event in events:
-                self.published(event)
+            for number, event in enumerate(events):
+                if number < kept or self.world.random.random() < LOST_ACK_ALONE:
+                    self.published(event)
             resume((list(range(kept)), None if kept == len(events) else "no acknowledgement"), None)
 
         return await Ask(begin)  # type: ignore[no-any-return]

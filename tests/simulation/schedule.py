@@ -112,15 +112,19 @@ class Schedule:
             if worker.mouth.server is server:
                 worker.disconnected()
 
+    def _unsettled(self) -> bool:
+        checker = self.checker
+        return bool(checker.waiting() or self.postgres.outbox or checker.out_of_step(self.replicas))
+
     def run(self) -> Result:
         """Let everything happen, then wait for quiet, and judge."""
         plan(self)
         world = self.world
         world.run(SECONDS)
         end = max(SECONDS, self.last_fault) + BOUND * self.patience
-        while world.now < end and (self.checker.waiting() or self.postgres.outbox):
+        while world.now < end and self._unsettled():
             world.run(min(world.now + TTL / 2, end))
-        self.checker.finish()
+        self.checker.finish(self.replicas)
         taken = sum(1 for what in self.postgres.committed.values() if what.startswith("workflow"))
         return Result(
             seed=self.seed,

@@ -9,8 +9,9 @@ from tests.simulation.postgres import Claim, Postgres, Row
 from tests.simulation.replica import TTL, Replica
 from tests.simulation.world import World
 
-# Between two and three beats in a ttl: few, so that a schedule is short, and each one counts.
-INTERVALS = (3.3, 4.0, 4.5)
+# Between two and three beats in a ttl, so that a schedule is short, and some with hardly more than one:
+# each second of what they are owed counts.
+INTERVALS = (3.3, 4.0, 4.5, 4.5, 8.5)
 # What its beats say: `uptime` the incarnation and its beginning, `hello` the same after a hello, `bare` the incarnation
 # alone, `mute` nothing.
 STYLES = ("uptime", "uptime", "hello", "hello", "bare", "mute")
@@ -83,7 +84,10 @@ class Worker:
         self._beat()
         self.world.after(self.world.random.uniform(*CLAIM_SECONDS), self._claim)
 
-    def _accepted(self, _subject: str, ears: list[Ear]) -> None:
+    def _accepted(self, subject: str, ears: list[Ear]) -> None:
+        if subject[9] == "g":
+            # A goodbye renews nothing.
+            return
         now = self.world.now
         for ear in ears:
             _, former, again = self.heard_by.get(id(ear), NEVER)
@@ -97,7 +101,7 @@ class Worker:
             return
         server = None if self.partitioned else self.nats.any_up()
         if server is None:
-            self.excused_until = self.world.now + 2.0
+            self.excused_until = self.world.now + 2.0 + self.interval
             self.world.after(self.world.random.uniform(0.5, 2.0), self._connect)
         else:
             self.mouth.server = server
@@ -108,6 +112,9 @@ class Worker:
         if self.mouth.server is not None and self.mouth.server is not server and server.up and not server.paused:
             self.mouth.server = server
             self.moved_at = self.world.now
+            if self.mouth.latency:
+                # What was on its way is lost.
+                self.excused_until = max(self.excused_until, self.world.now + self.interval + 0.7)
 
     def said_via(self) -> bool:
         """Say whether its beats tell by which server they come, and it beats there now."""
@@ -117,14 +124,14 @@ class Worker:
     def disconnected(self) -> None:
         """Lose the connection, and look for another."""
         self.mouth.server = None
-        self.excused_until = max(self.excused_until, self.world.now + 2.5)
+        self.excused_until = max(self.excused_until, self.world.now + 2.5 + self.interval)
         self.world.after(self.world.random.uniform(0.2, 2.5), self._connect)
 
     def cut(self, seconds: float) -> None:
         """Be cut off from NATS for so long."""
         self.partitioned = True
         self.mouth.server = None
-        self.excused_until = max(self.excused_until, self.world.now + seconds + 3.0)
+        self.excused_until = max(self.excused_until, self.world.now + seconds + 3.0 + self.interval)
 
         def heal() -> None:
             self.partitioned = False
