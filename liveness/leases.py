@@ -220,7 +220,6 @@ class LeaseTable:
                     # Or it is a life's between the two, of which we did not know: only Postgres knows what it left.
                     self.arrivals[worker] = Arrival(lease.incarnation or "", begun)
                 if incarnation is not None:
-                    # Where ours differs, its next beats show that it is a new one.
                     lease.incarnation = incarnation
                     self.incarnations.introduce(worker, incarnation)
             self.granted(worker, epoch)
