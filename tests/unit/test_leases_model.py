@@ -202,7 +202,12 @@ class Book(RuleBasedStateMachine):
         one = self.model.get(name)
         lease = self.book.get(name)
         expected = one is not None and not one.proven and lease is not None and lease.incarnation == incarnation
+        claim = self.book.incarnations.claims.get(name)
+        beside = lease is not None and claim is not None and claim.incarnation == incarnation != lease.incarnation
         assert self.book.release(name, incarnation, self.now) == expected
+        if one is not None and beside and incarnation is not None:
+            # It is over before it was believed, and what it says from now on is stale.
+            one.over.add(incarnation)
         if one is not None and expected:
             one.end(incarnation)
             # A successor that was heard already lives on.
