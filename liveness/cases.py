@@ -46,8 +46,9 @@ def _untouched_for(ending: Ending, hearing: Hearing, loop_time: float) -> float 
     if ending.reborn_at is not None:
         # What was touched since the next life is there is the next life's.
         return max(loop_time - ending.reborn_at, 0.0)
-    if ending.unknown and not ending.proof:
-        # Postgres may know more lives of this name than we do: what was touched after this one lapsed was not its.
+    if not ending.proof and (ending.unknown or hearing.missed_since(ending.deadline, loop_time)):
+        # There may be more lives of this name than we know, by Postgres or because they were not heard while the
+        # verdict had to wait: what was touched after this one lapsed is not taken for its.
         return hearing.real_ago(ending.deadline, loop_time)
     return None
 

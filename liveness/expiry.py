@@ -136,7 +136,7 @@ class Expiry:
             for worker, epoch in doubts:
                 if (worker, epoch) not in still_open:
                     log.info("epoch_already_over", worker=worker, epoch=epoch)
-                    if self._book.ended(worker, epoch, self._hearing.now) is not None:
+                    if self._book.ended(worker, epoch, self._hearing.now, elsewhere=True) is not None:
                         self._wakes.lives.set()
 
     async def _without_ambiguous(self, workers: Sequence[str]) -> Sequence[str]:
@@ -176,7 +176,8 @@ class Expiry:
         else:
             done.over += 1
             log.info("epoch_already_over", worker=verdict.worker, epoch=verdict.epoch)
-        if self._book.ended(verdict.worker, verdict.epoch, now) is not None:
+        elsewhere = verdict.outcome is not Outcome.ENDED
+        if self._book.ended(verdict.worker, verdict.epoch, now, elsewhere=elsewhere) is not None:
             self._wakes.lives.set()
 
     async def _tell_storms(self) -> None:

@@ -20,8 +20,9 @@ log = structlog.get_logger("liveness.follow")
 
 # Names in one look. What is left is looked at the next time.
 BATCH = 5_000
-# How long a follower keeps an arrival, for a leader that dies before it has looked.
-ARRIVAL_SECONDS = 60.0
+# How long a follower keeps an arrival, for a leader that ends, or hears nothing, before it has looked. To look once
+# more takes nothing that is not a former life's.
+ARRIVAL_SECONDS = 600.0
 
 
 class Learned(msgspec.Struct):
@@ -107,7 +108,7 @@ class Follow:
         over = 0
         for lease in leases:
             if lease.epoch is not None:
-                self._book.ended(lease.worker, lease.epoch, self._hearing.now)
+                self._book.ended(lease.worker, lease.epoch, self._hearing.now, elsewhere=True)
                 over += 1
             else:
                 over += self._forget_if_ended(lease, ended_ago.get(lease.worker))

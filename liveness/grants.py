@@ -80,9 +80,9 @@ class Grants:
     def _may_have_one(self, name: str) -> bool:
         # Who said hello is told its epoch, so that is not issued before it is known whether a former life has to end.
         # The life that ends needs one to end under.
-        lease = self._book.get(name)
+        lease, arrival = self._book.get(name), self._book.arrivals.get(name)
         ends = lease is not None and lease.ending is not None
-        return name not in self._refusals and (ends or name not in self._book.greeted)
+        return name not in self._refusals and (ends or arrival is None or not arrival.greeted)
 
     async def grant(self, leases: Sequence[Lease]) -> int:
         """Have epochs issued for these leases; return for how many that went well. Raises DatabaseAwayError."""

@@ -137,10 +137,16 @@ class Hearing:
 
     def real_ago(self, moment: float, loop_time: float) -> float:
         """Return how many seconds of real time have passed since hearing time was `moment`."""
-        before = bisect.bisect_left(self._gap_ends, (moment,))
-        lost_by_then = self._gap_ends[before - 1][1] if before else 0.0
         began = self._proven_to - self.now - self.lost
-        return max(loop_time - (began + moment + lost_by_then), 0.0)
+        return max(loop_time - (began + moment + self._lost_by(moment)), 0.0)
+
+    def missed_since(self, moment: float, loop_time: float) -> bool:
+        """Say whether there was anything since hearing time `moment` that did not count."""
+        return self.deaf(loop_time) or self.lost > self._lost_by(moment)
+
+    def _lost_by(self, moment: float) -> float:
+        before = bisect.bisect_left(self._gap_ends, (moment,))
+        return self._gap_ends[before - 1][1] if before else 0.0
 
     def _gap(self, loop_time: float) -> None:
         self.gaps += 1

@@ -42,6 +42,8 @@ class Arrival(msgspec.Struct, frozen=True):
 
     incarnation: str
     begun: float
+    # It said hello, and waits for its answer: no epoch before it is known what a former life has left.
+    greeted: bool = False
 
 
 class Claim(msgspec.Struct):
@@ -85,6 +87,10 @@ class Claim(msgspec.Struct):
     def begun(self) -> float:
         """Loop time: its beginning, or a little before; infinite while no beat has shown it."""
         return self.surely if self.surely < math.inf else self.roughly
+
+    def is_beside(self, incarnation: str, proven: float, ttl: float) -> bool:
+        """Say whether it is another one, which is still heard."""
+        return self.incarnation != incarnation and self.beats > 0 and proven - self.heard_at < ttl
 
     def holds(self, proven: float, ttl: float) -> bool:
         """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl."""
@@ -140,6 +146,12 @@ class Incarnations:
         if len(formers) > FORMERS_REMEMBERED:
             del formers[next(iter(formers))]
 
+    def greeted(self, lease: Lease, incarnation: str) -> None:
+        """Note that `incarnation` said hello: whoever else was heard under the name is over, too."""
+        claim = self.claims.get(lease.worker)
+        if claim is not None and claim.incarnation != incarnation:
+            self.replaced(lease.worker, claim.incarnation, lease.epoch)
+
     def judge(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
         """Say whose a beat is that is not plainly that of the incarnation which `lease` bears.
 
@@ -153,7 +165,15 @@ class Incarnations:
                 return Whose.OWN
             if incarnation is None or claim.incarnation != own:
                 # One that says nothing of itself may be a process of its own.
-                return Whose.CONFLICT if self._own(lease, claim, now, when) else Whose.OWN
+                conflict = self._own(lease, claim, now, when)
+                if (
+                    incarnation is not None
+                    and lease.worker not in self.claims
+                    and not self.is_introduced(lease.worker, incarnation)
+                ):
+                    # The rival's claim stood in the place of its own, which nobody has acted upon yet.
+                    self.claim(lease, beat, now, when)
+                return Whose.CONFLICT if conflict else Whose.OWN
             return self._judge_claim(lease, beat, now, when, Whose.ARRIVED if successor is None else Whose.OWN)
         if self.is_former(lease.worker, incarnation):
             return Whose.STALE
@@ -177,8 +197,7 @@ class Incarnations:
         """
         worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
-        followed = claim is not None and claim.beats and when.proven - claim.heard_at < lease.ttl
-        if claim is not None and followed and claim.incarnation not in {incarnation, own}:
+        if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
             return claim, self._rival(worker, claim, now)
         if claim is None or claim.incarnation != incarnation:
             former, claim = claim, Claim(incarnation, when.not_before, now)
@@ -206,6 +225,9 @@ class Incarnations:
         # have come later than this: then that has to be silent for a ttl first.
         worker = lease.worker
         claim = self.claims.get(worker)
+        if claim is not None and claim.is_beside(own, when.proven, lease.ttl) and claim.incarnation != beat.incarnation:
+            # A third one.
+            return Whose.CONFLICT if self._rival(worker, claim, now) else Whose.OWN
         if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
@@ -237,14 +259,22 @@ class Incarnations:
         self.conflicts.add(worker)
         return began
 
-    def dispute(self, lease: Lease, newer: str, former: str, begun: float, now: float) -> None:
-        """Note that `former` was heard after it was thought that `newer`, begun at `begun`, had replaced it."""
-        self._formers.get(lease.worker, {}).pop(former, None)
+    def dispute(self, lease: Lease, newer: str, former: str | None, begun: float, now: float) -> None:
+        """Note that another process is heard after it was thought that `newer`, begun at `begun`, is there alone.
+
+        `former` is its incarnation, None if it names none.
+        """
+        worker = lease.worker
+        if former is not None:
+            self._formers.get(worker, {}).pop(former, None)
+        if self.is_introduced(worker, newer):
+            # What former processes held is to be looked for when it is alone again.
+            del self._introduced[worker]
         heard_at = now if lease.last_beat is None else lease.last_beat
-        self.claims[lease.worker] = Claim(
+        self.claims[worker] = Claim(
             newer, begun, heard_at, surely=begun, roughly=begun, agreed=True, rival_at=now, own_at=now
         )
-        self.conflicts.add(lease.worker)
+        self.conflicts.add(worker)
 
     def settled(self, worker: str) -> None:
         """Forget the claim on `worker`: it was acted upon, or there is nothing to act upon."""
@@ -255,6 +285,16 @@ class Incarnations:
         """Say whether an incarnation claims to have begun that is not settled yet."""
         claim = self.claims.get(worker)
         return claim is not None and claim.begun < math.inf
+
+    def successor(self, lease: Lease) -> tuple[str, float] | None:
+        """Return who is heard beside the incarnation that `lease` bears, and since when at the latest (loop time).
+
+        Of one that does not say when it began, since it was heard: what was touched before may be anybody's.
+        """
+        claim = self.claims.get(lease.worker)
+        if claim is None or claim.incarnation == lease.incarnation or not claim.beats:
+            return None
+        return claim.incarnation, min(claim.begun, claim.since)
 
     def introduce(self, worker: str, incarnation: str) -> None:
         """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""

@@ -117,9 +117,22 @@ def rounded_ttl(ttl: float) -> float:
     return round(math.ceil(ttl / step - 1e-9) * step, 9)
 
 
-def details_of(details: Details | None) -> dict[str, Any] | None:
-    """Return a copy of `details` that may be added to."""
-    return dict(details) if details else None
+def ending_of(
+    lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Details | None
+) -> Ending:
+    """Return why the life of `lease` ends, by what the lease says of it at hearing time `now`."""
+    return Ending(
+        reason=reason,
+        at=now,
+        proof=proof,
+        incarnation=lease.incarnation,
+        last_beat=lease.last_beat,
+        deadline=deadline,
+        ttl=lease.line.ttl,
+        unknown=lease.epoch is None,
+        # A copy, which may be added to.
+        details=dict(details) if details else None,
+    )
 
 
 def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:

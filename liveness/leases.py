@@ -17,11 +17,10 @@
 7. What is owed to everybody after a gap (`extend`, `grace`), and the limit to that, are kept by `lines`.
 """
 
-import math
 from collections.abc import Iterator
 
 from liveness.incarnations import Arrival, Incarnations, Whose
-from liveness.lease import Arrived, Details, Ending, Heard, Lease, details_of, note_reborn, rounded_ttl
+from liveness.lease import Arrived, Details, Heard, Lease, ending_of, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 
@@ -35,7 +34,7 @@ class LeaseTable:
     ttl, their incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in
     order of arrival. `unproven` holds the names of which neither a beat nor a life of ours is known; `arrivals` the
     incarnations whose beginning is known and of whose name we know no former life: there may be work of one, which only
-    the database can tell. `greeted` are those among them that wait for it with a hello: no epoch before that is known.
+    the database can tell.
     """
 
     def __init__(self, default_ttl: float) -> None:
@@ -44,7 +43,6 @@ class LeaseTable:
         self.endings: dict[str, Lease] = {}
         self.unproven: set[str] = set()
         self.arrivals: dict[str, Arrival] = {}
-        self.greeted: set[str] = set()
         self.lines = Lines()
         self.incarnations = Incarnations()
         self._default_ttl = rounded_ttl(default_ttl)
@@ -118,6 +116,7 @@ class LeaseTable:
         if lease.incarnation != incarnation:
             if self.incarnations.is_former(worker, incarnation):
                 return Heard.STALE
+            self.incarnations.greeted(lease, incarnation)
             self.restart(worker, now, incarnation, begun, former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
@@ -127,8 +126,7 @@ class LeaseTable:
             if claim is not None:
                 # Its own, or that of the one whose name it bears since then.
                 begun = min(begun, claim.since, claim.begun if claim.incarnation == incarnation else begun)
-                if claim.incarnation != incarnation:
-                    self.incarnations.replaced(worker, claim.incarnation, lease.epoch)
+                self.incarnations.greeted(lease, incarnation)
                 self.incarnations.settled(worker)
             self._arrive(lease, incarnation, begun)
         return self.beat(worker, now, beat, arrival)
@@ -141,7 +139,6 @@ class LeaseTable:
         lease = self._leases[worker]
         ended = self._prove(lease, now, "restarted", None)
         self.arrivals.pop(worker, None)
-        self.greeted.discard(worker)
         if ended and lease.ending is not None:
             lease.ending.incarnation = former
             lease.ending.reborn_at = begun
@@ -169,7 +166,6 @@ class LeaseTable:
         arrival = self.arrivals.get(worker)
         if arrival is not None and arrival.incarnation == incarnation:
             del self.arrivals[worker]
-            self.greeted.discard(worker)
             # Its name can be told to Postgres now.
             self.changed[worker] = self._leases[worker]
 
@@ -203,9 +199,8 @@ class LeaseTable:
     def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
         """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
         lease = self._leases.get(worker)
-        former = None if lease is None else lease.ending
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
-            self.ended(worker, lease.epoch, now)
+            self.ended(worker, lease.epoch, now, elsewhere=True)
             lease = self._leases.get(worker)
         if lease is None:
             self.restore(worker, now, ttl, epoch, incarnation)
@@ -213,15 +208,10 @@ class LeaseTable:
             ending = lease.ending
             if ending is not None and incarnation is not None and incarnation != ending.incarnation:
                 # The life that ends here has ended there already, and this is the next one's epoch.
-                self._go_on(lease, now)
-            if lease.ending is None:
-                begun = None if former is None or not former.reborn_stated else former.reborn_at
-                if begun is not None and former and lease.incarnation not in {None, former.incarnation}:
-                    # Or it is a life's between the two, of which we did not know: only Postgres knows what it left.
-                    self.arrivals[worker] = Arrival(lease.incarnation or "", begun)
-                if incarnation is not None:
-                    lease.incarnation = incarnation
-                    self.incarnations.introduce(worker, incarnation)
+                self.reborn(worker, now)
+            if lease.ending is None and incarnation is not None:
+                lease.incarnation = incarnation
+                self.incarnations.introduce(worker, incarnation)
             self.granted(worker, epoch)
 
     def lapse(self, now: float) -> list[Lease]:
@@ -256,8 +246,11 @@ class LeaseTable:
         lease = self._leases.get(worker)
         return lease is not None and self._prove(lease, now, reason, details)
 
-    def ended(self, worker: str, epoch: int, now: float) -> Lease | None:
-        """Take the verdict that `epoch` is over; return the lease if the name lives on and wants a new epoch."""
+    def ended(self, worker: str, epoch: int, now: float, *, elsewhere: bool = False) -> Lease | None:
+        """Take the verdict that `epoch` is over; return the lease if the name lives on and wants a new epoch.
+
+        `elsewhere`: it was not asked for here, and may be older than what is known here.
+        """
         lease = self._leases.get(worker)
         if lease is None or lease.epoch != epoch:
             return None
@@ -269,15 +262,24 @@ class LeaseTable:
         if ending is not None:
             if ending.reason == "restarted":
                 self.incarnations.replaced(worker, ending.incarnation, epoch)
-            # At the end of its line, where it costs the same however many of these a rolling restart brings.
-            self._go_on(lease, now)
+            if elsewhere:
+                self.reborn(worker, now)
+            else:
+                # At the end of its line, where it costs the same however many of these a rolling restart brings.
+                self._go_on(lease, now)
         lease.epoch = None
         self.wanting[worker] = lease
         return lease
 
     def reborn(self, worker: str, now: float) -> None:
-        """Note that the life which ends here was ended by others before it had an epoch here: the next one goes on."""
-        self._go_on(self._leases[worker], now)
+        """Note that the life which ends here was ended by others: the next one goes on."""
+        lease = self._leases[worker]
+        ending = lease.ending
+        if ending is not None and ending.reborn_stated and lease.incarnation not in {None, ending.incarnation}:
+            # Or it was an earlier life, and only Postgres knows what the one between has left.
+            begun = ending.reborn_at or 0.0
+            self.arrivals[worker] = Arrival(lease.incarnation or "", begun, greeted=not ending.by_beats)
+        self._go_on(lease, now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
         """Take the verdict that `worker` lives: somebody else recorded a beat of it at hearing time `since`."""
@@ -298,7 +300,6 @@ class LeaseTable:
         for names in (self.wanting, self.changed, self.endings, self.arrivals):
             names.pop(worker, None)
         self.unproven.discard(worker)
-        self.greeted.discard(worker)
         self.incarnations.forget(worker)
 
     def soonest(self) -> Iterator[Lease]:
@@ -310,8 +311,7 @@ class LeaseTable:
         yield from self.lines.soonest()
 
     def _arrive(self, lease: Lease, incarnation: str, begun: float) -> None:
-        self.arrivals[lease.worker] = Arrival(incarnation, begun)
-        self.greeted.add(lease.worker)
+        self.arrivals[lease.worker] = Arrival(incarnation, begun, greeted=True)
         self.incarnations.introduce(lease.worker, incarnation)
 
     def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:
@@ -329,13 +329,15 @@ class LeaseTable:
         ending = lease.ending if lease.ending is not None and lease.ending.proof else None
         successor = None if ending is None else own != ending.incarnation
         whose = self.incarnations.judge(lease, beat, successor=successor, now=now, when=when)
+        if ending is not None and ending.by_beats and beat.incarnation in {None, ending.incarnation}:
+            # Not of the new one, which names itself: so of one that was thought over.
+            ending.disputed = True
         match whose:
             case Whose.STALE:
-                if ending is not None and ending.by_beats and ending.incarnation == beat.incarnation:
-                    ending.disputed = True
                 return Heard.STALE
-            case Whose.CONFLICT:
-                return Heard.CONFLICT
+            case Whose.CONFLICT | Whose.OWN:
+                conflict = beat.incarnation != own and self._withdraw(lease, now)
+                return Heard.CONFLICT if conflict or whose is Whose.CONFLICT else Heard.RENEWED
             case Whose.NEXT:
                 self.incarnations.replaced(worker, own, lease.epoch)
                 lease.incarnation = beat.incarnation
@@ -343,18 +345,26 @@ class LeaseTable:
                 lease.incarnation = beat.incarnation
                 self.changed[worker] = lease
                 return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
-            case Whose.NEW | Whose.ARRIVED:
+            case Whose.NEW:
+                begun = self.incarnations.claims[worker].begun
+                if self.restart(worker, now, beat.incarnation or "", begun, former=own) and lease.ending is not None:
+                    lease.ending.by_beats = True
+                return Heard.RESTARTED
+            case Whose.ARRIVED:
                 incarnation, begun = beat.incarnation or "", self.incarnations.claims[worker].begun
-                if whose is Whose.NEW:
-                    if self.restart(worker, now, incarnation, begun, former=own) and lease.ending is not None:
-                        lease.ending.by_beats = True
-                    return Heard.RESTARTED
                 self.incarnations.settled(worker)
                 self.incarnations.introduce(worker, incarnation)
                 self.arrivals[worker] = Arrival(incarnation, begun)
-            case Whose.OWN:
-                pass
         return Heard.RENEWED
+
+    def _withdraw(self, lease: Lease, now: float) -> bool:
+        """Look for no former life while another process is heard beside the one that heartbeats told of."""
+        arrival = self.arrivals.get(lease.worker)
+        if arrival is None or arrival.greeted or arrival.incarnation != lease.incarnation:
+            return False
+        del self.arrivals[lease.worker]
+        self.incarnations.dispute(lease, arrival.incarnation, None, arrival.begun, now)
+        return True
 
     def _revive(self, lease: Lease, now: float) -> None:
         # What had changed in it was not worth telling while it was about to end.
@@ -373,28 +383,16 @@ class LeaseTable:
         deadline = self.lines.deadline(lease)
         self.lines.take_out(lease)
         self._mark(lease, reason, now, deadline, proof=True, details=details)
-        claim = self.incarnations.claims.get(lease.worker)
-        beside = claim is not None and claim.incarnation != lease.incarnation and claim.begun < math.inf
-        if claim is not None and beside and lease.ending is not None:
-            # Its successor is heard already, and what that has touched is not taken.
+        successor = self.incarnations.successor(lease)
+        if successor is not None and lease.ending is not None:
+            # It is heard already, and what it has touched is not taken.
             self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
-            lease.ending.reborn_at = claim.begun
-            lease.incarnation = claim.incarnation
+            lease.incarnation, lease.ending.reborn_at = successor
             self.incarnations.settled(lease.worker)
         return True
 
     def _mark(
         self, lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Details | None = None
     ) -> None:
-        lease.ending = Ending(
-            reason=reason,
-            at=now,
-            proof=proof,
-            incarnation=lease.incarnation,
-            last_beat=lease.last_beat,
-            deadline=deadline,
-            ttl=lease.line.ttl,
-            unknown=lease.epoch is None,
-            details=details_of(details),
-        )
+        lease.ending = ending_of(lease, reason, now, deadline, proof=proof, details=details)
         self.endings[lease.worker] = lease

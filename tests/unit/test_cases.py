@@ -173,3 +173,26 @@ def test_what_spares_a_lapse_is_measured_in_real_time(court: Court) -> None:
     court.ears.listen(5.25)
 
     assert court.lapse().spare_within == 10.0
+
+
+def test_a_lapse_whose_verdict_waited_while_we_were_deaf_takes_nothing_touched_since(court: Court) -> None:
+    """Another process of the name may have begun meanwhile, and nobody heard it."""
+    court.ears.listen(10.25)
+    assert court.lapse().untouched_for is None
+    court.ears.stall(30.0)
+
+    # The ttl had run out a quarter of a second before.
+    assert court.case().untouched_for == 30.25
+    court.ears.listen(5.0)
+    assert court.case().untouched_for == 35.25
+
+
+def test_a_verdict_that_waited_while_we_heard_takes_everything(court: Court) -> None:
+    """Whoever had begun would have been heard; a gap before the deadline is no matter."""
+    court.ears.listen(2.0)
+    court.ears.stall(30.0)
+    court.ears.listen(9.0)
+    court.lapse()
+    court.ears.listen(60.0)
+
+    assert court.case().untouched_for is None

@@ -154,3 +154,84 @@ def test_a_third_process_waits_for_the_verdict_on_the_first(book: LeaseTable) ->
 
     assert says(book, "c", at=120.0, uptime=8.0) is Heard.RESTARTED
     assert ending_of(book).incarnation == "b"
+
+
+def test_a_goodbye_beside_one_without_an_uptime_keeps_what_that_has_touched_since_it_was_heard(
+    book: LeaseTable,
+) -> None:
+    """Nobody knows when it began; but it was there by then."""
+    book.incarnations.introduce("w", "a")
+    says(book, "b", at=101.0, uptime=None)
+    says(book, "a", at=102.0, uptime=50.0)
+    says(book, "b", at=104.0, uptime=None)
+    says(book, "a", at=105.0, uptime=53.0)
+    assert book.release("w", "a", 106.0)
+
+    assert (ending_of(book).incarnation, lease_of(book).incarnation) == ("a", "b")
+    assert ending_of(book).reborn_at == 101.0
+
+
+def test_a_beat_that_names_no_incarnation_disputes_a_restart_that_beats_told_of(book: LeaseTable) -> None:
+    """The new process names itself, so this is another one, which was thought over: the verdict is not asked for."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "b", at=104.0, uptime=4.0) is Heard.RESTARTED
+    assert not ending_of(book).disputed
+    book.beat("w", 105.0, Heartbeat(), 105.0)
+
+    assert ending_of(book).disputed
+    book.reinstate("w", 105.0)
+    assert not book.endings
+    assert "w" in book.incarnations.conflicts
+
+
+def test_what_a_former_life_left_is_looked_for_when_a_rival_is_over_that_had_hidden_it() -> None:
+    """The rival's claim stood in the place of the living one's own."""
+    book = LeaseTable(TTL)
+    book.beat("w", 90.0, Heartbeat(), 90.0)
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=111.5, uptime=1.0)
+    assert book.incarnations.claims["w"].incarnation == "c"
+    for at in (121.5, 124.0, 127.0):
+        says(book, "b", at=at, uptime=at - 100.0)
+
+    assert book.arrivals["w"].incarnation == "b"
+    assert book.arrivals["w"].begun == 100.0
+
+
+def test_a_third_process_without_an_uptime_does_not_take_the_place_of_the_second(book: LeaseTable) -> None:
+    """That is still heard, and what it has touched is its own."""
+    book.incarnations.introduce("w", "a")
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=50.0)
+    says(book, "b", at=104.0, uptime=4.0)
+    assert says(book, "c", at=105.0, uptime=None) is Heard.RENEWED
+    assert book.release("w", "a", 106.0)
+
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("b", 100.0)
+
+
+def test_a_beat_that_names_no_incarnation_withdraws_what_beats_told_of() -> None:
+    """What a former life left is not looked for while that may be heard; it is when it was silent for a ttl."""
+    book = LeaseTable(TTL)
+    book.beat("w", 100.5, Heartbeat(), 100.5)
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "b", at=104.0, uptime=4.0)
+    assert list(book.arrivals) == ["w"]
+
+    assert book.beat("w", 105.0, Heartbeat(), 105.0) is Heard.CONFLICT
+    assert not book.arrivals
+    assert "w" in book.incarnations.conflicts
+    for at in (108.0, 111.0, 114.0):
+        says(book, "b", at=at, uptime=at - 100.0)
+        assert not book.arrivals
+    says(book, "b", at=115.0, uptime=15.0)
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
+
+
+def test_a_beat_that_names_no_incarnation_does_not_withdraw_a_hello() -> None:
+    """Who says hello says that all others are over."""
+    book = LeaseTable(TTL)
+    book.hello("w", 101.0, Heartbeat(incarnation="b", uptime=1.0), 101.0)
+    book.beat("w", 102.0, Heartbeat(), 102.0)
+
+    assert list(book.arrivals) == ["w"]

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 
-from liveness.follow import Follow, Learned
+from liveness.follow import ARRIVAL_SECONDS, Follow, Learned
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.store import Former, Life, Store
@@ -200,3 +200,16 @@ async def test_catching_up_learns_everything_once(follower: Follower) -> None:
     assert list(follower.book.wanting) == ["ended"]
     assert lease_of(follower.book, "unknown").incarnation == "a"
     assert follower.book.incarnations.epoch_of("heard", "old") == 0
+
+
+async def test_an_arrival_is_kept_for_the_day_when_this_replica_leads(follower: Follower) -> None:
+    """The leader may hear nothing, and for minutes; later the beginning is worth less than what clocks drift."""
+    follower.book.hello("w", 0.0, Heartbeat(incarnation="a", uptime=1.0), 0.0)
+    await follower.follow.run_once()
+    follower.ears.time += ARRIVAL_SECONDS
+    await follower.follow.run_once()
+    assert list(follower.book.arrivals) == ["w"]
+
+    follower.ears.time += 1.0
+    await follower.follow.run_once()
+    assert not follower.book.arrivals

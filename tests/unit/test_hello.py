@@ -84,10 +84,11 @@ def test_the_first_hello_of_a_name_asks_for_what_a_former_life_has_left() -> Non
 
     arrival = book.arrivals["w"]
     assert (arrival.incarnation, arrival.begun) == ("b", 4.0)
-    assert (list(book.wanting), book.greeted) == (["w"], {"w"})
+    assert list(book.wanting) == ["w"]
+    assert arrival.greeted
     assert not book.endings
     book.arrived("w", "b")
-    assert (book.arrivals, book.greeted) == ({}, set())
+    assert not book.arrivals
 
 
 def test_what_a_former_life_has_left_is_ended_as_nobodys(book: LeaseTable) -> None:
@@ -97,7 +98,7 @@ def test_what_a_former_life_has_left_is_ended_as_nobodys(book: LeaseTable) -> No
 
     ending = ending_of(book, "x")
     assert (ending.reason, ending.incarnation, ending.reborn_at) == ("restarted", None, 4.0)
-    assert (list(book.wanting), book.arrivals, book.greeted) == (["x"], {}, set())
+    assert (list(book.wanting), book.arrivals) == (["x"], {})
     book.granted("x", 5)
     assert book.ended("x", 5, 7.0) is lease_of(book, "x")
     assert lease_of(book, "x").incarnation == "b"
@@ -228,3 +229,12 @@ def test_a_hello_of_a_name_that_wants_an_epoch_ends_that_life_too(book: LeaseTab
     assert lease is not None
     assert (lease.incarnation, lease.epoch, list(book.wanting)) == ("b", None, ["x"])
     assert book.incarnations.epoch_of("x", "a") == 7
+
+
+def test_a_hello_says_that_all_others_of_its_name_are_over(book: LeaseTable) -> None:
+    """A second process beside the first is a former one, too: what it touched is not the new life's."""
+    says(book, "b", at=5.0, uptime=1.0)
+    assert hello(book, "c", at=6.0) is Heard.RESTARTED
+    assert says(book, "b", at=7.0, uptime=3.0) is Heard.STALE
+
+    assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 6.0)

@@ -88,3 +88,26 @@ def test_a_life_that_others_ended_goes_on_as_the_next_one(book: LeaseTable) -> N
     assert holds_live(book, "w")
     assert list(book.wanting) == ["w"]
     assert lapsed(book, 13.0) == ["w"]
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_restart_of_a_life_that_others_had_ended_before_is_looked_up(book: LeaseTable, learned: bool) -> None:  # noqa: FBT001 - a case of two
+    """It may have lived on without an epoch, unheard here, and have left work that only Postgres knows of."""
+    live(book, epoch=1, incarnation="a")
+    book.hello("w", 5.0, Heartbeat(incarnation="b", uptime=1.0), 5.0)
+    if learned:
+        book.learn("w", 6.0, 10.0, 3, None)
+    else:
+        assert book.ended("w", 1, 6.0, elsewhere=True) is not None
+
+    arrival = book.arrivals["w"]
+    assert (arrival.incarnation, arrival.begun, arrival.greeted) == ("b", 4.0, True)
+
+
+def test_a_restart_that_was_ended_here_is_not_looked_up(book: LeaseTable) -> None:
+    """The verdict took all that there was."""
+    live(book, epoch=1, incarnation="a")
+    book.hello("w", 5.0, Heartbeat(incarnation="b", uptime=1.0), 5.0)
+    book.ended("w", 1, 6.0)
+
+    assert not book.arrivals

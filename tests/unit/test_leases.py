@@ -277,7 +277,7 @@ def test_who_leaves_the_book_leaves_nothing(book: LeaseTable) -> None:
     for worker in ("a", "b", "c", "unknown"):
         book.forget(worker)
 
-    marks = (book.wanting, book.changed, book.endings, book.unproven, book.arrivals, book.greeted)
+    marks = (book.wanting, book.changed, book.endings, book.unproven, book.arrivals)
     assert [list(mark) for mark in marks] == [[]] * len(marks)
     assert (len(book), group.members, lapsed(book, 1000.0)) == (0, 0, [])
     assert not book.incarnations.is_former("b", "1")

@@ -144,18 +144,28 @@ class Book(RuleBasedStateMachine):
         beat = Heartbeat(incarnation=incarnation, ttl=ttl, uptime=uptime)
         lease = self.book.get(name)
         former = None if lease is None else lease.incarnation
+        rivals = self.rivals_of(name, incarnation)
         heard = self.book.hello(name, self.now, beat, self.now + LOOP)
         one = self.model.get(name)
         if one is None:
             assert self.book.arrivals[name].incarnation == incarnation
-            assert name in self.book.greeted
+            assert self.book.arrivals[name].greeted
         else:
             assert heard is Heard.STALE or incarnation not in one.replaced
             assert heard is not Heard.STALE or incarnation in one.over
             assert heard in {Heard.STALE, Heard.RESTARTED} or former == incarnation
+            if heard is not Heard.STALE:
+                one.over |= rivals
         self.take(name, beat, heard, former)
         if heard is not Heard.STALE:
             assert lease_of(self.book, name).incarnation == incarnation
+
+    def rivals_of(self, name: str, incarnation: str) -> set[str]:
+        """Return who is over, too, when this one says hello for the first time."""
+        known = self.book.incarnations
+        claim = known.claims.get(name)
+        again = known.is_introduced(name, incarnation)
+        return set() if claim is None or again or claim.incarnation == incarnation else {claim.incarnation}
 
     def take(self, name: str, beat: Heartbeat, heard: Heard, former: str | None) -> None:
         """Let the model hear what the book has heard."""
@@ -232,7 +242,6 @@ class Book(RuleBasedStateMachine):
         else:
             self.book.arrived(name, arrival.incarnation)
         assert name not in self.book.arrivals
-        assert name not in self.book.greeted
 
     @rule()
     def lapse(self) -> None:
@@ -357,9 +366,8 @@ class Book(RuleBasedStateMachine):
     @invariant()
     def marks_only_what_is_there(self) -> None:
         """Nothing is kept of a name that left."""
-        assert set(self.book.arrivals) | self.book.unproven | self.book.greeted <= set(self.model)
+        assert set(self.book.arrivals) | self.book.unproven <= set(self.model)
         assert set(self.book.incarnations.claims) | self.book.incarnations.conflicts <= set(self.model)
-        assert self.book.greeted <= set(self.book.arrivals)
         assert not any(one.last_beat is not None for name, one in self.model.items() if name in self.book.unproven)
 
     @invariant()
