@@ -73,6 +73,8 @@ class Follow:
         """Learn everything. Raises DatabaseAwayError."""
         self._taken_over += 1
         learned = await self._learn(None)
+        # A look that was begun meanwhile may be answered when we have ended lives ourselves.
+        self._taken_over += 1
         formers = await self._store.epochs.formers(None)
         self._book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
         log.info("caught_up", **msgspec.structs.asdict(learned))
@@ -86,8 +88,7 @@ class Follow:
         unopened = [lease for lease in leases if lease.worker not in open_lives]
         # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end:
         # a life that was heard last before an epoch of its name ended has ended with it.
-        unknown = [lease.worker for lease in unopened if lease.epoch is None]
-        ended_ago = await self._store.epochs.ended_ago(unknown) if unknown else {}
+        ended_ago = await self._store.epochs.ended_ago([lease.worker for lease in unopened]) if unopened else {}
         if began != self._taken_over:
             return done
         done.over = self._forget_ended(unopened, ended_ago)
@@ -107,24 +108,19 @@ class Follow:
     def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, float]) -> int:
         over = 0
         for lease in leases:
-            if lease.epoch is not None:
+            ended = self._has_ended(lease, ended_ago.get(lease.worker))
+            over += ended or lease.epoch is not None
+            if ended and (lease.ending is None or lease.ending.reborn_at is None):
+                self._book.forget(lease.worker)
+            elif lease.epoch is not None:
                 self._book.ended(lease.worker, lease.epoch, self._hearing.now, elsewhere=True)
-                over += 1
-            else:
-                over += self._forget_if_ended(lease, ended_ago.get(lease.worker))
+            elif ended:
+                # The former life is over, and the next one wants an epoch.
+                self._book.reborn(lease.worker, self._hearing.now)
         return over
 
-    def _forget_if_ended(self, lease: Lease, ended_ago: float | None) -> bool:
+    def _has_ended(self, lease: Lease, ended_ago: float | None) -> bool:
         # Of the life that may have ended; the next one may be heard already.
         last_beat = lease.last_beat if lease.ending is None else lease.ending.last_beat
         since = lease.since if last_beat is None else last_beat
-        silent_for = self._hearing.real_ago(since, self._clock())
-        if ended_ago is None or ended_ago >= silent_for or lease.epoch is not None:
-            return False
-        ending = lease.ending
-        if ending is not None and ending.reborn_at is not None:
-            # The former life is over, and the next one wants an epoch.
-            self._book.reborn(lease.worker, self._hearing.now)
-        else:
-            self._book.forget(lease.worker)
-        return True
+        return ended_ago is not None and ended_ago < self._hearing.real_ago(since, self._clock())

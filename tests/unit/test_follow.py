@@ -1,5 +1,6 @@
 """What a replica learns from Postgres, with a store that notes what it is asked."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import cast
@@ -194,7 +195,7 @@ async def test_catching_up_learns_everything_once(follower: Follower) -> None:
     follower.ears.listen(4.0)
 
     assert await follower.follow.catch_up() == Learned(open=4, over=1)
-    assert follower.epochs.asked == [("open", None), ("formers", None)]
+    assert follower.epochs.asked == [("open", None), ("ended", ["ended"]), ("formers", None)]
     deadlines = {lease.worker: follower.book.lines.deadline(lease) for lease in follower.book}
     assert deadlines == {"heard": 10.0, "ended": 10.0, "unknown": 24.0, "no ttl": 64.0}
     assert list(follower.book.wanting) == ["ended"]
@@ -213,3 +214,42 @@ async def test_an_arrival_is_kept_for_the_day_when_this_replica_leads(follower: 
     follower.ears.time += 1.0
     await follower.follow.run_once()
     assert not follower.book.arrivals
+
+
+async def test_a_life_whose_epoch_is_over_and_who_was_not_heard_since_leaves_the_book(follower: Follower) -> None:
+    """The next process of its name would be taken for a restart of it, under an epoch that is already its own."""
+    live(follower.book, incarnation="a")
+    follower.ears.listen(12.0)
+    follower.epochs.ended = {"w": 1.0}
+
+    assert await follower.follow.run_once() == Learned(over=1)
+    assert len(follower.book) == 0
+
+
+async def test_a_look_that_was_begun_while_we_caught_up_is_not_believed(follower: Follower) -> None:
+    """It may be answered when we have ended lives ourselves, whose names live on."""
+    live(follower.book)
+    follower.book.release("w", None, 0.0)
+    looks: list[asyncio.Task[Learned]] = []
+    caught_up = asyncio.Event()
+    formers, open_lives = follower.epochs.formers, follower.epochs.open_lives
+
+    async def read(names: list[str] | None) -> list[Life]:
+        if names is None:
+            looks.append(asyncio.create_task(follower.follow.run_once()))
+            await asyncio.sleep(0)
+        else:
+            await caught_up.wait()
+        return await open_lives(names)
+
+    async def in_the_end(names: list[str] | None) -> list[Former]:
+        live(follower.book, epoch=2)
+        return await formers(names)
+
+    follower.epochs.open_lives = read  # type: ignore[method-assign]
+    follower.epochs.formers = in_the_end  # type: ignore[method-assign]
+    await follower.follow.catch_up()
+    caught_up.set()
+
+    assert await looks[0] == Learned()
+    assert lease_of(follower.book).epoch == 2
