@@ -10,6 +10,8 @@ Item = TypeVar("Item")
 # Seconds after which what was refused is offered again. Usually somebody has to mend something first; and where two
 # transactions only met at a bad moment, it is not long.
 PAUSE = 10.0
+# Beyond so many, those that have waited long enough and were never asked for again are forgotten.
+REMEMBERED = 10_000
 
 
 async def apart(
@@ -39,6 +41,9 @@ class Refusals:
         self._clock = clock
         self._until: dict[str, float] = {}
 
+    def __len__(self) -> int:
+        return len(self._until)
+
     def __contains__(self, name: str) -> bool:
         if name not in self._until:
             return False
@@ -49,4 +54,7 @@ class Refusals:
 
     def add(self, name: str) -> None:
         """Let `name` wait."""
+        if len(self._until) >= REMEMBERED:
+            now = self._clock()
+            self._until = {name: until for name, until in self._until.items() if until > now}
         self._until[name] = self._clock() + PAUSE

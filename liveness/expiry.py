@@ -63,6 +63,7 @@ class Expiry:
         self._clock = clock
         self._wakes = wakes
         self._refusals = Refusals(clock)
+        self._batch = BATCH
         self._doubts: set[tuple[str, int]] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
@@ -87,6 +88,8 @@ class Expiry:
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
+        # Those that nobody ever heard cost Postgres most and have waited longest: they hold up nobody.
+        due.sort(key=self._book.unproven.__contains__)
         done = await self.settle(due)
         done.held = held
         # Last: what the operators are told must not keep the work waiting.
@@ -97,8 +100,10 @@ class Expiry:
         """Offer the lives of `workers` that wait for a verdict to Postgres. Raises as `run_once` does."""
         done = Expired()
         async with self._one_at_a_time:
-            for start in range(0, len(workers), BATCH):
-                batch = await self._without_ambiguous(workers[start : start + BATCH])
+            left = list(workers)
+            while left:
+                some, left = left[: self._batch], left[self._batch :]
+                batch = await self._without_ambiguous(some)
                 for worker, error in await apart(batch, lambda some: self._offer(some, done)):
                     self._refusals.add(worker)
                     done.refused += 1
@@ -119,7 +124,10 @@ class Expiry:
         except DatabaseAwayError:
             # Perhaps only the answer was lost.
             self._doubts.update((case.worker, case.epoch) for case in cases if case.epoch is not None)
+            # And perhaps it was too much at once: what is too slow is so at every try.
+            self._batch = max(self._batch // 2, 1)
             raise
+        self._batch = min(2 * self._batch, BATCH)
         for verdict in verdicts:
             self._take(verdict, done)
         self._wakes.rest.set()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from liveness.apart import PAUSE, Refusals, apart
+from liveness.apart import PAUSE, REMEMBERED, Refusals, apart
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 
 
@@ -47,3 +47,16 @@ def test_what_was_refused_waits() -> None:
     assert "other" not in refusals
     now = PAUSE
     assert "w" not in refusals
+
+
+def test_refusals_that_have_waited_long_enough_are_not_kept_for_ever() -> None:
+    """Names that are never asked for again, however many."""
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    for number in range(REMEMBERED):
+        refusals.add(f"w{number}")
+    now = PAUSE
+    refusals.add("late")
+
+    assert len(refusals) == 1
+    assert "late" in refusals

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
-from liveness.expiry import Expired, Expiry
+from liveness.expiry import BATCH, Expired, Expiry
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
 from liveness.probes import Probes
@@ -241,3 +241,32 @@ async def test_news_of_a_storm_waits_while_postgres_is_away(court: Court) -> Non
     await court.expiry.run_once()
 
     assert [told["via"] for told in court.postgres.told] == ["n1"]
+
+
+async def test_a_batch_that_is_too_much_for_postgres_is_halved_until_it_is_not(court: Court) -> None:
+    """What is too slow would be so at every try; when it works, the batches grow again."""
+    for number in range(7):
+        court.live(f"w{number}", 10 + number)
+    court.ears.listen(10.0)
+    court.postgres.fails["refuse"] = [DatabaseAwayError("no answer in time")] * BATCH.bit_length()
+    for _ in range(BATCH.bit_length()):
+        with pytest.raises(DatabaseAwayError):
+            await court.expiry.run_once()
+
+    assert [len(offered) for offered in court.postgres.offered] == [8, 8, 8, 8, 8, 8, 7, 3, 1]
+    court.postgres.offered.clear()
+    assert await court.expiry.run_once() == Expired(ended=8)
+    assert [len(offered) for offered in court.postgres.offered] == [1, 2, 4, 1]
+
+
+async def test_a_name_that_was_never_heard_waits_behind_those_that_were(court: Court) -> None:
+    """To ask for it costs more, and it has waited longest."""
+    court.book.forget("w")
+    court.book.restore("old", 0.0, 5.0)
+    court.book.granted("old", 3)
+    court.postgres.open["old"] = 3
+    court.live("w", 4)
+    court.ears.listen(10.0)
+    await court.expiry.run_once()
+
+    assert court.postgres.offered == [[("w", 4), ("old", 3)]]
