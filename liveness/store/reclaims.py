@@ -117,8 +117,11 @@ class Reclaims:
         return [row["worker"] for row in rows]
 
     async def owing(self, names: Sequence[str]) -> set[str]:
-        """Return those of `names` that have work which a reclaim fixed and has not put back yet."""
-        rows = await self._database.fetch(self._statements["unreturned_names"], list(names))
+        """Return those of `names` that have work which a reclaim fixed and has not put back yet.
+
+        As the leader: what depends on it is told to workers. Raises NotLeaderError, DatabaseAwayError.
+        """
+        rows = await self._leader.fetch(self._statements["unreturned_names"], list(names))
         return {row["worker"] for row in rows}
 
     async def finish(self, progress: Progress, names: Sequence[str]) -> None:

@@ -325,6 +325,9 @@ async def test_who_does_not_lead_reads(stores: Callable[..., Any], grant: Grant)
     assert await follower.outbox.depth() == (0, 0.0)
     with pytest.raises(NotLeaderError, match="does not act"):
         await follower.epochs.grant([Life("w2", None, None, 10.0)])
+    # By what it says, hellos are answered.
+    with pytest.raises(NotLeaderError, match="does not act"):
+        await follower.reclaims.owing(["w1"])
 
 
 async def test_a_poisoned_row_is_told_apart_and_a_lost_term_blames_nobody(
