@@ -73,11 +73,11 @@ class Follow:
         """Learn everything. Raises DatabaseAwayError."""
         self._taken_over += 1
         learned = await self._learn(None)
-        # A look that was begun meanwhile may be answered when we have ended lives ourselves.
-        self._taken_over += 1
         formers = await self._store.epochs.formers(None)
         self._book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
         log.info("caught_up", **msgspec.structs.asdict(learned))
+        # Last: a look that was begun until now may be answered when we have ended lives ourselves.
+        self._taken_over += 1
         return learned
 
     async def _learn(self, names: list[str] | None) -> Learned:

@@ -54,8 +54,9 @@ class Claim(msgspec.Struct):
     since: float
     # Hearing time of its last beat.
     heard_at: float
-    # Loop time: not after its beginning, by those of its beats that agree and came when we know to a second, and by
-    # all.
+    # Loop time, by those of its beats that agree: not before its beginning; not after it, by those that came when we
+    # know to a second, and by all.
+    latest: float = math.inf
     surely: float = math.inf
     roughly: float = math.inf
     # The beat that others have to agree with: the latest beginning that it allows, and its uptime.
@@ -75,10 +76,11 @@ class Claim(msgspec.Struct):
             return
         latest, begun = when.arrival - uptime, when.not_before - uptime
         if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
-            self.anchor, self.surely, self.roughly = (latest, uptime), math.inf, math.inf
+            self.anchor, self.latest, self.surely, self.roughly = (latest, uptime), latest, math.inf, math.inf
         elif abs(latest - self.anchor[0]) > AGREED_WITHIN:
             return
         self.agreed = self.agreed or uptime - self.anchor[1] > APART
+        self.latest = min(self.latest, latest)
         if latest - begun <= AGREED_WITHIN:
             self.surely = min(self.surely, begun)
         self.roughly = min(self.roughly, begun)
@@ -86,7 +88,8 @@ class Claim(msgspec.Struct):
     @property
     def begun(self) -> float:
         """Loop time: its beginning, or a little before; infinite while no beat has shown it."""
-        return self.surely if self.surely < math.inf else self.roughly
+        # The echo before a beat that was late may be as late.
+        return min(self.latest, self.surely if self.surely < math.inf else self.roughly)
 
     def is_beside(self, incarnation: str, proven: float, ttl: float) -> bool:
         """Say whether it is another one, which is still heard."""

@@ -12,7 +12,7 @@ import structlog
 
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
-from liveness.lease import Arrived, Heard
+from liveness.lease import Arrived, Heard, Lease
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
@@ -28,6 +28,8 @@ COMPLAINTS_REMEMBERED = 10_000
 TELL_SECONDS = 1.0
 # Ten years, in seconds. Postgres cannot subtract what some would state.
 MOST_UPTIME = 315_360_000.0
+# To look a member of an Enum up costs as much as a call.
+RENEWED, STALE = Heard.RENEWED, Heard.STALE
 
 
 class Intake:
@@ -54,6 +56,7 @@ class Intake:
         self._hearing = hearing
         self._storms = storms
         self._clamp_ttl = settings.clamp_ttl
+        self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
         self._subjects = Subjects(settings.subject_prefix)
         self._clock = clock
         self._on_echo = on_echo
@@ -133,7 +136,7 @@ class Intake:
         now = self._hearing.stamp(arrival)
         when = Arrived(arrival, self._hearing.not_before, self._hearing.now)
         heard = self._book.beat(worker, now, self._clamped(beat), arrival, when)
-        if heard is Heard.STALE:
+        if heard is STALE:
             self._storms.overheard(beat.via, now)
             self._stale(worker, beat.incarnation or "", arrival)
         else:
@@ -143,6 +146,13 @@ class Intake:
         lease = self._book.get(worker)
         if lease is not None:
             self._storms.heard(lease, via, now)
+        # Nearly all are: for them a look at each of the others, one by one, would cost as much as all the rest.
+        if heard is not RENEWED:
+            self._note(worker, lease, heard)
+        if worker in self._book.arrivals:
+            self._wakes.arrivals.set()
+
+    def _note(self, worker: str, lease: Lease | None, heard: Heard) -> None:
         match heard:
             case Heard.REVIVED:
                 self.counts["revived"] += 1
@@ -171,8 +181,6 @@ class Intake:
         # What merely changed in a life is written with the next round, for all at once: no statement per heartbeat.
         if heard in {Heard.STARTED, Heard.REVIVED}:
             self._wakes.lives.set()
-        if worker in self._book.arrivals:
-            self._wakes.arrivals.set()
 
     def _stale(self, worker: str, incarnation: str, arrival: float) -> None:
         self._complain("stale", worker, f"the incarnation {incarnation} was replaced by a newer one and still beats")
@@ -189,9 +197,10 @@ class Intake:
             self._tell(self._subjects.superseded(worker), msgspec.json.encode(message))
 
     def _clamped(self, beat: Heartbeat) -> Heartbeat:
-        if beat.ttl is not None and (ttl := self._clamp_ttl(beat.ttl)) != beat.ttl:
-            beat = msgspec.structs.replace(beat, ttl=ttl)
-        if beat.uptime is not None and beat.uptime > MOST_UPTIME:
+        ttl, uptime = beat.ttl, beat.uptime
+        if ttl is not None and not self._min_ttl <= ttl <= self._max_ttl:
+            beat = msgspec.structs.replace(beat, ttl=self._clamp_ttl(ttl))
+        if uptime is not None and uptime > MOST_UPTIME:
             beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
         return beat
 

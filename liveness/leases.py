@@ -30,11 +30,10 @@ __all__ = ["Arrived", "Heard", "LeaseTable"]
 class LeaseTable:
     """The leases of all workers, by name.
 
-    `wanting` holds the leases that have no epoch yet, `changed` those of which Postgres has to be told something (their
-    ttl, their incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in
-    order of arrival. `unproven` holds the names of which neither a beat nor a life of ours is known; `arrivals` the
-    incarnations whose beginning is known and of whose name we know no former life: there may be work of one, which only
-    the database can tell.
+    `wanting` holds the leases that have no epoch yet, `changed` those of which Postgres has to be told something (ttl,
+    incarnation, or that they were heard under this epoch), `endings` those that wait for a verdict; each in order of
+    arrival. `unproven` holds the names of which neither a beat nor a life of ours is known; `arrivals` the incarnations
+    whose beginning is known and of whose name we know no former life: what that left, only the database can tell.
     """
 
     def __init__(self, default_ttl: float) -> None:
@@ -213,6 +212,9 @@ class LeaseTable:
                 lease.incarnation = incarnation
                 self.incarnations.introduce(worker, incarnation)
             self.granted(worker, epoch)
+        if worker in self.arrivals and self.arrivals[worker].incarnation == incarnation:
+            # It was not named there before its former life's work had been looked for.
+            del self.arrivals[worker]
 
     def lapse(self, now: float) -> list[Lease]:
         """Mark every lease whose deadline is not after `now`, and return them in the order of their deadlines."""
@@ -265,7 +267,6 @@ class LeaseTable:
             if elsewhere:
                 self.reborn(worker, now)
             else:
-                # At the end of its line, where it costs the same however many of these a rolling restart brings.
                 self._go_on(lease, now)
         lease.epoch = None
         self.wanting[worker] = lease
@@ -277,8 +278,8 @@ class LeaseTable:
         ending = lease.ending
         if ending is not None and ending.reborn_stated and lease.incarnation not in {None, ending.incarnation}:
             # Or it was an earlier life, and only Postgres knows what the one between has left.
-            begun = ending.reborn_at or 0.0
-            self.arrivals[worker] = Arrival(lease.incarnation or "", begun, greeted=not ending.by_beats)
+            arrival = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=not ending.by_beats)
+            self.arrivals[worker] = arrival
         self._go_on(lease, now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
@@ -374,7 +375,8 @@ class LeaseTable:
     def _go_on(self, lease: Lease, now: float) -> None:
         lease.ending = None
         self.endings.pop(lease.worker, None)
-        # What is proven lags behind what is heard.
+        # At the end of its line, where it costs the same however many a rolling restart brings; and what is proven lags
+        # behind what is heard.
         self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Details | None) -> bool:

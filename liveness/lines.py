@@ -44,10 +44,12 @@ class Lines:
 
     def next_deadline(self) -> float:
         """Return the earliest deadline of all, or infinity."""
-        return min(
-            (self.deadline(line.end.next) for line in self._lines.values() if line.end.next is not line.end),
-            default=math.inf,
-        )
+        earliest = math.inf
+        for line in self._lines.values():
+            end = line.end
+            if end.next is not end and (deadline := self.deadline(end.next)) < earliest:
+                earliest = deadline
+        return earliest
 
     def extend(self, now: float) -> None:
         """Give every lease a full ttl from `now`: beats may have been lost before it."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from liveness.errors import CannotStartError
-from liveness.store.database import Database
+from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.work import Registry, WorkTable
@@ -83,15 +83,20 @@ class Host:
         return counts
 
     async def holding(self, ages: Mapping[str, float]) -> set[str]:
-        """Return those names that own RUNNING work which nobody touched for longer than so many seconds each."""
+        """Return those names that own RUNNING work which nobody touched for longer than so many seconds each.
+
+        As the leader: a former one heard of its arrivals too late to tell whose work that is. Raises NotLeaderError,
+        DatabaseAwayError.
+        """
         # Beyond what an interval can hold, nothing was ever touched.
         seconds = [min(age, LONGEST_SECONDS) for age in ages.values()]
         found: set[str] = set()
-        for work in self._statements.works:
-            rows = await self._database.fetch(
-                self._statements.on(work, "holding_names"), list(ages), seconds, work.running, patient=True
-            )
-            found.update(row["worker"] for row in rows)
+        async with self._leader.transaction(patient=True) as connection:
+            for work in self._statements.works:
+                rows = await connection.fetch(
+                    self._statements.on(work, "holding_names"), list(ages), seconds, work.running, timeout=PATIENCE
+                )
+                found.update(row["worker"] for row in rows)
         return found
 
     async def checkpoint(self, beats: Mapping[str, float]) -> None:

@@ -305,3 +305,15 @@ def test_a_third_incarnation_ends_the_second(book: LeaseTable) -> None:
     assert (lease_of(book).incarnation, lease_of(book).epoch) == ("c", 3)
     assert [pair for pair in pairwise("abc") if book.incarnations.is_former("w", pair[0])] == [("a", "b"), ("b", "c")]
     assert says(book, "a", at=210.0, uptime=None) is says(book, "b", at=210.0, uptime=None) is Heard.STALE
+
+
+def test_a_beginning_is_never_later_than_a_beat_came(book: LeaseTable) -> None:
+    """A beat that waited behind a fresh echo overstates it, and the one in time is known less exactly."""
+
+    def b_is_heard(at: float, uptime: float, not_before: float) -> Heard:
+        return book.beat("w", at, Heartbeat(incarnation="b", uptime=uptime), at, Arrived(at, not_before, at - 50.0))
+
+    b_is_heard(112.75, 12.0, 112.5)
+    assert b_is_heard(115.0, 15.0, 113.0) is Heard.RESTARTED
+
+    assert ending_of(book).reborn_at == 100.0

@@ -111,3 +111,13 @@ def test_a_restart_that_was_ended_here_is_not_looked_up(book: LeaseTable) -> Non
     book.ended("w", 1, 6.0)
 
     assert not book.arrivals
+
+
+def test_a_former_life_is_not_looked_for_when_the_leader_has_named_the_new_one(book: LeaseTable) -> None:
+    """It has looked; and a hello that was read here too late would make the new process look younger than it is."""
+    book.hello("w", 50.0, Heartbeat(incarnation="b"), 50.0)
+    book.learn("w", 51.0, 10.0, 3, None)
+    assert list(book.arrivals) == ["w"]
+    book.learn("w", 52.0, 10.0, 3, "b")
+
+    assert not book.arrivals
