@@ -262,10 +262,10 @@ class Incarnations:
         self.conflicts.add(worker)
         return began
 
-    def dispute(self, lease: Lease, newer: str, former: str | None, begun: float, now: float) -> None:
+    def dispute(self, lease: Lease, newer: str, former: str | None, begun: float, now: float) -> bool:
         """Note that another process is heard after it was thought that `newer`, begun at `begun`, is there alone.
 
-        `former` is its incarnation, None if it names none.
+        `former` is its incarnation if it was thought over. Return whether a conflict begins.
         """
         worker = lease.worker
         if former is not None:
@@ -273,11 +273,15 @@ class Incarnations:
         if self.is_introduced(worker, newer):
             # What former processes held is to be looked for when it is alone again.
             del self._introduced[worker]
+        if former is None and worker in self.claims:
+            # The other one's: the claim of `newer` begins anew when that is settled.
+            return False
         heard_at = now if lease.last_beat is None else lease.last_beat
         self.claims[worker] = Claim(
             newer, begun, heard_at, surely=begun, roughly=begun, agreed=True, rival_at=now, own_at=now
         )
         self.conflicts.add(worker)
+        return True
 
     def settled(self, worker: str) -> None:
         """Forget the claim on `worker`: it was acted upon, or there is nothing to act upon."""

@@ -364,8 +364,7 @@ class LeaseTable:
         if arrival is None or arrival.greeted or arrival.incarnation != lease.incarnation:
             return False
         del self.arrivals[lease.worker]
-        self.incarnations.dispute(lease, arrival.incarnation, None, arrival.begun, now)
-        return True
+        return self.incarnations.dispute(lease, arrival.incarnation, None, arrival.begun, now)
 
     def _revive(self, lease: Lease, now: float) -> None:
         # What had changed in it was not worth telling while it was about to end.

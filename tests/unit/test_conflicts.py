@@ -235,3 +235,17 @@ def test_a_beat_that_names_no_incarnation_does_not_withdraw_a_hello() -> None:
     book.beat("w", 102.0, Heartbeat(), 102.0)
 
     assert list(book.arrivals) == ["w"]
+
+
+def test_a_new_incarnation_withdraws_what_beats_told_of_and_a_goodbye_then_keeps_its_work() -> None:
+    """What it has touched since it began is its own."""
+    book = LeaseTable(TTL)
+    book.beat("w", 90.0, Heartbeat(), 90.0)
+    says(book, "a", at=101.0, uptime=1.0)
+    says(book, "a", at=104.0, uptime=4.0)
+    assert list(book.arrivals) == ["w"]
+    assert says(book, "b", at=106.0, uptime=1.0) is Heard.RENEWED
+
+    assert not book.arrivals
+    assert book.release("w", "a", 107.0)
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("b", 105.0)
