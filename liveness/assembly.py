@@ -62,7 +62,7 @@ class Assembly:
 
         # What is believed, and how far it may be.
         self.book = LeaseTable(settings.heartbeat_timeout)
-        self.hearing = Hearing(self.clock(), max_gap=settings.max_gap)
+        self.hearing = Hearing(self.clock(), max_gap=settings.max_gap, gap_grace=settings.gap_grace)
         self.storms = Storms(max_hold=settings.storm_max_hold, shuffle=SystemRandom().shuffle)
 
         self.wakes = Wakes()

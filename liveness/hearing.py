@@ -54,20 +54,23 @@ class Echo(enum.Enum):
 class Hearing:
     """The clock that the book goes by: `now`, in seconds of proven hearing since it was made.
 
-    `max_gap` in seconds. `lost` is the loop's time that did not count, `gaps` how often that began.
+    `max_gap` and `gap_grace` in seconds. `lost` is the loop's time that did not count, `gaps` how often that began.
     """
 
-    def __init__(self, loop_time: float, *, max_gap: float) -> None:
+    def __init__(self, loop_time: float, *, max_gap: float, gap_grace: float = 0.0) -> None:
         self.now = 0.0
         self.lost = 0.0
         self.gaps = 0
         self._max_gap = max_gap
+        self._gap_grace = gap_grace
         self._standing = False
         # What is proven, and the last sign of life from our server, in loop time. After a gap both are its end.
         self._proven_to = self._last_sign = loop_time
         self._last_stamp = 0.0
-        # Loop time: what is heard now was not accepted before it, because the echo sent then came first.
+        # Loop time: what is heard now was not sent before it. The echo sent then came first; but what was still on its
+        # way in a gap, for as long as the grace behind it, may have been sent before that.
         self.not_before = loop_time
+        self._late_until = -math.inf
         # Loop time: echoes sent before it belong to the last gap.
         self._gap_noticed = -math.inf
         self._sent: dict[bytes, float] = {}
@@ -91,7 +94,6 @@ class Hearing:
             if earlier == token:
                 break
         self._last_sign = loop_time
-        self.not_before = sent
         if loop_time - sent > self._max_gap or sent - self._proven_to > self._max_gap:
             if sent <= self._gap_noticed:
                 # One of many that waited through the same gap: it is over when the last of them is heard.
@@ -99,6 +101,8 @@ class Hearing:
                 return Echo.IGNORED
             self._gap(loop_time)
             return Echo.GAP
+        if loop_time >= self._late_until:
+            self.not_before = sent
         if sent <= self._proven_to:
             return Echo.IGNORED
         self.now += sent - self._proven_to
@@ -120,7 +124,7 @@ class Hearing:
         """From now on the subscription stands: hearing goes on with the echoes sent from here on."""
         self._gap(loop_time)
         self._standing = True
-        self._last_sign = self.not_before = loop_time
+        self._last_sign = loop_time
 
     def stop(self) -> None:
         """From now on nothing can be heard."""
@@ -163,6 +167,7 @@ class Hearing:
         self._go_on_after(loop_time)
 
     def _go_on_after(self, loop_time: float) -> None:
+        self._late_until = loop_time + self._gap_grace
         self.lost += max(loop_time - self._proven_to, 0.0)
         self._proven_to = max(loop_time, self._proven_to)
         self._gap_ends[-1] = (self._gap_ends[-1][0], self.lost)

@@ -59,6 +59,8 @@ class Claim(msgspec.Struct):
     latest: float = math.inf
     surely: float = math.inf
     roughly: float = math.inf
+    # Hearing time of its first beat that showed a beginning.
+    shown_at: float | None = None
     # The beat that others have to agree with: the latest beginning that it allows, and its uptime.
     anchor: tuple[float, float] | None = None
     agreed: bool = False
@@ -74,6 +76,7 @@ class Claim(msgspec.Struct):
         self.heard_at = now
         if uptime is None:
             return
+        self.shown_at = now if self.shown_at is None else self.shown_at
         latest, begun = when.arrival - uptime, when.not_before - uptime
         if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
             self.anchor, self.latest, self.surely, self.roughly = (latest, uptime), latest, math.inf, math.inf
@@ -96,8 +99,13 @@ class Claim(msgspec.Struct):
         return self.incarnation != incarnation and self.beats > 0 and proven - self.heard_at < ttl
 
     def holds(self, proven: float, ttl: float) -> bool:
-        """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl."""
-        return self.agreed and (self.rival_at is None or proven - self.rival_at >= ttl)
+        """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl.
+
+        One whose beginning is known roughly waits for a beat that shows it to a second, but not for longer than a ttl:
+        what a former process has touched since would stay.
+        """
+        exact = self.surely < math.inf or self.shown_at is None or proven - self.shown_at >= ttl
+        return self.agreed and exact and (self.rival_at is None or proven - self.rival_at >= ttl)
 
 
 class Whose(enum.Enum):

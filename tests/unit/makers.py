@@ -68,9 +68,9 @@ def lapsed(book: LeaseTable, now: float) -> list[str]:
 class Ears:
     """A hearing whose echoes the test sends and hears, and a loop whose time it lets pass."""
 
-    def __init__(self, time: float = 0.0, *, max_gap: float = MAX_GAP, up: bool = True) -> None:
+    def __init__(self, time: float = 0.0, *, max_gap: float = MAX_GAP, gap_grace: float = 0.0, up: bool = True) -> None:
         self.time = time
-        self.hearing = Hearing(time, max_gap=max_gap)
+        self.hearing = Hearing(time, max_gap=max_gap, gap_grace=gap_grace)
         self._tokens = itertools.count()
         if up:
             self.hearing.start(time)

@@ -160,9 +160,11 @@ def test_a_beat_whose_arrival_is_hardly_known_does_not_make_a_beginning_look_ear
 
 
 def test_where_no_arrival_is_better_known_the_earliest_beginning_counts(book: LeaseTable) -> None:
-    """The new process keeps what it may have touched."""
+    """The new process keeps what it may have touched; and a better one is waited for during a ttl."""
     said(book, uptime=3.0, after=101.0, until=103.0)
-    said(book, uptime=6.0, after=104.5, until=106.0)
+    assert said(book, uptime=6.0, after=104.5, until=106.0) is Heard.RENEWED
+    assert said(book, uptime=12.875, after=111.0, until=112.875) is Heard.RENEWED
+    assert said(book, uptime=13.0, after=111.5, until=113.0) is Heard.RESTARTED
 
     assert ending_of(book).reborn_at == 98.0
 
