@@ -128,8 +128,9 @@ class Expiry:
             self._batch = max(self._batch // 2, 1)
             raise
         self._batch = min(2 * self._batch, BATCH)
+        reasons = {case.worker: case.reason for case in cases}
         for verdict in verdicts:
-            self._take(verdict, done)
+            self._take(verdict, reasons[verdict.worker], done)
         self._wakes.rest.set()
 
     async def _clear_doubts(self) -> None:
@@ -165,7 +166,7 @@ class Expiry:
                 self._book.spared(worker, lease.epoch, self._hearing.now)
         return [worker for worker in workers if worker not in ambiguous]
 
-    def _take(self, verdict: Verdict, done: Expired) -> None:
+    def _take(self, verdict: Verdict, reason: str, done: Expired) -> None:
         if verdict.epoch is None or verdict.outcome is Outcome.HELD:
             # Somebody has it locked just now: the next round offers it again.
             return
@@ -178,15 +179,18 @@ class Expiry:
         if verdict.outcome is Outcome.ENDED:
             done.ended += 1
             done.items += sum(verdict.items.values())
-            lease = self._book.endings.get(verdict.worker)
-            reason = "lapsed" if lease is None or lease.ending is None else lease.ending.reason
             log.info("life_ended", worker=verdict.worker, epoch=verdict.epoch, reason=reason, items=dict(verdict.items))
         else:
             done.over += 1
             log.info("epoch_already_over", worker=verdict.worker, epoch=verdict.epoch)
-        elsewhere = verdict.outcome is not Outcome.ENDED
+        lease = self._book.get(verdict.worker)
+        # A restart that was heard meanwhile may end more than was asked for.
+        as_asked = lease is not None and lease.ending is not None and lease.ending.reason == reason
+        elsewhere = verdict.outcome is not Outcome.ENDED or not as_asked
         if self._book.ended(verdict.worker, verdict.epoch, now, elsewhere=elsewhere) is not None:
             self._wakes.lives.set()
+        if verdict.worker in self._book.arrivals:
+            self._wakes.arrivals.set()
 
     async def _tell_storms(self) -> None:
         while self._storms.news:

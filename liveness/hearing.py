@@ -70,6 +70,7 @@ class Hearing:
         # Loop time: what is heard now was not sent before it. The echo sent then came first; but what was still on its
         # way in a gap, for as long as the grace behind it, may have been sent before that.
         self.not_before = loop_time
+        self._last_heard_sent = loop_time
         self._late_until = -math.inf
         # Loop time: echoes sent before it belong to the last gap.
         self._gap_noticed = -math.inf
@@ -94,12 +95,14 @@ class Hearing:
             if earlier == token:
                 break
         self._last_sign = loop_time
+        before, self._last_heard_sent = self._last_heard_sent, sent
         if loop_time - sent > self._max_gap or sent - self._proven_to > self._max_gap:
             if sent <= self._gap_noticed:
                 # One of many that waited through the same gap: it is over when the last of them is heard.
                 self._go_on_after(loop_time)
                 return Echo.IGNORED
             self._gap(loop_time)
+            self.not_before = before
             return Echo.GAP
         if loop_time >= self._late_until:
             self.not_before = sent
@@ -123,6 +126,7 @@ class Hearing:
     def start(self, loop_time: float) -> None:
         """From now on the subscription stands: hearing goes on with the echoes sent from here on."""
         self._gap(loop_time)
+        self.not_before = self._last_heard_sent
         self._standing = True
         self._last_sign = loop_time
 

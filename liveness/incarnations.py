@@ -54,11 +54,11 @@ class Claim(msgspec.Struct):
     since: float
     # Hearing time of its last beat.
     heard_at: float
-    # Loop time, by those of its beats that agree: not before its beginning; not after it, by those that came when we
-    # know to a second, and by all.
+    # Loop time: not before its beginning, by those of its beats that agree; not after it, by those of them that came
+    # when we know to a second; and not after it by all.
     latest: float = math.inf
     surely: float = math.inf
-    roughly: float = math.inf
+    roughly: float = -math.inf
     # Hearing time of its first beat that showed a beginning.
     shown_at: float | None = None
     # The beat that others have to agree with: the latest beginning that it allows, and its uptime.
@@ -79,18 +79,21 @@ class Claim(msgspec.Struct):
         self.shown_at = now if self.shown_at is None else self.shown_at
         latest, begun = when.arrival - uptime, when.not_before - uptime
         if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
-            self.anchor, self.latest, self.surely, self.roughly = (latest, uptime), latest, math.inf, math.inf
-        elif abs(latest - self.anchor[0]) > AGREED_WITHIN:
+            self.anchor, self.latest, self.surely = (latest, uptime), latest, math.inf
+        # Whether it agrees or not, it was not sent before that.
+        self.roughly = max(self.roughly, begun)
+        if abs(latest - self.anchor[0]) > AGREED_WITHIN:
             return
         self.agreed = self.agreed or uptime - self.anchor[1] > APART
         self.latest = min(self.latest, latest)
         if latest - begun <= AGREED_WITHIN:
             self.surely = min(self.surely, begun)
-        self.roughly = min(self.roughly, begun)
 
     @property
     def begun(self) -> float:
         """Loop time: its beginning, or a little before; infinite while no beat has shown it."""
+        if self.surely == self.latest == math.inf:
+            return math.inf
         # The echo before a beat that was late may be as late.
         return min(self.latest, self.surely if self.surely < math.inf else self.roughly)
 
@@ -310,6 +313,17 @@ class Incarnations:
         if claim is None or claim.incarnation == lease.incarnation or not claim.beats:
             return None
         return claim.incarnation, min(claim.begun, claim.since)
+
+    def left_alone(self, worker: str) -> None:
+        """Note that the others of `worker` are over: what is claimed is the one that lives on.
+
+        What they left that the verdict spared, as its beginning was known roughly, is looked for when it is known.
+        """
+        self.conflicts.discard(worker)
+        claim = self.claims[worker]
+        claim.rival_at = claim.own_at = None
+        if claim.begun == math.inf:
+            self.settled(worker)
 
     def introduce(self, worker: str, incarnation: str) -> None:
         """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""

@@ -389,7 +389,7 @@ class LeaseTable:
             # It is heard already, and what it has touched is not taken.
             self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
             lease.incarnation, lease.ending.reborn_at = successor
-            self.incarnations.settled(lease.worker)
+            self.incarnations.left_alone(lease.worker)
         return True
 
     def _mark(

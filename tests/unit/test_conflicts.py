@@ -249,3 +249,17 @@ def test_a_new_incarnation_withdraws_what_beats_told_of_and_a_goodbye_then_keeps
     assert not book.arrivals
     assert book.release("w", "a", 107.0)
     assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("b", 105.0)
+
+
+def test_what_a_goodbye_spared_is_looked_for_when_the_successors_beginning_is_known(book: LeaseTable) -> None:
+    """Its first beat came behind a gap, and may have been sent long before: the verdict takes what is older."""
+    beat = Heartbeat(incarnation="b", uptime=0.0)
+    book.beat("w", 100.0, beat, 100.0, Arrived(100.0, 80.0, 100.0))
+    assert book.release("w", "a", 101.0)
+    assert ending_of(book).reborn_at == 80.0
+    book.ended("w", 1, 102.0)
+    book.granted("w", 2)
+    for at in (104.0, 108.0, 112.0):
+        says(book, "b", at=at, uptime=at - 100.0)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)

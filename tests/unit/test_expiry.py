@@ -270,3 +270,19 @@ async def test_a_name_that_was_never_heard_waits_behind_those_that_were(court: C
     await court.expiry.run_once()
 
     assert court.postgres.offered == [[("w", 4), ("old", 3)]]
+
+
+async def test_a_lapse_that_is_settled_after_a_restart_was_heard_leaves_a_look_back(court: Court) -> None:
+    """It may have spared what the restart would have taken, and the answer is not to what would be asked now."""
+    settle = court.postgres.settle
+
+    async def restarts_meanwhile(cases: Sequence[Case]) -> list[Verdict]:
+        court.book.hello("w", court.ears.stamp(), Heartbeat(incarnation="b", uptime=0.0), court.ears.time)
+        return await settle(cases)
+
+    court.postgres.settle = restarts_meanwhile  # type: ignore[method-assign]
+    await court.expiry.run_once()
+
+    assert lease_of(court.book).epoch is None
+    assert court.book.arrivals["w"].incarnation == "b"
+    assert court.wakes.arrivals.is_set()

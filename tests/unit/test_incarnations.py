@@ -159,14 +159,14 @@ def test_a_beat_whose_arrival_is_hardly_known_does_not_make_a_beginning_look_ear
     assert ending_of(book).reborn_at == 100.0 - AGREED_WITHIN
 
 
-def test_where_no_arrival_is_better_known_the_earliest_beginning_counts(book: LeaseTable) -> None:
-    """The new process keeps what it may have touched; and a better one is waited for during a ttl."""
+def test_where_no_arrival_is_better_known_the_latest_of_what_is_known_counts(book: LeaseTable) -> None:
+    """None is later than the beginning, so the new process keeps what it touched; a better one has a ttl to come."""
     said(book, uptime=3.0, after=101.0, until=103.0)
     assert said(book, uptime=6.0, after=104.5, until=106.0) is Heard.RENEWED
     assert said(book, uptime=12.875, after=111.0, until=112.875) is Heard.RENEWED
     assert said(book, uptime=13.0, after=111.5, until=113.0) is Heard.RESTARTED
 
-    assert ending_of(book).reborn_at == 98.0
+    assert ending_of(book).reborn_at == 98.5
 
 
 def test_a_beat_without_an_uptime_takes_nothing(book: LeaseTable) -> None:
