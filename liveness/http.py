@@ -48,6 +48,10 @@ class Http:
         try:
             await self._server.serve(sockets=[self._socket])
         finally:
+            # When it is cancelled, uvicorn shuts nothing down: its listener would stay with the loop, under a number
+            # that the next socket gets.
+            for listener in getattr(self._server, "servers", []):
+                listener.close()
             self._socket.close()
 
     async def _livez(self, _request: Request) -> PlainTextResponse:

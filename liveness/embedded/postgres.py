@@ -157,6 +157,8 @@ class PostgresServer(EmbeddedServer):
         command: list[str | Path] = [self._programs.folder / "postgres", "-D", self._seen_by_server(self._data)]
         # No Unix socket: the path to one may be too long, and another user's server may hold the usual place.
         fixed = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
+        # In its folder, which is removed: one that is killed would leave some in the machine's shared memory.
+        fixed["dynamic_shared_memory_type"] = "mmap"
         for name, value in (self._settings | fixed).items():
             command += ["-c", f"{name}={value}"]
         return self._spawn(command, self._data, claim)
