@@ -9,12 +9,12 @@ believed slowly.
    must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
    by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
    it, for NATS had not accepted the beat before that: so no slowness of ours makes a beginning look later than it was.
-   Where that is known only roughly (we stood still, or the beat was under way in a gap), a better one is waited for, for
-   a ttl at most.
+   Where that is known only roughly (we stood still, or the beat was under way in a gap), a better one is waited for,
+   but for a ttl at most.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
    of one name, and nobody can say whose a row is: a conflict, in which nothing is taken. It is over when one of them
-   has been silent for a ttl.
-   A beat that names no incarnation is such a rival, too, and what was believed is disputed until the verdict.
+   has been silent for a ttl. A beat that names no incarnation is such a rival, too; and until the verdict, either
+   disputes what was believed before.
 3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
 4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
    is in the book; a name that comes back later comes back as whoever it is.

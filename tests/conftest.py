@@ -1,12 +1,14 @@
 """Real servers for every test that needs them.
 
-One Postgres for the whole run, and in it a fresh database for each test, copied from a template that is migrated once.
-A nats-server for each test: it starts in milliseconds, and no test hears another's messages.
+One Postgres for each process of the run, and in it a fresh database for each test, copied from a template that is
+migrated once. A nats-server for each test: it starts in milliseconds, and no test hears another's messages.
 """
 
 import asyncio
 import contextlib
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from nats.aio.client import Client
 
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.settings import Settings, load
@@ -22,6 +25,10 @@ from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 # An end that never comes is a failure of the test, not of its patience.
 SOON = 20.0
+# A database is some 300 files, and gone a second later: no disk has to see them where there is memory to hold them.
+# What a server needs is about 150 MB; a container's share of memory may be less than that.
+MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+ENOUGH_MEMORY = 2 * 2**30
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -31,9 +38,19 @@ def _no_settings_from_outside() -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for Postgres, in memory where there is enough of it."""
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_MEMORY:
+        with tempfile.TemporaryDirectory(prefix="liveness-", dir=MEMORY) as folder:
+            yield Path(folder)
+    else:
+        yield tmp_path_factory.mktemp("postgres")
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_folder: Path) -> Iterator[PostgresServer]:
     """A Postgres server for the whole run, with the database `migrated` to copy."""
-    server = PostgresServer(tmp_path_factory.mktemp("postgres"))
+    server = PostgresServer(postgres_folder)
 
     async def start() -> None:
         await server.start()
@@ -50,29 +67,55 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServe
     asyncio.run(server.stop())
 
 
+async def delivered(client: Client) -> None:
+    """Return once the server has all that `client` was given to send.
+
+    A single flush() does not say so: nats-py writes its PING ahead of what waits. That is written, too, when the first
+    answer is here.
+    """
+    await client.flush()
+    await client.flush()
+
+
 def named(dsn: str, database: str) -> str:
     """Return `dsn` with another database's name."""
     return dsn.rpartition("/")[0] + "/" + database
 
 
-async def _new_database(server: PostgresServer, template: str) -> str:
+@pytest.fixture(scope="session")
+def command(postgres: PostgresServer) -> Iterator[Callable[[str], None]]:
+    """Carry out a statement on the server, by a connection and an event loop that no test has a part in."""
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        connection = runner.run(asyncpg.connect(postgres.dsn))
+
+        def carry_out(statement: str) -> None:
+            runner.run(connection.execute(statement))
+
+        yield carry_out
+        runner.run(connection.close())
+
+
+@contextlib.contextmanager
+def _database(server: PostgresServer, command: Callable[[str], None], template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(server.dsn)
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    await connection.close()
-    return named(server.dsn, name)
+    command(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield named(server.dsn, name)
+    # Whoever was killed or paused in the test may have left a connection.
+    command(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
-async def dsn(postgres: PostgresServer) -> str:
+def dsn(postgres: PostgresServer, command: Callable[[str], None]) -> Iterator[str]:
     """A fresh database with the schema liveness and the reference host tables."""
-    return await _new_database(postgres, "migrated")
+    with _database(postgres, command, "migrated") as fresh:
+        yield fresh
 
 
 @pytest.fixture
-async def empty_dsn(postgres: PostgresServer) -> str:
+def empty_dsn(postgres: PostgresServer, command: Callable[[str], None]) -> Iterator[str]:
     """A fresh database with nothing in it."""
-    return await _new_database(postgres, "template1")
+    with _database(postgres, command, "template1") as fresh:
+        yield fresh
 
 
 @pytest.fixture

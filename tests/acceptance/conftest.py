@@ -9,18 +9,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import asyncpg
 import pytest
 from nats import connect as connect_to_nats
 from nats.aio.client import Client
-from nats.js.api import AckPolicy, ConsumerConfig
 
 from liveness.embedded import NatsServer
+from tests.conftest import SOON, delivered
 
-# An end that never comes is a failure of the test, not of its patience.
-SOON = 20.0
 # What `liveness serve` promises about its end.
 STOP_SECONDS = 5.0
 LOOK_SECONDS = 0.02
@@ -35,23 +33,25 @@ QUICK: Mapping[str, object] = {
     "http_listen": "127.0.0.1:0",
 }
 
-# `HostTables` of ../conftest.py: a conftest cannot be imported from another folder.
-HostTables: TypeAlias = Any
 Seen = TypeVar("Seen")
 
 
 async def eventually(look: Callable[[], Awaitable[Seen]], wanted: Callable[[Seen], bool]) -> Seen:
     """Look at the real thing until it is as wanted, and return it; fail with what was seen last."""
     seen: object = "nothing"
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(SOON):
+    try:
+        async with asyncio.timeout(SOON) as patience:
             while True:
                 seen = found = await look()
                 if wanted(found):
                     return found
                 # Nothing tells a test that another process has changed a row or listens on a port.
                 await asyncio.sleep(LOOK_SECONDS)
-    raise AssertionError(f"it did not come about within {SOON:g} s; seen last: {seen!r}")
+    except TimeoutError as error:
+        # The look may have lost its own patience, which is another failure.
+        if not patience.expired():
+            raise
+        raise AssertionError(f"it did not come about within {SOON:g} s; seen last: {seen!r}") from error
 
 
 class Ran(NamedTuple):
@@ -359,7 +359,7 @@ async def beating(client: Client, workers: Sequence[str], every: float = 0.2) ->
         while not over.is_set():
             for worker in workers:
                 await client.publish(f"liveness.heartbeat.{worker}", b"")
-            await client.flush()
+            await delivered(client)
             first.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), every)
@@ -372,32 +372,3 @@ async def beating(client: Client, workers: Sequence[str], every: float = 0.2) ->
         over.set()
         first.set()
         await task
-
-
-async def outbox_is_empty(host: HostTables) -> None:
-    """Wait until everything that was committed is published."""
-    await eventually(lambda: host.connection.fetchval("SELECT count(*) FROM liveness.outbox"), lambda rows: rows == 0)
-
-
-async def published(client: Client, stream: str = "LIVENESS_EVENTS") -> list[dict[str, Any]]:
-    """Return all that the stream holds now."""
-    jetstream = client.jetstream()
-    total = (await jetstream.stream_info(stream)).state.messages
-    reading = await jetstream.pull_subscribe("", stream=stream, config=ConsumerConfig(ack_policy=AckPolicy.NONE))
-    found: list[dict[str, Any]] = []
-    while len(found) < total:
-        messages = await reading.fetch(min(total - len(found), 500), timeout=SOON)
-        for message in messages:
-            event = json.loads(message.data)
-            # Literally there, and with the id by which the stream drops repeats.
-            assert message.subject == event["type"]
-            assert message.headers is not None
-            assert message.headers["Nats-Msg-Id"] == event["id"]
-            found.append(event)
-    await reading.unsubscribe()
-    return found
-
-
-def of_type(events: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Return the events of one type."""
-    return [event for event in events if event["type"] == kind]

@@ -10,8 +10,10 @@ from nats.aio.client import Client
 
 import liveness
 from liveness.embedded import NatsServer
+from tests.conftest import HostTables
 
-from .conftest import Child, HostTables, Serve, StartWorker, eventually, of_type, outbox_is_empty, published
+from .conftest import Child, Serve, StartWorker, eventually
+from .told import of_type, outbox_is_empty, published
 
 # The keys that the contract names, beside the id of the work.
 DATA_KEYS = {
@@ -38,7 +40,9 @@ async def new_work(host: HostTables, kind: str) -> str:
 async def seen(host: HostTables, kind: str, item: str) -> dict[str, Any]:
     """Return the row of a piece of work."""
     table = {"workflow": "workflow_execution", "task": "task_execution"}[kind]
-    return dict(await host.connection.fetchrow(f"SELECT * FROM {table} WHERE id = $1::uuid", item))  # noqa: S608
+    row = await host.connection.fetchrow(f"SELECT * FROM {table} WHERE id = $1::uuid", item)  # noqa: S608
+    assert row is not None
+    return dict(row)
 
 
 async def first_event(nats: NatsServer, kind: str) -> liveness.Event:

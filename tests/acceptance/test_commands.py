@@ -7,8 +7,10 @@ import asyncpg
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer
+from tests.conftest import SOON, HostTables
 
-from .conftest import HostTables, Liveness, Serve, all_of, beating, eventually, of_type, published
+from .conftest import Liveness, Serve, all_of, beating, eventually
+from .told import of_type, published
 
 COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim"}
 # A service that looks by itself only once, at its start, so that a test sees what a command did.
@@ -152,7 +154,7 @@ async def test_sweep_with_a_service(liveness: Liveness, serve: Serve, host: Host
     (orphan,) = await host.workflows("gone", untouched_for=3600)
 
     async def looked() -> Any:
-        return json.loads((await client.request("liveness.api.sweep", b'{"dry_run": true}')).data)
+        return json.loads((await client.request("liveness.api.sweep", b'{"dry_run": true}', timeout=SOON)).data)
 
     # Nothing is taken before the service itself has listened for a ttl.
     assert set((await looked())["too_early"]) == {"stale", "gone"}

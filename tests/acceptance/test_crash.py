@@ -4,8 +4,10 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer
+from tests.conftest import HostTables
 
-from .conftest import Gate, HostTables, Serve, beating, eventually, of_type, outbox_is_empty, published
+from .conftest import Gate, Serve, beating, eventually
+from .told import of_type, outbox_is_empty, published
 
 # As long as a test may hold the service up inside a transaction.
 PATIENT = 60.0

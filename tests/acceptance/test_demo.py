@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SOON, Child, eventually
+from tests.conftest import SOON
+
+from .conftest import Child, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for left-over processes in /proc")
 

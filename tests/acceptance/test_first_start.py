@@ -2,7 +2,10 @@ from typing import Any
 
 from nats.aio.client import Client
 
-from .conftest import HostTables, Liveness, Serve, beating, eventually, of_type, outbox_is_empty, published
+from tests.conftest import HostTables
+
+from .conftest import Liveness, Serve, beating, eventually
+from .told import of_type, outbox_is_empty, published
 
 WEEK = 7 * 24 * 3600.0
 # Long enough that a pause of this test's own heartbeats on a busy machine is no silence.

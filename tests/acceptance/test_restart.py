@@ -13,7 +13,7 @@ from tests.outages.checker import check
 from tests.outages.fleet import Life
 from tests.outages.history import read_history
 from tests.outages.stage import Stage, eventually
-from tests.outages.wire import Wire
+from tests.outages.wire import Wire, meanwhile
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -61,22 +61,16 @@ class Process:
             said["uptime"] = asyncio.get_running_loop().time() - self._began
         return said
 
-    @contextlib.asynccontextmanager
-    async def beats(self) -> AsyncIterator[None]:
+    def beats(self) -> contextlib.AbstractAsyncContextManager[None]:
         """Beat while the body runs."""
 
         async def beat() -> None:
             while True:
                 self._wire.publish(f"liveness.heartbeat.{self._worker}", json.dumps(self.says).encode())
+                # Nothing is waited for: the clock is what a worker beats by.
                 await asyncio.sleep(INTERVAL)
 
-        beating = asyncio.create_task(beat())
-        try:
-            yield
-        finally:
-            beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beating
+        return meanwhile(beat())
 
 
 async def claim(stage: Stage, worker: str) -> str:

@@ -9,21 +9,10 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer, PostgresServer
+from tests.conftest import HostTables
 
-from .conftest import (
-    STOP_SECONDS,
-    Gate,
-    HostTables,
-    Liveness,
-    Ran,
-    Serve,
-    all_of,
-    beating,
-    eventually,
-    of_type,
-    outbox_is_empty,
-    published,
-)
+from .conftest import STOP_SECONDS, Gate, Liveness, Ran, Serve, all_of, beating, eventually
+from .told import of_type, outbox_is_empty, published
 
 SECRET = "k3ep-0ut"  # noqa: S105 - a password, and the point is that it is not shown
 

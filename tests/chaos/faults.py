@@ -6,13 +6,14 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeAlias
 
+from liveness.embedded.server import EmbeddedServer
 from tests.chaos.cable import Cable
 from tests.outages.fleet import Life, Silence, lingers
 from tests.outages.outages import set_read_only
 from tests.outages.proxy import Proxy
-from tests.outages.stage import AWAY, Replica, Stage, eventually
+from tests.outages.stage import Replica, Stage, eventually
 
 # A killed worker is started again under its name after so many seconds at most; zero is a supervisor's prompt restart.
 RESTART_SECONDS: Final = 5.0
@@ -60,13 +61,16 @@ class Chaos:
     async def restart_later(self, worker: str) -> None:
         """Start the next life of a name some time from now, once Postgres carries out nothing any more for the last."""
         await asyncio.sleep(self.chance.choice([0.0, self.chance.uniform(0.0, RESTART_SECONDS)]))
-        while True:
-            with contextlib.suppress(*AWAY):
-                async with self.stage.database() as database:
-                    if not await lingers(database, worker):
-                        break
-            await asyncio.sleep(0.1)
+
+        async def carried_out() -> bool:
+            async with self.stage.database() as database:
+                return await lingers(database, worker)
+
+        await eventually(carried_out, lambda more: not more, f"Postgres is done with {worker}", SERVES_SECONDS)
         self.start_worker(worker)
+
+
+Strike: TypeAlias = Callable[[Chaos, float], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,27 @@ class Fault:
     weight: int
     shortest: float
     longest: float
-    strike: Callable[[Chaos, float], Awaitable[bool]]
-    """Do it, for so many seconds, and undo it. False when there was nothing to do it to."""
+    strike: Strike
+    """Do it, for so many seconds of the clock, and undo it. False when there was nothing to do it to."""
+
+
+class Pausable(Protocol):
+    """Whom SIGSTOP freezes."""
+
+    def pause(self) -> None:
+        """Freeze it."""
+
+    def resume(self) -> None:
+        """Let it go on."""
+
+
+async def stand_still(one: Pausable, seconds: float) -> None:
+    """Stop it with SIGSTOP, and let it go on."""
+    one.pause()
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        one.resume()
 
 
 async def worker_killed(chaos: Chaos, _: float) -> bool:
@@ -89,9 +112,8 @@ async def worker_killed(chaos: Chaos, _: float) -> bool:
         return False
     life = chaos.chance.choice(lives)
     life.process.kill()
-    task = asyncio.create_task(chaos.restart_later(life.worker))
-    chaos.restarts.add(task)
-    task.add_done_callback(chaos.restarts.discard)
+    # All are kept: one that failed has to be heard of in the end.
+    chaos.restarts.add(asyncio.create_task(chaos.restart_later(life.worker)))
     return True
 
 
@@ -100,12 +122,7 @@ async def worker_stopped(chaos: Chaos, seconds: float) -> bool:
     lives = chaos.lives()
     if not lives:
         return False
-    life = chaos.chance.choice(lives)
-    life.pause()
-    try:
-        await asyncio.sleep(seconds)
-    finally:
-        life.resume()
+    await stand_still(chaos.chance.choice(lives), seconds)
     return True
 
 
@@ -166,11 +183,7 @@ async def replica_stopped(chaos: Chaos, seconds: float) -> bool:
         return False
     replica = chaos.chance.choice(replicas)
     async with chaos.stage.disturbed(f"{replica.name} stopped"):
-        replica.process.pause()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            replica.process.resume()
+        await stand_still(replica.process, seconds)
     return True
 
 
@@ -183,44 +196,29 @@ async def serves(replica: Replica) -> None:
     await eventually(look, bool, f"{replica.name} serves", SERVES_SECONDS)
 
 
-async def nats_killed(chaos: Chaos, seconds: float) -> bool:
-    """Kill nats-server, and start it again."""
-    async with chaos.stage.disturbed("nats-server killed"):
-        chaos.stage.nats.kill()
-        await asyncio.sleep(seconds)
-        await chaos.stage.nats.start()
-    return True
+def server_killed(name: str, which: Callable[[Stage], EmbeddedServer]) -> Strike:
+    """Return what kills a server, and starts it again."""
 
-
-async def nats_stopped(chaos: Chaos, seconds: float) -> bool:
-    """Stop nats-server with SIGSTOP, and let it go on."""
-    async with chaos.stage.disturbed("nats-server stopped"):
-        chaos.stage.nats.pause()
-        try:
+    async def strike(chaos: Chaos, seconds: float) -> bool:
+        server = which(chaos.stage)
+        async with chaos.stage.disturbed(f"{name} killed"):
+            server.kill()
             await asyncio.sleep(seconds)
-        finally:
-            chaos.stage.nats.resume()
-    return True
+            await server.start()
+        return True
+
+    return strike
 
 
-async def postgres_killed(chaos: Chaos, seconds: float) -> bool:
-    """Kill Postgres, and start it again."""
-    async with chaos.stage.disturbed("Postgres killed"):
-        chaos.stage.postgres.kill()
-        await asyncio.sleep(seconds)
-        await chaos.stage.postgres.start()
-    return True
+def server_stopped(name: str, which: Callable[[Stage], EmbeddedServer]) -> Strike:
+    """Return what stops a server with SIGSTOP, and lets it go on."""
 
+    async def strike(chaos: Chaos, seconds: float) -> bool:
+        async with chaos.stage.disturbed(f"{name} stopped"):
+            await stand_still(which(chaos.stage), seconds)
+        return True
 
-async def postgres_stopped(chaos: Chaos, seconds: float) -> bool:
-    """Stop Postgres with SIGSTOP, and let it go on."""
-    async with chaos.stage.disturbed("Postgres stopped"):
-        chaos.stage.postgres.pause()
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            chaos.stage.postgres.resume()
-    return True
+    return strike
 
 
 async def postgres_read_only(chaos: Chaos, seconds: float) -> bool:
@@ -291,10 +289,10 @@ FAULTS: Final[Mapping[str, Fault]] = {
     "workers' network away": Fault("worker line", 1, 0.2, 4.0, workers_held),
     "replica killed": Fault("replica", 5, 0.0, 3.0, replica_killed),
     "replica stopped": Fault("replica", 4, 0.2, 5.0, replica_stopped),
-    "nats-server killed": Fault("nats", 2, 0.0, 4.0, nats_killed),
-    "nats-server stopped": Fault("nats", 2, 0.2, 5.0, nats_stopped),
-    "Postgres killed": Fault("postgres", 2, 0.0, 3.0, postgres_killed),
-    "Postgres stopped": Fault("postgres", 2, 0.2, 5.0, postgres_stopped),
+    "nats-server killed": Fault("nats", 2, 0.0, 4.0, server_killed("nats-server", lambda stage: stage.nats)),
+    "nats-server stopped": Fault("nats", 2, 0.2, 5.0, server_stopped("nats-server", lambda stage: stage.nats)),
+    "Postgres killed": Fault("postgres", 2, 0.0, 3.0, server_killed("Postgres", lambda stage: stage.postgres)),
+    "Postgres stopped": Fault("postgres", 2, 0.2, 5.0, server_stopped("Postgres", lambda stage: stage.postgres)),
     "Postgres read-only": Fault("postgres", 1, 0.2, 4.0, postgres_read_only),
     "connection cut": Fault("line", 3, 0.0, 0.0, line_cut),
     "connection half open": Fault("line", 2, 5.0, 6.0, line_half_open),

@@ -24,6 +24,9 @@ BY_LINE: Final = 2
 AT_ONCE: Final = 3
 # Between the beginnings of two faults.
 CALM: Final = (0.1, 2.5)
+# Between two looks at the term, and at whether a replica has ended by itself.
+WATCH_SECONDS: Final = 0.25
+SUPERVISE_SECONDS: Final = 1.0
 
 
 @dataclass
@@ -123,6 +126,7 @@ async def _strike(chaos: Chaos, seconds: float, summary: Summary, say: Callable[
         if not busy and len(under_way) < AT_ONCE:
             task = asyncio.create_task(_one(chaos, name, lasting, summary, say))
             under_way[task] = fault.resource or name
+        # The pace of the faults, from the seed; nothing is waited for.
         await asyncio.sleep(calm)
         for task in [task for task in under_way if task.done()]:
             task.result()
@@ -147,7 +151,8 @@ async def _quiet(chaos: Chaos) -> None:
     for replica in stage.replicas:
         await serves(replica)
     await stage.all_working()
-    # The bound counts from the last disturbance; what is not back by then is late, and the checker says so.
+    # The bound counts from the last disturbance; what is not back by then is late, and the checker says so. All of it,
+    # although the dead's work may be back sooner: what is taken wrongly in the wake of a disturbance is taken now.
     await asyncio.sleep(stage.ttl + GRACE_SECONDS)
     await stage.settled()
 
@@ -162,13 +167,15 @@ async def _watch(stage: Stage, summary: Summary) -> None:
             now = term
         summary.takeovers += max(0, now - term) if term else 0
         term = now
-        await asyncio.sleep(0.25)
+        # A sample now and then is enough: terms only grow, and each one since the last is counted.
+        await asyncio.sleep(WATCH_SECONDS)
 
 
 async def _supervise(stage: Stage, say: Callable[[str], None]) -> None:
     """Start a replica again that ended by itself, as an orchestrator would."""
     while True:
-        await asyncio.sleep(1.0)
+        # An orchestrator looks now and then, and does not mind to be late.
+        await asyncio.sleep(SUPERVISE_SECONDS)
         for replica in stage.replicas:
             if not replica.running and not replica.process.hurt:
                 say(f"{replica.name} ended by itself")

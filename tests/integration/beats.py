@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from liveness.messages import Goodbye, Heartbeat
-from tests.conftest import SOON
+from tests.conftest import SOON, delivered
 
 INFO = b'INFO {"server_id":"fake","version":"2.12.0","max_payload":1048576,"headers":true}\r\n'
 
@@ -29,7 +29,7 @@ class Spy:
         """Subscribe, and return once the server knows it."""
         await self.client.subscribe("liveness.heartbeat.>", cb=self._heard.put)
         await self.client.subscribe("liveness.goodbye.>", cb=self._heard.put)
-        await self.client.flush()
+        await delivered(self.client)
 
     async def next(self) -> Heartbeat | Goodbye:
         """Wait for the next message."""
@@ -50,7 +50,7 @@ class Spy:
         """Wait for a goodbye, and check that nothing stands behind it."""
         while isinstance(message := await self.next(), Heartbeat):
             pass
-        await self.client.flush()
+        await delivered(self.client)
         assert self._heard.empty()
         return message
 

@@ -14,7 +14,7 @@ from liveness.client import Event, events
 from liveness.embedded import NatsServer
 from liveness.service import Service
 from liveness.settings import Settings
-from tests.conftest import SOON
+from tests.conftest import SOON, delivered
 
 Serve = Callable[..., Awaitable[Service]]
 
@@ -101,4 +101,4 @@ async def ask(client: Client, verb: str, **request: Any) -> Any:
 async def beat(client: Client, worker: str, **fields: Any) -> None:
     """Publish one heartbeat, and see that the server has it."""
     await client.publish(f"liveness.heartbeat.{worker}", msgspec.json.encode(fields) if fields else b"")
-    await client.flush()
+    await delivered(client)

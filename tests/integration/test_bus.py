@@ -14,7 +14,7 @@ from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
 from liveness.link import MOST_UNSENT_BYTES, Link
-from tests.conftest import SOON
+from tests.conftest import SOON, delivered
 
 
 class Ear:
@@ -60,7 +60,7 @@ async def say(server: NatsServer, subject: str, payload: bytes = b"") -> None:
     """Publish from a client of its own."""
     client = await nats_py.connect(server.url)
     await client.publish(subject, payload)
-    await client.flush()
+    await delivered(client)
     await client.close()
 
 
@@ -201,6 +201,7 @@ async def test_a_flood_leaves_the_others_their_turn(nats: NatsServer) -> None:
     async def tick() -> None:
         nonlocal since_turn
         while True:
+            # The timer that this test is about.
             await asyncio.sleep(0.02)
             since_turn = 0
 

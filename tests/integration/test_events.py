@@ -15,6 +15,7 @@ from liveness.client import Event, events
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError
 from liveness.messages import WorkerEnded, WorkflowReclaimed
+from tests.conftest import delivered
 from tests.integration.conftest import Logs
 
 # Below the time after which a reader gives up a connection on which nothing comes.
@@ -159,7 +160,7 @@ async def test_break_without_closing_gives_the_event_back(nats: NatsServer, publ
     """The bare loop gives its event back as well, only a moment later."""
     await publisher.reclaimed(1)
     settled = await publisher.client.subscribe("$JS.ACK.LIVENESS_EVENTS.d.>")
-    await publisher.client.flush()
+    await delivered(publisher.client)
     async with asyncio.timeout(SECONDS):
         async for _ in events(nats.url, durable="d", ack_wait=3600):
             break
@@ -343,7 +344,7 @@ async def test_restart_while_waiting(nats: NatsServer, publisher: Publisher, log
         nats.kill()
         await logs.until("lost NATS")
         await nats.start()
-        await publisher.client.flush()
+        await delivered(publisher.client)
         await publisher.reclaimed(1)
         assert (await first).id == "1"
 
@@ -359,7 +360,7 @@ async def test_restart_while_working(nats: NatsServer, publisher: Publisher, *, 
         else:
             await nats.stop()
         await nats.start()
-        await publisher.client.flush()
+        await delivered(publisher.client)
         await publisher.reclaimed(2)
         second = await soon(news)
         if crash and second.id == "1":
@@ -389,7 +390,7 @@ async def test_slow_body_keeps_its_event(nats: NatsServer, publisher: Publisher)
     """A body that takes longer than `ack_wait` is not overtaken: nobody else gets its event."""
     await publisher.reclaimed(1)
     signs = await publisher.client.subscribe("$JS.ACK.LIVENESS_EVENTS.d.>")
-    await publisher.client.flush()
+    await delivered(publisher.client)
     async with asyncio.timeout(SECONDS), aclosing(events(nats.url, durable="d", ack_wait=0.6)) as news:
         assert (await soon(news)).deliveries == 1
         async with aclosing(events(nats.url, durable="d", ack_wait=0.6)) as others:

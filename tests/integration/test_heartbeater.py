@@ -14,6 +14,7 @@ from liveness.client import Heartbeater, heartbeater
 from liveness.client.connection import Connection
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, Superseded
+from tests.conftest import delivered
 from tests.integration.beats import FakeServer, spying
 from tests.integration.conftest import Logs
 
@@ -51,7 +52,7 @@ async def test_subject_carries_name_and_prefix(nats: NatsServer) -> None:
     """The subject is the identity: prefix and name stand in it as they were given."""
     client = await nats_py.connect(nats.url)
     subscription = await client.subscribe("house.>")
-    await client.flush()
+    await delivered(client)
     async with Heartbeater(nats.url, worker="a.b", prefix="house", incarnation="mine"):
         beat = await subscription.next_msg(SECONDS)
     goodbye = await subscription.next_msg(SECONDS)
@@ -210,7 +211,7 @@ async def test_restart_of_nats(nats: NatsServer, logs: Logs) -> None:
     # The stream hears every beat, in the first moment after the restart too, and notes when it came.
     await client.jetstream().add_stream(name="BEATS", subjects=["liveness.heartbeat.>"])
     subscription = await client.subscribe("liveness.heartbeat.>")
-    await client.flush()
+    await delivered(client)
     async with Heartbeater(nats.url, worker="w1", ttl=1, interval=0.05) as worker:
         for _ in range(3):
             await subscription.next_msg(SECONDS)
@@ -337,7 +338,7 @@ async def test_superseded(nats: NatsServer, logs: Logs) -> None:
         await logs.until("does not decode")
         mine = Superseded(epoch=5, incarnation=worker.incarnation, new_epoch=6)
         await spy.client.publish("liveness.superseded.w2", msgspec.json.encode(mine))
-        await spy.client.flush()
+        await delivered(spy.client)
         assert not worker.superseded.is_set()
         await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(mine))
         async with asyncio.timeout(SECONDS):

@@ -11,7 +11,7 @@ from liveness.client import Heartbeater
 from liveness.embedded import NatsServer
 from liveness.link import Link
 from liveness.messages import Heartbeat
-from tests.conftest import SOON
+from tests.conftest import SOON, delivered
 from tests.integration.beats import spying
 
 PROBE = "liveness.probe.w1"
@@ -79,7 +79,7 @@ async def test_noise_stops_no_beat(nats: NatsServer) -> None:
             await client.publish(PROBE, (b"", b"\xff", b"{", b"[" * 5000)[number % 4], reply, headers={"a": "b"})
         # What nats-py itself would not send.
         await client._send_command(b"PUB %b _\xff\xfe 0\r\n\r\n" % PROBE.encode())
-        await client.flush()
+        await delivered(client)
         assert (await client.request(PROBE, timeout=SOON)).data
         sent = worker.beats_sent
         while worker.beats_sent < sent + 3:
@@ -115,7 +115,7 @@ async def test_no_answer_behind_the_goodbye(nats: NatsServer, monkeypatch: pytes
     async def asked_meanwhile(link: Link, subject: str, payload: bytes, seconds: float) -> None:
         if subject == "liveness.goodbye.w1":
             await client.publish(PROBE, reply=inbox)
-            await client.flush()
+            await delivered(client)
         # It waits for the server's answer, which comes behind the probe.
         await original(link, subject, payload, seconds)
         await link.answer(seconds)
@@ -124,6 +124,6 @@ async def test_no_answer_behind_the_goodbye(nats: NatsServer, monkeypatch: pytes
     async with beating_once(nats.url):
         await client.publish(PROBE, reply=inbox)
         assert (await answers.next_msg(SOON)).data
-    await client.flush()
+    await delivered(client)
     assert answers.pending_msgs == 0
     await client.close()

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from liveness.messages import WorkflowReclaimed
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, delivered
 from tests.integration.running import News, Serve, ask, beat, hello
 
 
@@ -23,7 +23,7 @@ async def superseded(client: Client, worker: str) -> "asyncio.Queue[Any]":
         told.put_nowait(json.loads(message.data))
 
     await client.subscribe(f"liveness.superseded.{worker}", cb=take)
-    await client.flush()
+    await delivered(client)
     return told
 
 

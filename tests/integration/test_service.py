@@ -17,7 +17,7 @@ from liveness.messages import WorkflowReclaimed
 from liveness.service import Service
 from liveness.settings import Settings, load
 from liveness.store import Database, migrate
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, delivered
 from tests.integration.running import News, Serve, ask, beat
 
 
@@ -123,7 +123,7 @@ async def test_a_thousand_workers_half_of_which_fall_silent(
         while not stop.is_set():
             for number in range(1, 1000, 2):
                 await client.publish(f"liveness.heartbeat.w{number}")
-            await client.flush()
+            await delivered(client)
             try:
                 await asyncio.wait_for(stop.wait(), 0.5)
             except TimeoutError:

@@ -19,7 +19,7 @@ from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.link import MOST_ASKED, MOST_UNSENT_BYTES, Link
 from liveness.settings import Settings
-from tests.conftest import SOON
+from tests.conftest import SOON, delivered
 from tests.fuzz.stage import perform
 
 
@@ -156,7 +156,7 @@ async def test_the_order_holds_across_sinks(nats: NatsServer) -> None:
     for number in range(1000):
         await client.publish("beat.w", b"%d" % (2 * number))
         await client.publish("goodbye.w", b"%d" % (2 * number + 1))
-    await client.flush()
+    await delivered(client)
     async with asyncio.timeout(SOON):
         await done.wait()
     await client.close()
@@ -226,10 +226,10 @@ async def test_a_question_is_answered_once(nats: NatsServer, ear: Heard) -> None
     async def respond(message: Msg) -> None:
         await client.publish(message.reply, b"1", headers={"A": "b"})
         await client.publish(message.reply, b"2")
-        await client.flush()
+        await delivered(client)
 
     await client.subscribe("asked", cb=respond)
-    await client.flush()
+    await delivered(client)
     for _ in range(2):
         assert ear.bus.ask("asked", b"", answers.got.put_nowait, SOON)
         assert await answers.next() == b"1"
@@ -254,7 +254,7 @@ async def test_questions_are_forgotten_and_bounded(nats: NatsServer, ear: Heard)
         replies.append(message.reply)
 
     await client.subscribe("silent", cb=keep)
-    await client.flush()
+    await delivered(client)
     for _ in range(MOST_ASKED):
         assert ear.bus.ask("silent", b"", answers.got.put_nowait, 2.0)
         if ear.link.unsent > MOST_UNSENT_BYTES // 2:
@@ -264,7 +264,7 @@ async def test_questions_are_forgotten_and_bounded(nats: NatsServer, ear: Heard)
         while ear.link._asked or not replies:
             await asyncio.wait({ear.link.lost}, timeout=0.02)
     await client.publish(replies[0], b"late")
-    await client.flush()
+    await delivered(client)
     await ear.link.answer(SOON)
     assert answers.got.empty()
     assert ear.bus.ask("nobody.there", b"", answers.got.put_nowait, SOON)
@@ -288,11 +288,11 @@ async def test_who_was_asked_cannot_answer_for_another(nats: NatsServer, ear: He
         replies.append(message.reply)
 
     await client.subscribe("silent", cb=keep)
-    await client.flush()
+    await delivered(client)
     for _ in range(3):
         assert ear.bus.ask("silent", b"", lambda _: None, SOON)
     await ear.link.answer(SOON)
-    await client.flush()
+    await delivered(client)
     async with asyncio.timeout(SOON):
         while len(replies) < 3:
             await asyncio.wait({ear.link.lost}, timeout=0.01)

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from liveness.client import Heartbeater
 from liveness.embedded import NatsServer
 from liveness.messages import Heartbeat, HelloAnswer, Superseded
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, delivered
 from tests.integration.beats import spying
 from tests.integration.running import Serve
 
@@ -75,12 +75,12 @@ async def test_the_permissions_are_enough_and_no_more(tmp_path: Path) -> None:
             async with asyncio.timeout(SOON):
                 await worker.superseded.wait()
             await spy.client.subscribe("liveness.hello.w1", cb=welcome)
-            await spy.client.flush()
+            await delivered(spy.client)
             forger = await nats_py.connect(own)
             assert (await forger.request("liveness.hello.w1", timeout=SOON)).data == b"welcome"
             await forger.publish("liveness.heartbeat.w2")
             await forger.publish("liveness.goodbye.w2")
-            await forger.flush()
+            await delivered(forger)
             await forger.close()
             assert worker.last_problem is None
         # The next that is heard, so nothing came from the forger.

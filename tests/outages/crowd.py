@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from tests.outages.wire import Wire
+from tests.outages.wire import Wire, meanwhile
 
 INTERVAL: Final = 0.5
 
@@ -35,16 +35,14 @@ class Crowd:
                     if number % 50 == 0:
                         # Spread over the interval, as real workers are.
                         await asyncio.sleep(0.01)
+                # Nothing is waited for: the clock is what a worker beats by.
                 await asyncio.sleep(INTERVAL / 2)
 
-        for name in self.beating:
-            wire.publish(f"liveness.heartbeat.{name}", payload)
-        await wire.delivered()
-        beating = asyncio.create_task(rounds())
         try:
-            yield
+            for name in self.beating:
+                wire.publish(f"liveness.heartbeat.{name}", payload)
+            await wire.delivered()
+            async with meanwhile(rounds()):
+                yield
         finally:
-            beating.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beating
             await wire.close()

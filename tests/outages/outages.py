@@ -1,4 +1,7 @@
-"""The outages, each by its name: what is done to the stage, and when it is over."""
+"""The outages, each by its name: what is done to the stage, and when it is over.
+
+`seconds` are of the clock: an outage is something that is away for so long, whatever anybody makes of it meanwhile.
+"""
 
 import asyncio
 import contextlib
@@ -17,7 +20,7 @@ from tests.outages.checker import Violation, check
 from tests.outages.fleet import Life
 from tests.outages.history import read_history
 from tests.outages.stage import Stage, eventually
-from tests.outages.wire import Wire
+from tests.outages.wire import Wire, meanwhile
 
 # Small enough that a flood of some megabytes fills it; a beat has some hundred bytes.
 SLOW_CONSUMER: Final = "max_pending: 1MB"
@@ -138,19 +141,16 @@ async def subscription_too_slow(stage: Stage, seconds: float) -> AsyncGenerator[
     log = stage.nats.folder / "nats.log"
     cut_before = slow_consumers(log)
     line.throttle(TRICKLE)
-    flood = asyncio.create_task(_flood(stage.nats.port))
+
+    async def cut() -> int:
+        return slow_consumers(log) - cut_before
+
     try:
-        yield
-
-        async def cut() -> int:
-            return slow_consumers(log) - cut_before
-
-        await eventually(cut, bool, "nats-server cuts the slow subscription off")
-        await asyncio.sleep(seconds)
+        async with meanwhile(_flood(stage.nats.port)):
+            yield
+            await eventually(cut, bool, "nats-server cuts the slow subscription off")
+            await asyncio.sleep(seconds)
     finally:
-        flood.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await flood
         line.throttle(0)
 
 
@@ -168,7 +168,7 @@ async def _flood(port: int) -> None:
                 # By two names: three that fall silent together would be a storm.
                 wire.publish(f"liveness.heartbeat.flood{number % 2}", padding)
             await wire.drained()
-            # Some megabytes a second fill the buffers soon and leave the machine to the others.
+            # By the clock: some megabytes a second fill the buffers soon and leave the machine to the others.
             await asyncio.sleep(0.05)
     finally:
         await wire.close()

@@ -4,13 +4,25 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 HOST: Final = "127.0.0.1"
 GREETING_SECONDS: Final = 1.0
 # What a server says to a request on a subject that nobody listens to.
 NO_RESPONDERS: Final = b"NATS/1.0 503"
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(sending: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Let `sending`, which never ends by itself, go on while the body runs; what it raises is raised in the end."""
+    task = asyncio.create_task(sending)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 class Wire:

@@ -24,6 +24,9 @@ from tests.outages.wire import HOST, Wire
 STALL_SECONDS: Final = 0.25
 # A server that does not answer for so long is left for a new connection.
 PONG_SECONDS: Final = 3.0
+# Between an answer of the server and the next question: as a rule, and until the first beat is known to be there.
+PING_SECONDS: Final = 0.5
+GREETED_SECONDS: Final = 0.01
 AGAIN_SECONDS: Final = 0.1
 
 _CLAIM: Final = """
@@ -153,7 +156,8 @@ class Worker:
                         await wire.delivered()
                     if beaten:
                         self._greeted.set()
-                    await asyncio.sleep(0.5 if self._greeted.is_set() else 0.01)
+                    # Only an answer tells that the connection is not half open, so it is asked for again and again.
+                    await asyncio.sleep(PING_SECONDS if self._greeted.is_set() else GREETED_SECONDS)
             except (OSError, TimeoutError) as error:
                 self.note("cut_off", why=repr(error))
             finally:

@@ -7,32 +7,45 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 
 1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, from the living nor from the dead.
 2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not
-   excused in that time; whatever happened to the replicas, to Postgres, or to their connections.
-3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives.
+   excused in that time; whatever happened to the replicas, to Postgres, or to their connections. The time in which a
+   machine stood still with its clocks is no time. Not claimed of a worker that beats too rarely for a server that
+   stands still for so short that no echo tells.
+3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives. Not said of what it
+   claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
 5. `goodbye`: a goodbye takes nothing from a later process of the name that was heard before, and lives.
 6. `storm`: while everybody behind a broken route lives, and the other server has nobody, nothing is taken from them by
    silence until the hold has passed.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of
    a former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
-   when the replicas died before they had looked, or that was touched within an echo of the new one's beginning, or as
-   long before it as replicas stood still.
+   when all replicas that could hear died before they had looked, or that was touched within an echo of the new one's
+   beginning, or as long before it as replicas or servers stood still then. A process that a hello has replaced is none
+   by which the name lives on.
 8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
 10. `term`: what a replica commits, it commits under the term that is current at the commit.
 11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of
     each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
-13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that.
-14. `sweep`: nor anything before the replica has been connected for a ttl.
-15. `in step`: in the end no lease of the leader stands under an epoch that is over.
+13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that, unless replicas or
+    servers have stood still since.
+14. `sweep`: nor anything before the replica has been connected for a ttl, or when it has not been for a while, or while
+    a storm holds lapses.
+15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
+    dead.
+16. `prompt`: dead work of a name of which no process lives, and whose last one was heard after it had claimed that, is
+    back within `PROMPT` seconds of that death and of the last fault. What a storm held may take until all of its group
+    have gone, one in each pass; and its whole hold, unless another worker that comes by the same server lives.
+17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
+18. `pass`: a storm's hold ends for one worker after the other.
 """
 
 from collections import Counter, defaultdict
 from typing import Any
 
 from liveness.bus import Event
-from tests.simulation.nats import Nats
+from liveness.storms import PASS_SECONDS
+from tests.simulation.nats import DRAIN, Nats
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.workers import NEVER, Worker
@@ -42,6 +55,12 @@ from tests.simulation.world import World
 LATE = 6.0
 # Seconds after a process began in which a replica that dies takes with it what it had not looked for yet.
 FORGET = 2 * TTL
+# And in which what stands still makes its beginning look earlier than it was: it is believed by then.
+DOUBTED = 3 * TTL
+# Seconds after which work of one that was heard is back when nothing else is wrong: a ttl, what a stamp in a gap may be
+# too late, and a few looks; and what a storm adds that has had a sign: a ttl, and a pass for each worker.
+PROMPT = TTL + 2 * SETTINGS.max_gap + 2 * SETTINGS.echo_interval
+SIGNED = TTL + 8 * SETTINGS.echo_interval
 BY_SILENCE = {"lapsed", "stale", "orphaned"}
 # Within which a living worker has surely beaten to a replica that could hear it, in seconds.
 SURELY = 1.6 * TTL
@@ -60,12 +79,18 @@ class Checker:
         self.processes: dict[str, list[Worker]] = defaultdict(list)
         self.lateness: list[float] = []
         self.taken_unheard = 0
+        # When the last fault that has begun is over.
+        self.calm_at = 0.0
         self.replica_deaths: list[float] = []
-        # Seconds by which a beginning may look earlier than it was.
-        self.begun_within = SETTINGS.echo_interval
+        # When replicas and servers stood still, and for how long: a beginning may look earlier by as much.
+        self.standstills: list[tuple[float, float]] = []
         self._ended: set[tuple[str, int]] = set()
+        # Those that a storm has let go, and when it did last, by replica and group.
+        self._held: set[tuple[str, int]] = set()
+        self._passes: dict[tuple[int, Any], float] = {}
         self._published: dict[int, int] = {}
         self._last: dict[str, int] = {}
+        nats.unnoticed = SETTINGS.max_gap + SETTINGS.echo_interval
         postgres.on_take = self.take
         postgres.on_end = self.end
         postgres.on_act = self.act
@@ -86,29 +111,74 @@ class Checker:
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
         process: Worker = claim.process
+        self._by_beginning(process, expiration, row)
         if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
             return
         if not process.alive:
-            if process.died_at is not None:
-                self.lateness.append(self.world.now - process.died_at)
+            self._by_death(process, claim, expiration, row)
             return
         if expiration.reason in BY_SILENCE:
             self._by_silence(process, replica, began, row)
         elif expiration.reason == "restarted":
-            self._by_restart(process, replica, began, row)
+            self._by_restart(process, expiration, claim.at, row)
         elif expiration.reason in {"released", "died"}:
             self.checked["goodbye"] += 1
-            heard = process.first_heard.get(id(replica.ear))
-            if heard is not None and heard < began - 1.0 and process.style in {"uptime", "hello"}:
+            heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
+            known = any(at < began - 1.0 for at in heard) and not self._was_over(process)
+            if known and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
+
+    def _signed(self, process: Worker) -> bool:
+        # Somebody has lived by the same server ever since, and says so.
+        return any(
+            one.alive
+            and one.style != "mute"
+            and one.mouth.server is process.last_server
+            and max(one.moved_at, one.excused_until, one.beating_since) < (process.died_at or 0.0)
+            for some in self.processes.values()
+            for one in some
+        )
+
+    def _by_beginning(self, process: Worker, expiration: Expiration, row: Row) -> None:
+        if expiration.reason != "restarted":
+            return
+        self.checked["no uptime"] += 1
+        later = {one.style for one in self.processes[process.name] if one.number > process.number}
+        if later and not {"uptime", "hello"} & later:
+            self.wrong("no uptime", f"{row.id} of {process.incarnation} is taken, and nobody says when he began")
+
+    def _by_death(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
+        if process.died_at is None:
+            return
+        self.lateness.append(self.world.now - process.died_at)
+        replica, _ = expiration.decided
+        same_name = self.processes[process.name]
+        held = replica.storms.holding or (process.name, expiration.epoch) in self._held
+        known = process.heard_by.get(id(replica.ear), NEVER)[1] > claim.at + SETTINGS.echo_interval
+        most = PROMPT
+        if held and self._signed(process):
+            held, most = False, PROMPT + SIGNED
+        if known and same_name[-1] is process and not held and not any(one.alive for one in same_name):
+            self.checked["prompt"] += 1
+            late = self.world.now - max(self.calm_at, *(one.died_at or 0.0 for one in same_name))
+            if late > most:
+                self.wrong("prompt", f"{row.id} of {process.incarnation} is back {late:.2f} s after all was well")
 
     def _by_sweep(self, process: Worker, claim: Claim, replica: Any, began: float, row: Row) -> None:
         self.checked["sweep"] += 1
-        if began - replica.link_up_at < TTL - 0.01:
+        connected = replica.link_down_at <= replica.link_up_at
+        until = began if connected else replica.link_down_at
+        if until - replica.link_up_at < TTL - 0.01 or began - until > 2 * SETTINGS.max_gap + 0.1:
             self.wrong("sweep", f"{row.id} of {process.incarnation} is taken though nobody listened for a ttl")
+        for storm in (group.storm for group in replica.storms.groups.values() if group.storm is not None):
+            if replica.hearing.real_ago(storm.since, self.world.now) > self.world.now - began + 0.1:
+                self.wrong("sweep", f"{row.id} of {process.incarnation} is taken though a storm holds")
         self.checked["memory"] += 1
-        heard = process.heard_by.get(id(replica.ear), NEVER)[1]
-        if not process.beside and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
+        former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
+        heard = former if heard > began else heard
+        # A late verdict leaves what was touched since the deadline, if anything was missed.
+        missed = any(since < began and since + lasted > claim.at for since, lasted in self.standstills)
+        if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
     def _replaced(self, process: Worker) -> bool:
@@ -133,7 +203,8 @@ class Checker:
                 heard = former
             # One that was heard again only after a full ttl was given up in between, and rightly; what it said since
             # may still be on its way to a replica that hears late.
-            if began - again < LATE:
+            late = sum(lasted for since, lasted in self.standstills if since < began and since + lasted > again)
+            if began - again < LATE + late:
                 continue
             if 0.0 <= began - heard < TTL - 0.01:
                 self.wrong("promise", f"{one.incarnation} was heard {began - heard:.2f} s ago and loses {row.id}")
@@ -145,24 +216,35 @@ class Checker:
             return
         self.checked["living"] += 1
         since = began - SURELY
+        if process.frozen_until > since:
+            since -= process.frozen_for
         mine, theirs = process.mouth.server, replica.ear.server
         elsewhere = mine is not theirs or process.moved_at > since or replica.link_up_at > since
         broken = max(server.broken_at for server in self.nats.servers)
         now_broken = not self.nats.route or any(server.paused or not server.up for server in self.nats.servers)
         unheard = elsewhere and (now_broken or self.nats.route_broken_at > since or broken > since or mine is None)
         # An echo that left just before a server stood still may overtake beats when it goes on: see hearing.py.
-        waits = process.interval + SETTINGS.max_gap + SETTINGS.echo_interval + process.mouth.latency
-        overtaken = broken > since and waits > TTL
+        waits = process.interval + self.nats.unnoticed + DRAIN + process.mouth.latency
+        overtaken = any(server.unnoticed_at > since for server in self.nats.servers) and waits > TTL
         if process.beating_since < since and process.excused_until < since and not unheard and not overtaken:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
             self.taken_unheard += 1
-        if process.storm_until > began and broken < process.storm_from:
+        # Who has heard some of them since they are all behind that server does not know that they are.
+        heard = any(id(replica.ear) in one.first_heard for some in self.processes.values() for one in some)
+        knows = replica.link_up_at < process.storm_from if heard else True
+        if process.storm_until > began and broken < process.storm_from and knows:
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
-    def _by_restart(self, process: Worker, replica: Any, began: float, row: Row) -> None:
+    def _by_restart(self, process: Worker, expiration: Expiration, claimed_at: float, row: Row) -> None:
+        replica, began = expiration.decided
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
+        born_at = process.born_at
+        late = sorted(lasted for since, lasted in self.standstills if since < began and since + lasted > born_at)
+        if process is newest and len(late) > 1 and claimed_at - born_at < late[-2]:
+            # All of its beats may have been late, and by as much.
+            return
         if process is newest:
             self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
             return
@@ -170,6 +252,11 @@ class Checker:
         ear = id(replica.ear)
         (former, heard, _), others = process.heard_by.get(ear, NEVER), newest.first_heard.get(ear)
         if newest.style == "hello" or others is None:
+            return
+        if any(one.style == "hello" and one.number > process.number for one in self.processes[process.name]):
+            # That one's hello was proof, whoever came later.
+            return
+        if self._was_over(process):
             return
         if heard > began:
             heard = former
@@ -179,6 +266,14 @@ class Checker:
         if began - heard < TTL and heard > others and newest.alive:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
 
+    def _was_over(self, process: Worker) -> bool:
+        # Before this verdict, by another one or by a hello: its beats are stale, and it is told so.
+        ended = any(one.incarnation == process.incarnation for one in self.postgres.expirations[process.name][:-1])
+        return ended or any(
+            one.style == "hello" and one.number > process.number and one.first_heard
+            for one in self.processes[process.name]
+        )
+
     def end(self, epoch: Epoch, reason: str) -> None:
         """Judge the end of an epoch."""
         self.checked["epoch"] += 1
@@ -186,7 +281,22 @@ class Checker:
         if key in self._ended:
             self.wrong("epoch", f"epoch {epoch.epoch} of {epoch.worker} ends twice")
         self._ended.add(key)
+        replica, asked = self.postgres.deciding
+        lease = replica.book.get(epoch.worker)
+        if lease is not None and lease.ending is not None and lease.ending.let_go:
+            self._held.add(key)
+            self._let_go((id(replica), lease.group), asked)
+        for one in self.processes[epoch.worker]:
+            one.superseded = False
         self.world.tell(f"epoch {epoch.epoch} of {epoch.worker} ends ({reason})")
+
+    def _let_go(self, group: tuple[int, Any], asked: float) -> None:
+        # Of so few, one in each pass; what Postgres did not take before may come at once.
+        former, self._passes[group] = self._passes.get(group, -1e9), asked
+        if self.calm_at < asked - TTL:
+            self.checked["pass"] += 1
+            if asked - former < PASS_SECONDS - 0.01:
+                self.wrong("pass", "a storm lets two go at once")
 
     def act(self, term: int) -> None:
         """Judge a commit of a replica that acts."""
@@ -197,6 +307,10 @@ class Checker:
     def hello(self, worker: Worker) -> None:
         """Judge the answer to a hello."""
         self.checked["hello"] += 1
+        last = self.postgres.expirations[worker.name][-1:]
+        for one in self.processes[worker.name]:
+            over = any(end.reason == "restarted" and end.incarnation == one.incarnation for end in last)
+            one.superseded = one.alive and one is not worker and over
         for row in self.postgres.held_by(worker.name):
             former = row.claim.process if row.claim is not None else None
             if former is None or former is worker or former.alive:
@@ -221,6 +335,11 @@ class Checker:
             self._last[worker] = max(transaction, self._last.get(worker, 0))
         self._published[number] = self._published.get(number, 0) + 1
 
+    def _doubtful(self, born_at: float) -> float:
+        until = born_at + DOUBTED
+        stood_still = sum(lasted for began, lasted in self.standstills if began < until and began + lasted > born_at)
+        return SETTINGS.echo_interval + stood_still
+
     def waiting(self) -> list[str]:
         """Return what is left to come back, a line each."""
         left = []
@@ -229,29 +348,33 @@ class Checker:
                 continue
             former: Worker = row.claim.process
             same_name = self.processes[row.owner or ""]
-            newest = ([one for one in same_name if one.alive] or same_name)[-1]
+            living = [one for one in same_name if one.alive and not one.superseded]
+            newest = (living or same_name)[-1]
             # A beginning is known to an echo at best, and errs on the side of the living.
-            began = newest.born_at - self.begun_within
+            began = newest.born_at - self._doubtful(newest.born_at)
             tellable = newest.style in {"uptime", "hello"} and row.touched < began
             forgotten = any(newest.born_at < moment < newest.born_at + FORGET for moment in self.replica_deaths)
-            if sum(one.alive for one in same_name) > 1:
+            if len(living) > 1:
                 # A conflict that lasts: nothing is taken from anybody.
                 continue
-            if any(one.alive for one in same_name) and (not tellable or former.beside or forgotten):
+            if living and (not tellable or former.beside or forgotten):
                 continue
             left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
         return left
 
     def out_of_step(self, replicas: list[Any]) -> list[str]:
-        """Return where the leader's book has an epoch that is not open."""
+        """Return where a book has an epoch that is not open: the leader's, or a follower's who waits for its end."""
         return [
             f"{replica.name} has {lease.worker} under epoch {lease.epoch}, which is over"
             for replica in replicas
-            if replica.leadership.leading and replica.store.leader.term == self.postgres.term and not replica.paused
-            for lease in replica.book
+            if not replica.paused
+            for lease in (replica.book if self._leads(replica) else list(replica.book.endings.values()))
             if lease.epoch is not None
             and (lease.worker not in self.postgres.open or self.postgres.open[lease.worker].epoch != lease.epoch)
         ]
+
+    def _leads(self, replica: Any) -> bool:
+        return bool(replica.leadership.leading and replica.store.leader.term == self.postgres.term)
 
     def finish(self, replicas: list[Any]) -> None:
         """Judge what is left at the end."""

@@ -1,13 +1,13 @@
-"""What goes wrong: each fault begins at some moment, and says when it is over."""
+"""What goes wrong: each fault begins at some moment, and says for how long. Here: NATS, replicas, Postgres."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from tests.simulation.nats import Mouth
+from tests.simulation import database_faults, worker_faults
+from tests.simulation.nats import DRAIN, LOST_ACK
 from tests.simulation.replica import SETTINGS, TTL, Replica
-from tests.simulation.workers import STYLES, Worker
+from tests.simulation.worker_faults import rarest, somebody
 
 if TYPE_CHECKING:
     from tests.simulation.schedule import Schedule
@@ -31,132 +31,45 @@ def _beginning(schedule: "Schedule", kind: str) -> Callable[[], None]:
         schedule.world.tell(f"FAULT {kind}")
         lasts = FAULTS[kind](schedule)
         schedule.last_fault = max(schedule.last_fault, schedule.world.now + lasts)
+        # While replicas stutter, nothing is ever well; and one that is cut off for good gives the lead away late.
+        calm_at = math.inf if schedule.patience > 1.0 else schedule.world.now + max(lasts, TTL)
+        schedule.checker.calm_at = max(schedule.checker.calm_at, calm_at)
 
     return begin
 
 
-def _somebody(schedule: "Schedule") -> Worker | None:
-    living = schedule.alive()
-    return schedule.world.random.choice(living) if living else None
-
-
-def _again(schedule: "Schedule", name: str, *, always: bool = False) -> float:
-    """Start a process again, under its name or another one, or not at all."""
-    random = schedule.world.random
-    kind = random.random()
-    if kind < NEVER_SHARE and not always:
-        return 0.0
-    after = random.choice((random.uniform(0.05, 1.0), random.uniform(1.0, 15.0)))
-    again = name if kind < SAME_SHARE or always else f"{name}x{random.randrange(1_000)}"
-    if again not in schedule.postgres.registry:
-        schedule.postgres.registry[again] = ("ONLINE", schedule.world.now)
-    style = random.choice(STYLES)
-    schedule.world.after(after, lambda: schedule.start_worker(again, style))
-    return after
-
-
-def worker_dies(schedule: "Schedule") -> float:
-    """SIGKILL, and perhaps another process behind it."""
-    worker = _somebody(schedule)
+def superseded_goes_on(schedule: "Schedule") -> float:
+    """A process says hello under the name of one that lives, works, and dies; the former one beats on."""
+    random, world = schedule.world.random, schedule.world
+    worker = somebody(schedule)
     if worker is None:
         return 0.0
-    schedule.world.tell(f"{worker.incarnation} dies")
-    worker.die()
-    return _again(schedule, worker.name)
-
-
-def worker_restarts(schedule: "Schedule") -> float:
-    """SIGKILL, and the same name again."""
-    worker = _somebody(schedule)
-    if worker is None:
-        return 0.0
-    schedule.world.tell(f"{worker.incarnation} dies, to be started again")
-    worker.die()
-    return _again(schedule, worker.name, always=True)
-
-
-def worker_leaves(schedule: "Schedule") -> float:
-    """A goodbye, and perhaps another process behind it."""
-    worker = _somebody(schedule)
-    if worker is None:
-        return 0.0
-    schedule.world.tell(f"{worker.incarnation} says goodbye")
-    worker.leave()
-    return _again(schedule, worker.name)
-
-
-def worker_stalls(schedule: "Schedule") -> float:
-    """A process stands still, for less than its ttl or for more."""
-    worker = _somebody(schedule)
-    seconds = schedule.world.random.uniform(1.0, 25.0)
-    if worker is not None:
-        schedule.world.tell(f"{worker.incarnation} stalls for {seconds:.1f} s")
-        worker.stall(seconds)
-    return seconds
-
-
-def worker_cut_off(schedule: "Schedule") -> float:
-    """A worker does not reach NATS."""
-    worker = _somebody(schedule)
-    seconds = schedule.world.random.uniform(2.0, 25.0)
-    if worker is not None:
-        schedule.world.tell(f"{worker.incarnation} is cut off for {seconds:.1f} s")
-        worker.cut(seconds)
+    second = schedule.start_worker(worker.name, "hello")
+    seconds = random.uniform(15.0, 40.0)
+    world.after(seconds, second.die)
+    if random.random() < ALL_SHARE:
+        # Who takes over has to know it, too.
+        world.after(random.uniform(TTL, seconds), lambda: all_replicas_die(schedule, 1.0))
     return seconds + 5.0
 
 
-def second_process(schedule: "Schedule") -> float:
-    """A second process under the name of one that lives, for a while."""
-    worker = _somebody(schedule)
-    if worker is None:
-        return 0.0
-    second = schedule.start_worker(worker.name, schedule.world.random.choice(("uptime", "bare")))
-    one = schedule.world.random.choice((worker, second))
-    seconds = schedule.world.random.uniform(5.0, 40.0)
-    schedule.world.after(seconds, one.die)
-    return seconds
-
-
-def answer_is_lost(schedule: "Schedule") -> float:
-    """A worker stalls for a little longer than its ttl, and what Postgres says to that is lost."""
-    worker = _somebody(schedule)
-    seconds = schedule.world.random.uniform(1.0, 1.6) * TTL
-    if worker is not None:
-        schedule.world.tell(f"{worker.incarnation} stalls for {seconds:.1f} s, and its verdict is lost")
-        worker.stall(seconds)
-        schedule.postgres.untold = worker.name
-    return seconds + 12.0
-
-
-def certificate_is_late(schedule: "Schedule") -> float:
-    """A supervisor starts a process again, and says sooner or later that the former one has ended."""
+def fleet_dies(schedule: "Schedule") -> float:
+    """All workers come by one server, and die at once: nobody is left to show that the way is open."""
     random, world = schedule.world.random, schedule.world
-    worker = _somebody(schedule)
-    if worker is None or worker.style == "mute":
-        return 0.0
-    world.tell(f"{worker.incarnation} dies, to be started again, and its supervisor says so")
-    worker.die()
-    mouth = Mouth(-worker.number, 0.0)
+    server = random.choice(schedule.nats.servers)
+    for worker in schedule.alive():
+        worker.move(server)
 
-    def say() -> None:
-        mouth.server = schedule.nats.any_up()
-        said = {"incarnation": worker.incarnation, "reason": "died", "exit_code": 137}
-        schedule.nats.publish(mouth, (f"liveness.goodbye.{worker.name}", msgspec.json.encode(said)))
+    def die() -> None:
+        for worker in schedule.alive():
+            world.tell(f"{worker.incarnation} dies with the fleet")
+            worker.die()
+        # And what memory never knew turns up meanwhile.
+        world.after(2 * TTL, lambda: schedule.ghosts(1))
 
-    lasts = _again(schedule, worker.name, always=True)
-    world.after(random.uniform(0.0, lasts + 12.0), say)
-    return lasts + 12.0
-
-
-def many_die(schedule: "Schedule") -> float:
-    """Most or all workers die at once; perhaps others come in their place."""
-    random, living = schedule.world.random, schedule.alive()
-    lasts = 0.0
-    for worker in random.sample(living, random.randint(max(len(living) // 2, 1), len(living))) if living else ():
-        schedule.world.tell(f"{worker.incarnation} dies with many")
-        worker.die()
-        lasts = max(lasts, _again(schedule, worker.name))
-    return lasts
+    # By then all have said by which server they come.
+    world.after(SAID_SECONDS, die)
+    return SAID_SECONDS
 
 
 def server_dies(schedule: "Schedule") -> float:
@@ -189,11 +102,71 @@ def servers_stand_still(schedule: "Schedule") -> float:
     seconds = random.uniform(0.5, 20.0)
     servers = schedule.nats.servers if random.random() < ALL_SHARE else (random.choice(schedule.nats.servers),)
     for server in servers:
-        schedule.world.tell(f"server {server.name} stands still for {seconds:.1f} s")
-        if server.up and not server.paused:
-            schedule.nats.pause(server)
-            schedule.world.after(seconds, lambda server=server: schedule.nats.resume(server))  # type: ignore[misc]
-    return seconds
+        schedule.stand_still(server, seconds)
+    return seconds + DRAIN
+
+
+def servers_stand_still_before_a_beat(schedule: "Schedule") -> float:
+    """All NATS servers stop just before the beat of a worker that beats rarely, and go on just behind an echo."""
+    leader = next((replica for replica in schedule.replicas if replica.leadership.leading), None)
+    worker = rarest(schedule, None if leader is None else leader.ear.server)
+    if worker is None or leader is None:
+        return 0.0
+    random, now = schedule.world.random, schedule.world.now
+    moment = max(worker.due_at() - random.uniform(0.01, 0.2), now)
+    # As long as one echo surely tells of.
+    until, echo = moment + schedule.nats.unnoticed, leader.hearing.not_before
+    echoes = math.ceil((until - echo) / SETTINGS.echo_interval)
+    seconds = echo + echoes * SETTINGS.echo_interval + random.uniform(0.01, 0.1) - moment
+
+    def stand_still() -> None:
+        for server in schedule.nats.servers:
+            schedule.stand_still(server, seconds, last=worker)
+
+    schedule.world.at(moment, stand_still)
+    return moment - now + seconds + DRAIN
+
+
+def last_beat_is_lost(schedule: "Schedule") -> float:
+    """All replicas lose their connections for the moment in which a worker that beats rarely does so."""
+    worker = rarest(schedule)
+    if worker is None:
+        return 0.0
+
+    def lose() -> None:
+        for replica in schedule.replicas:
+            schedule.world.tell(f"{replica.name} loses its connection")
+            replica.disconnected()
+
+    now = schedule.world.now
+    moment = max(worker.due_at() - schedule.world.random.uniform(0.0, 0.04), now)
+    schedule.world.at(moment, lose)
+    return moment - now + 2.0
+
+
+def machine_stands_still(schedule: "Schedule") -> float:
+    """The machine of NATS and the workers stands still, with its clocks, and perhaps that of the replicas."""
+    random, world = schedule.world.random, schedule.world
+    seconds = schedule.nats.unnoticed + random.uniform(0.1, 12.0)
+
+    def stand_still() -> None:
+        if any(server.paused or not server.up for server in schedule.nats.servers):
+            return
+        world.tell(f"the machine of NATS and the workers stands still for {seconds:.1f} s")
+        for server in schedule.nats.servers:
+            schedule.stand_still(server, seconds)
+        for worker in schedule.alive():
+            worker.freeze(seconds)
+        if random.random() < ALL_SHARE:
+            for replica in schedule.replicas:
+                _pause(schedule, replica, seconds)
+
+    # Just behind a beat, so that the next one is far.
+    leader = next((replica for replica in schedule.replicas if replica.leadership.leading), None)
+    last = rarest(schedule, None if leader is None else leader.ear.server)
+    moment = world.now if last is None else max(last.due_at() + 0.05, world.now)
+    world.at(moment, stand_still)
+    return moment - world.now + seconds + DRAIN
 
 
 def route_breaks(schedule: "Schedule") -> float:
@@ -233,9 +206,45 @@ def _break(schedule: "Schedule", seconds: float) -> None:
 
     def heal() -> None:
         nats.route = True
-        nats.route_broken_at = schedule.world.now
+        nats.route_broken_at = now = schedule.world.now
+        if not any(replica.leadership.leading and replica.storms.holding for replica in schedule.replicas):
+            return
+        for worker in schedule.alive():
+            if abs(worker.storm_until - now) < 0.01:
+                # What is held waits until it can have been heard again.
+                worker.storm_until = now + worker.interval + worker.mouth.latency
 
     schedule.world.after(seconds, heal)
+
+
+def restart_behind_a_broken_route(schedule: "Schedule") -> float:
+    """The route breaks between all workers and all replicas, which are started anew."""
+    nats, world = schedule.nats, schedule.world
+    seconds, living = world.random.uniform(25.0, 45.0), schedule.alive()
+    far, near = nats.servers
+    if not nats.route or any(server.paused or not server.up for server in nats.servers):
+        return 0.0
+    for worker in living:
+        worker.move(far)
+    for replica in schedule.replicas:
+        replica.move(near)
+    known = all(worker.beating_since < world.now - TTL and worker.excused_until < world.now for worker in living)
+    if len({worker.name for worker in living}) >= STORM_LEAST and known:
+        schedule.checker.checked["storm"] += 1
+        for worker in living:
+            worker.storm_from, worker.storm_until = world.now, world.now + seconds
+
+    _break(schedule, seconds)
+    all_replicas_die(schedule, world.random.uniform(0.1, 5.0))
+    return seconds + 5.0
+
+
+def stream_is_in_trouble(schedule: "Schedule") -> float:
+    """NATS works, and the stream takes some events, acknowledges some, and refuses the rest."""
+    seconds = schedule.world.random.uniform(5.0, 60.0)
+    schedule.nats.lost_ack = 1.0
+    schedule.world.after(seconds, lambda: setattr(schedule.nats, "lost_ack", LOST_ACK))
+    return seconds
 
 
 def replica_stands_still(schedule: "Schedule") -> float:
@@ -245,10 +254,13 @@ def replica_stands_still(schedule: "Schedule") -> float:
 
 
 def all_replicas_stand_still(schedule: "Schedule") -> float:
-    """The machine of all replicas stops and goes on."""
+    """The machine of all replicas stops and goes on; perhaps somebody dies towards the end of it."""
     seconds = schedule.world.random.uniform(0.5, 25.0)
     for replica in schedule.replicas:
         _pause(schedule, replica, seconds)
+    worker = somebody(schedule)
+    if worker is not None and schedule.world.random.random() < ALL_SHARE:
+        schedule.world.after(0.9 * seconds, worker.die)
     return seconds
 
 
@@ -256,8 +268,7 @@ def _pause(schedule: "Schedule", replica: Replica, seconds: float) -> float:
     if not replica.paused:
         schedule.world.tell(f"{replica.name} stands still for {seconds:.1f} s")
         replica.pause()
-        within = schedule.checker.begun_within
-        schedule.checker.begun_within = max(within, seconds + SETTINGS.echo_interval)
+        schedule.checker.standstills.append((schedule.world.now, seconds))
         schedule.world.after(seconds, replica.resume)
     return seconds
 
@@ -291,9 +302,9 @@ def replica_dies(schedule: "Schedule") -> float:
     return _kill(schedule, replica, random.uniform(0.1, 20.0))
 
 
-def all_replicas_die(schedule: "Schedule") -> float:
+def all_replicas_die(schedule: "Schedule", seconds: float = 0.0) -> float:
     """All replicas are killed, and started again."""
-    seconds = schedule.world.random.uniform(0.1, 25.0)
+    seconds = seconds or schedule.world.random.uniform(0.1, 25.0)
     for replica in list(schedule.replicas):
         _kill(schedule, replica, seconds)
     return seconds
@@ -301,7 +312,8 @@ def all_replicas_die(schedule: "Schedule") -> float:
 
 def _kill(schedule: "Schedule", replica: Replica, seconds: float) -> float:
     schedule.replicas.remove(replica)
-    schedule.checker.replica_deaths.append(schedule.world.now)
+    if not any(one.ear.server is not None and not one.paused for one in schedule.replicas):
+        schedule.checker.replica_deaths.append(schedule.world.now)
     replica.kill()
     schedule.world.after(seconds, schedule.start_replica)
     return seconds + 5.0
@@ -318,14 +330,10 @@ def replica_cut_off(schedule: "Schedule") -> float:
     seconds = random.choice((random.uniform(2.0, 30.0), 10_000.0))
     if seconds > SETTINGS.storm_max_hold and sum(one.cut_off for one in schedule.replicas) + 1 == schedule.count:
         seconds = TTL
-    replica.cut_off = True
-    replica.disconnected()
-
-    def heal() -> None:
-        replica.cut_off = False
-        replica.connect()
-
-    schedule.world.after(seconds, heal)
+    schedule.cut_off(replica, seconds)
+    if seconds > SETTINGS.storm_max_hold:
+        # It gives the lead away when it has been deaf for so many looks.
+        schedule.checker.calm_at = max(schedule.checker.calm_at, schedule.world.now + GIVEN_AWAY)
     return seconds if seconds < SETTINGS.storm_max_hold else 0.0
 
 
@@ -342,75 +350,30 @@ def replica_hears_late(schedule: "Schedule") -> float:
     return seconds + 4.0
 
 
-def database_away(schedule: "Schedule") -> float:
-    """Postgres is gone for a while."""
-    seconds = schedule.world.random.uniform(1.0, 25.0)
-    return _while(schedule, seconds, "up", during=False, after=True)
-
-
-def database_read_only(schedule: "Schedule") -> float:
-    """Postgres refuses to write."""
-    return _while(schedule, schedule.world.random.uniform(1.0, 15.0), "read_only", during=True, after=False)
-
-
-def database_slow(schedule: "Schedule") -> float:
-    """Every transaction takes seconds."""
-    random = schedule.world.random
-    return _while(schedule, random.uniform(5.0, 30.0), "slowness", during=random.uniform(0.5, 6.0), after=0.0)
-
-
-def database_flaky(schedule: "Schedule") -> float:
-    """Transactions fail before, during and after their commit."""
-    random = schedule.world.random
-    return _while(schedule, random.uniform(5.0, 60.0), "flaky", during=random.uniform(0.1, 0.6), after=0.0)
-
-
-def database_chokes(schedule: "Schedule") -> float:
-    """A statement of ours is refused for one name."""
-    random = schedule.world.random
-    name = random.choice(schedule.names)
-    return _while(schedule, random.uniform(5.0, 40.0), "poison", during=name, after=None)
-
-
-def _while(schedule: "Schedule", seconds: float, what: str, *, during: object, after: object) -> float:
-    schedule.world.tell(f"database: {what} for {seconds:.1f} s")
-    setattr(schedule.postgres, what, during)
-    schedule.world.after(seconds, lambda: setattr(schedule.postgres, what, after))
-    # Refusals are offered again after ten seconds.
-    return seconds + 12.0
-
-
-def host_locks(schedule: "Schedule") -> float:
-    """The host holds rows locked."""
-    random, now = schedule.world.random, schedule.world.now
-    seconds = random.uniform(1.0, 20.0)
-    for row in random.sample(list(schedule.postgres.rows.values()), 3):
-        row.locked_until = now + seconds
-    return seconds
-
-
 def everything_restarts(schedule: "Schedule") -> float:
     """NATS, Postgres and all replicas at once; the workers live."""
-    return max(all_servers_die(schedule), all_replicas_die(schedule), database_away(schedule))
+    return max(all_servers_die(schedule), all_replicas_die(schedule), database_faults.database_away(schedule))
 
 
 FAULTS: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
-        worker_dies, worker_restarts, worker_leaves, worker_stalls, worker_cut_off, second_process, many_die,
-        answer_is_lost, certificate_is_late,
-        server_dies, all_servers_die, servers_stand_still, route_breaks,
+        *worker_faults.FAULTS, fleet_dies, superseded_goes_on,
+        server_dies, all_servers_die, servers_stand_still, servers_stand_still_before_a_beat, machine_stands_still,
+        route_breaks, restart_behind_a_broken_route, last_beat_is_lost, stream_is_in_trouble,
         replica_stands_still, all_replicas_stand_still, replicas_stutter, replica_dies, all_replicas_die,
         replica_cut_off, replica_hears_late,
-        database_away, database_read_only, database_slow, database_flaky, database_chokes, host_locks,
+        *database_faults.FAULTS,
         everything_restarts,
     )
 }  # fmt: skip
-WEIGHTS = {"worker_dies": 3, "worker_restarts": 3}
-NEVER_SHARE, SAME_SHARE = 0.3, 0.8
+WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3}
 ALL_SHARE = 0.5
 LEADER_SHARE = 0.7
 STORM_LEAST = 3
+# Seconds in which every worker has said by which server it comes, but for the rarest.
 SAID_SECONDS = 6.0
+# Seconds: DEAF_LOOKS of a leader, and what the next one needs.
+GIVEN_AWAY = 75.0
 # Longer than max_gap, and closer together than the grace is long.
 STUTTER_PAUSE, STUTTER_EVERY = 5.5, 9.0

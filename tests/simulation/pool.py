@@ -5,6 +5,7 @@ that the books of dead replicas are never freed. All processes are forked from o
 of hours is a run of one version, whatever happens to the files meanwhile.
 """
 
+import contextlib
 import gc
 import hashlib
 import math
@@ -17,10 +18,13 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import msgspec
 
 import liveness
+from liveness import intake
+from liveness.messages import Heartbeat, decode_heartbeat
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.schedule import Result, Schedule
 from tests.simulation.story import Quiet, logging_to
@@ -172,10 +176,26 @@ def run_seed(seed: int) -> Result:
 def run_piece(seeds: range) -> Summary:
     """Run some seeds in this process."""
     summary = Summary()
-    with logging_to(Quiet()):
+    with logging_to(Quiet()), reading_once():
         for seed in seeds:
             summary.note(run_seed(seed))
     return summary
+
+
+@contextlib.contextmanager
+def reading_once() -> Iterator[None]:
+    """Let a beat that several replicas hear at once be read once: the same bytes say the same, and that is frozen."""
+    last: bytes | None = None
+    said: tuple[Heartbeat, str | None] = (Heartbeat(), None)
+
+    def once(payload: bytes) -> tuple[Heartbeat, str | None]:
+        nonlocal last, said
+        if payload is not last:
+            last, said = payload, decode_heartbeat(payload)
+        return said
+
+    with mock.patch.object(intake, "decode_heartbeat", once):
+        yield
 
 
 def catch(mutant: Mutant, seeds: Iterable[int]) -> Catch:

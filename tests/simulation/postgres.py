@@ -5,13 +5,15 @@ commit, and is then told, or not: it may fail before, during and after the commi
 ended by Postgres after `IDLE_SECONDS`. What the statements do is taken from `liveness/sql`, one method for each.
 """
 
-import contextlib
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from tests.simulation.world import Ask, World
+
+if TYPE_CHECKING:
+    from tests.simulation.leader import Leader
 
 IDLE_SECONDS = 1.0
 
@@ -76,7 +78,7 @@ class Expiration:
         self.reason = reason
         self.at = at
         self.last_beat: float | None = None
-        # Whose transaction it was, and when that began.
+        # Whose transaction it was, and when that was asked for.
         self.decided: tuple[Any, float] = (None, 0.0)
         self.remainder: dict[str, int] = {}
         self.offlined = False
@@ -103,6 +105,8 @@ class Postgres:
         self.read_only = False
         # Seconds that a transaction takes at most.
         self.slowness = 0.0
+        # The chance that it waits for its connection then, before it begins.
+        self.waits = SLOW_SHARE
         # The chance that one fails: before, during, after its commit.
         self.flaky = 0.0
         # A name that a statement of ours cannot handle.
@@ -114,6 +118,8 @@ class Postgres:
         self.open: dict[str, Epoch] = {}
         self.epochs: dict[str, list[Epoch]] = defaultdict(list)
         self.expirations: dict[str, list[Expiration]] = defaultdict(list)
+        # Those that are not finished.
+        self.left: set[Expiration] = set()
         self.registry: dict[str, tuple[str, float]] = {}
         self.outbox: dict[int, tuple[str, str, str, int]] = {}
         self.committed: dict[int, str] = {}
@@ -163,9 +169,38 @@ class Postgres:
 
     # Transactions.
 
-    def transact(self, process: Process, leader: "Leader", body: Callable[[float], Any], *, acts: bool) -> Ask:
-        """Return what a duty awaits for a transaction that does `body(now)` at its commit."""
-        return Ask(lambda resume: Transaction(self, process, leader, body, acts=acts, resume=resume).begin())
+    async def transact(self, process: Process, leader: "Leader", body: Callable[[float], Any], *, acts: bool) -> Any:
+        """Do what a duty awaits: a transaction that does `body(now)` at its commit."""
+        if self.flaky or self.slowness or not self.up or process.paused or process.dead:
+            return await Ask(lambda resume: Transaction(self, process, leader, body, acts=acts, resume=resume).begin())
+        # When all is well, most commit in the moment in which they begin: the same as in `Transaction`, spelled out,
+        # for this is done often.
+        if acts and not self.holds(leader):
+            raise NotLeaderError("not the leader")
+        self._transactions += 1
+        leader.term_at_begin = leader.term or 0
+        if acts and self.world.random.random() < SLOW_SHARE:
+            return await Ask(lambda resume: Transaction(self, process, leader, body, acts=acts, resume=resume).linger())
+        if acts and self.read_only:
+            raise DatabaseAwayError("gone")
+        self.deciding = (process, self.world.now)
+        value = self.commit(leader, body, self.world.now, acts=acts)
+        if self.lost_answer:
+            self.lost_answer = False
+            raise DatabaseAwayError("lost the answer")
+        return value
+
+    def commit(self, leader: "Leader", body: Callable[[float], Any], began: float, *, acts: bool) -> Any:
+        """Do what a transaction does. Raises DatabaseRefusedError."""
+        try:
+            value = body(began)
+        except DatabaseRefusedError:
+            self.refusals += 1
+            raise
+        self.commits += 1
+        if acts:
+            self.on_act(leader.term_at_begin)
+        return value
 
     def holds(self, leader: "Leader") -> bool:
         """Say whether its term is the current one."""
@@ -174,6 +209,11 @@ class Postgres:
         return leader.term is not None
 
     # What our statements do: see the file of each name in liveness/sql.
+
+    @property
+    def latest_transaction(self) -> int:
+        """The number of the transaction that began last."""
+        return self._transactions
 
     def next_transaction(self) -> int:
         """Return the number of the next transaction."""
@@ -230,7 +270,15 @@ class Postgres:
 
     def unfinished(self) -> list[Expiration]:
         """Return the reclaims that are not finished."""
-        return [one for some in self.expirations.values() for one in some if not one.finished]
+        return [one for some in self.expirations.values() for one in some if not one.finished] if self.left else []
+
+    def note_left(self, one: Expiration) -> None:
+        """Note whether anything of it is left to finish."""
+        one.finished = not one.remainder
+        if one.finished:
+            self.left.discard(one)
+        else:
+            self.left.add(one)
 
     def refuse(self, names: Sequence[str] | Mapping[str, Any]) -> None:
         """Raise DatabaseRefusedError if the poisoned name is among these."""
@@ -257,13 +305,24 @@ class Transaction:
     ) -> None:
         self.postgres, self.process, self.leader = postgres, process, leader
         self.body, self.acts, self.resume = body, acts, resume
-        self.began = postgres.world.now
+        # When it was asked for, which is when its cases were decided, and when it began.
+        self.asked = self.began = postgres.world.now
         self.failing = ""
         self.number = 0
 
     def begin(self) -> None:
-        """Begin, and commit some time later."""
+        """Begin, perhaps when there is a connection for it, and commit some time later."""
         postgres, random = self.postgres, self.postgres.world.random
+        if postgres.slowness and random.random() < postgres.waits:
+            postgres.world.after(random.uniform(0.0, postgres.slowness), lambda: self.process.when_awake(self._begin))
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        postgres, random = self.postgres, self.postgres.world.random
+        if self.process.dead:
+            return
+        self.began = postgres.world.now
         if postgres.flaky and random.random() < postgres.flaky:
             self.failing = random.choice("bda")
         if not postgres.up or self.failing == "b":
@@ -282,6 +341,13 @@ class Transaction:
         else:
             self._commit()
 
+    def linger(self) -> None:
+        """Commit some time later, as one that acts and has begun: the latest that did."""
+        postgres = self.postgres
+        self.number = postgres.latest_transaction
+        postgres.acting[self.number] = self.leader.term or 0
+        postgres.world.after(postgres.world.random.uniform(0.01, 0.4), self._commit)
+
     def _answer(self, value: Any, error: BaseException | None) -> None:
         if not self.process.dead:
             self.process.when_awake(lambda: self.resume(value, error))
@@ -299,71 +365,11 @@ class Transaction:
         if not postgres.up or self.failing == "d" or (self.acts and postgres.read_only):
             self._answer(None, DatabaseAwayError("gone"))
             return
-        postgres.deciding = (self.process, self.began)
+        postgres.deciding = (self.process, self.asked)
         try:
-            value = self.body(self.began)
+            value = postgres.commit(self.leader, self.body, self.began, acts=self.acts)
         except DatabaseRefusedError as error:
-            postgres.refusals += 1
             self._answer(None, error)
             return
-        postgres.commits += 1
-        if self.acts:
-            postgres.on_act(self.leader.term_at_begin)
         lost, postgres.lost_answer = postgres.lost_answer or self.failing == "a", False
         self._answer(value, DatabaseAwayError("lost the answer") if lost else None)
-
-
-class Leader:
-    """liveness.store.Leader on the model."""
-
-    def __init__(self, postgres: Postgres, process: Process, holder: str) -> None:
-        self.term: int | None = None
-        self.term_at_begin = 0
-        self.holder = holder
-        self._postgres = postgres
-        self._process = process
-
-    async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - as the real one
-        """Begin the next term if nobody renewed the last one for so long."""
-        postgres = self._postgres
-
-        def body(_began: float) -> int | None:
-            now = postgres.world.now
-            if postgres.read_only:
-                raise DatabaseRefusedError("read only")
-            if now - postgres.renewed_at <= timeout or postgres.acting:
-                return None
-            postgres.term, postgres.holder, postgres.renewed_at = postgres.term + 1, self.holder, now
-            return postgres.term
-
-        try:
-            term = await postgres.transact(self._process, self, body, acts=False)
-        except DatabaseRefusedError as error:
-            raise DatabaseAwayError("read only") from error
-        if term is not None:
-            self.term = term
-        return term is not None
-
-    async def renew(self) -> bool:
-        """Say that this one leads on."""
-        postgres, term = self._postgres, self.term
-
-        def body(_began: float) -> bool:
-            if postgres.term != term or postgres.holder != self.holder:
-                return False
-            postgres.renewed_at = postgres.world.now
-            return True
-
-        renewed = bool(await postgres.transact(self._process, self, body, acts=False))
-        if not renewed and self.term == term:
-            self.term = None
-        return renewed
-
-    async def release(self) -> None:
-        """Let the next one take over."""
-
-    @contextlib.asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        """A transaction that may act, and does nothing."""
-        await self._postgres.transact(self._process, self, lambda _: None, acts=True)
-        yield

@@ -7,7 +7,7 @@ import msgspec
 
 from tests.simulation.checker import BOUND, Checker
 from tests.simulation.faults import plan
-from tests.simulation.nats import Nats, Server
+from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Postgres
 from tests.simulation.replica import SETTINGS, TTL, Replica
 from tests.simulation.workers import STYLES, Worker
@@ -49,7 +49,8 @@ class Schedule:
         self.last_fault, self.patience = 0.0, 1.0
         self._made = 0
         self._numbers = 0
-        self._ghosts()
+        self._ghosts = -1
+        self.ghosts(random.randint(1, 4) if random.random() < GHOSTS_SHARE else 0)
         for _ in range(2 if random.random() < TWO_SHARE else 3):
             self.start_replica()
         self.count = len(self.replicas)
@@ -57,12 +58,12 @@ class Schedule:
             self.postgres.registry[name] = ("ONLINE", 0.0)
             world.after(random.uniform(0.0, 3.0), self._starting(name, random.choice(STYLES)))
 
-    def _ghosts(self) -> None:
-        # Work of somebody who died long before anything of this began.
-        random = self.world.random
-        if random.random() >= GHOSTS_SHARE:
-            return
-        for number in range(random.randint(1, 4)):
+    def ghosts(self, many: int) -> None:
+        """Let there be work of so many who died long before anything of this began."""
+        for _ in range(many):
+            number = self._ghosts = self._ghosts + 1
+            if self.postgres.rows[str(number)].status != "PENDING":
+                continue
             name = f"ghost{number}"
             ghost = Worker(self.world, self.nats, self.postgres, name, 0, "mute")
             ghost.die()
@@ -80,13 +81,15 @@ class Schedule:
     def _starting(self, name: str, style: str) -> Callable[[], object]:
         return lambda: self.start_worker(name, style)
 
-    def start_worker(self, name: str, style: str) -> Worker:
-        """Start a process under a name."""
+    def start_worker(self, name: str, style: str, *, hurries: bool = False) -> Worker:
+        """Start a process under a name; one that `hurries` beats and claims as soon as it can, and is far from NATS."""
         self._numbers += 1
         processes = self.checker.processes[name]
         rivals = [one for one in processes if one.alive]
         worker = Worker(self.world, self.nats, self.postgres, name, self._numbers, style, lambda: self.replicas)
         worker.on_hello = self.checker.hello
+        if hurries:
+            worker.hurries, worker.mouth.latency = True, FAR
         worker.beside = bool(rivals)
         for one in rivals:
             one.beside = True
@@ -111,6 +114,27 @@ class Schedule:
         for worker in self.alive():
             if worker.mouth.server is server:
                 worker.disconnected()
+
+    def stand_still(self, server: Server, seconds: float, last: Worker | None = None) -> None:
+        """Let a NATS server stand still for so long, if it does not already, and hear `last` last when it goes on."""
+        if server.up and not server.paused:
+            self.world.tell(f"server {server.name} stands still for {seconds:.1f} s")
+            self.checker.standstills.append((self.world.now, seconds + DRAIN))
+            self.nats.pause(server)
+            server.last = None if last is None else last.number
+            self.world.after(seconds, lambda: self.nats.resume(server))
+
+    def cut_off(self, replica: Replica, seconds: float) -> None:
+        """Let a replica not reach NATS for so long."""
+        self.world.tell(f"{replica.name} is cut off for {seconds:.1f} s")
+        replica.cut_off = True
+        replica.disconnected()
+
+        def heal() -> None:
+            replica.cut_off = False
+            replica.connect()
+
+        self.world.after(seconds, heal)
 
     def _unsettled(self) -> bool:
         checker = self.checker
@@ -143,4 +167,6 @@ class Schedule:
 
 FIVE_SHARE, TWO_SHARE = 0.8, 0.9
 GHOSTS_SHARE = 0.15
+# Seconds from a worker that is far from NATS.
+FAR = 0.6
 assert SETTINGS.heartbeat_timeout == TTL

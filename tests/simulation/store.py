@@ -1,12 +1,13 @@
 """liveness.store.Store on the model of Postgres: the interface that the duties use, statement by statement."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from liveness.store import Former, Found, Granted, Life, Pending, Progress
 from liveness.verdicts import Case, Outcome, Recovery, Verdict
-from tests.simulation.postgres import Expiration, Leader, Postgres, Process, Row
+from tests.simulation.leader import Leader
+from tests.simulation.postgres import Expiration, Postgres, Process, Row
 
 # Rows that one transaction puts back: few, so that reclaims are often left to finish.
 CHUNK = 2
@@ -20,13 +21,13 @@ class Parts:
         self.process = process
         self.leader = leader
 
-    async def act(self, body: Any) -> Any:
-        """Run a transaction that acts."""
-        return await self.postgres.transact(self.process, self.leader, body, acts=True)
+    def act(self, body: Any) -> Awaitable[Any]:
+        """Return a transaction that acts."""
+        return self.postgres.transact(self.process, self.leader, body, acts=True)
 
-    async def read(self, body: Any) -> Any:
-        """Run a transaction that reads."""
-        return await self.postgres.transact(self.process, self.leader, body, acts=False)
+    def read(self, body: Any) -> Awaitable[Any]:
+        """Return a transaction that reads."""
+        return self.postgres.transact(self.process, self.leader, body, acts=False)
 
 
 class Epochs(Parts):
@@ -206,7 +207,7 @@ class Reclaims(Parts):
         if up and case.reason != "restarted":
             postgres.registry[case.worker] = ("OFFLINE", beat_at)
             expiration.offlined = True
-        expiration.finished = not expiration.remainder
+        postgres.note_left(expiration)
         return Verdict(
             worker=case.worker, epoch=found.epoch, outcome=Outcome.ENDED, items={"workflow": len(free)} if free else {}
         )
@@ -249,7 +250,7 @@ class Reclaims(Parts):
                 postgres.put_back(row, one, now)
                 progress.items += 1
                 del one.remainder[number]
-        one.finished = not one.remainder
+        postgres.note_left(one)
 
 
 class Host(Parts):
@@ -304,7 +305,7 @@ class Host(Parts):
                 if any(row.touched < now - age for row in self.postgres.held_by(name))
             }
 
-        return await self.read(body)  # type: ignore[no-any-return]
+        return await self.act(body)  # type: ignore[no-any-return]
 
 
 class Outbox(Parts):

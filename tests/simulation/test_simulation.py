@@ -1,4 +1,5 @@
 import itertools
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from liveness.expiry import Expiry
+from tests.simulation import checker
 from tests.simulation.faults import FAULTS
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.pool import Summary, catch, rule_of, run, run_seed
@@ -16,7 +18,9 @@ from tests.simulation.story import replay
 PROCESSES = 2
 SCHEDULES, CHUNK = 20_000, 2_000
 # Where a mutant is looked for when the schedules have changed, and its own seed does not show it any more.
-SEARCHED = 300
+SEARCHED = 1_000
+# As the checker's first lines name them.
+RULES = set(re.findall(r"`([a-z ]+)`", re.sub(r"`[A-Z]+`", "", checker.__doc__ or "")))
 # A mutant for the tests that need a story which ends badly.
 LATE = MUTANTS["a_ttl_is_eighty_percent"]
 
@@ -60,8 +64,9 @@ def test_a_wrong_version_is_caught(mutant: Mutant) -> None:
 
 
 def test_every_rule_has_a_mutant_and_they_are_many() -> None:
-    """At least 25 wrong versions, and no two are the same."""
-    assert len(MUTANTS) >= 25
+    """At least 50 wrong versions, no two are the same, and none of the checker's rules is without one."""
+    assert len(MUTANTS) >= 50
+    assert RULES - {mutant.rule for mutant in MUTANTS.values()} == set()
     places = Counter((mutant.owner, mutant.attribute, mutant.wrong) for mutant in MUTANTS.values())
     assert max(places.values()) == 1
 
