@@ -125,12 +125,20 @@ class Checker:
             self.checked["goodbye"] += 1
             heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
             known = any(at < began - 1.0 for at in heard) and not self._was_over(process)
+            known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
             if known and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
+    def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
+        # Its beats may have taken longer to NATS than it took to claim: see `new life`.
+        born_at = process.born_at
+        standstills = (lasted for since, lasted in self.standstills if since < began and since + lasted > born_at)
+        return claimed_at - born_at < max(standstills, default=0.0)
+
     def _signed(self, process: Worker) -> bool:
-        # Somebody has lived by the same server ever since, and says so.
-        return any(
+        # Somebody has lived by the same server ever since, and both say so.
+        said = process.style != "mute" and process.moved_at < (process.died_at or 0.0) - TTL
+        return said and any(
             one.alive
             and one.style != "mute"
             and one.mouth.server is process.last_server
@@ -232,7 +240,7 @@ class Checker:
             self.taken_unheard += 1
         # Who has heard some of them since they are all behind that server does not know that they are.
         heard = any(id(replica.ear) in one.first_heard for some in self.processes.values() for one in some)
-        knows = replica.link_up_at < process.storm_from if heard else True
+        knows = max(replica.link_up_at, replica.ear.free_at) < process.storm_from if heard else True
         if process.storm_until > began and broken < process.storm_from and knows:
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
@@ -241,7 +249,7 @@ class Checker:
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
         born_at = process.born_at
-        late = sorted(lasted for since, lasted in self.standstills if since < began and since + lasted > born_at)
+        late = sorted(lasted for since, lasted in set(self.standstills) if since < began and since + lasted > born_at)
         if process is newest and len(late) > 1 and claimed_at - born_at < late[-2]:
             # All of its beats may have been late, and by as much.
             return

@@ -177,8 +177,13 @@ def route_breaks(schedule: "Schedule") -> float:
         return 0.0
     living = schedule.alive()
     if world.random.random() < ALL_SHARE:
-        # Everybody behind one server, the replicas at the other.
+        # Everybody behind one server, the replicas at the other; perhaps without those of whom a storm knows little.
         far, near = nats.servers
+        if world.random.random() < ALL_SHARE:
+            for worker in living:
+                if worker.style == "mute" or worker.interval > TTL / 2:
+                    worker.die()
+            living = schedule.alive()
         for worker in living:
             worker.move(far)
         for replica in schedule.replicas:
@@ -207,7 +212,8 @@ def _break(schedule: "Schedule", seconds: float) -> None:
     def heal() -> None:
         nats.route = True
         nats.route_broken_at = now = schedule.world.now
-        if not any(replica.leadership.leading and replica.storms.holding for replica in schedule.replicas):
+        groups = [one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas if one.leadership.leading]
+        if not any(group is not None and group.storm is not None for group in groups):
             return
         for worker in schedule.alive():
             if abs(worker.storm_until - now) < 0.01:
@@ -367,7 +373,7 @@ FAULTS: dict[str, Fault] = {
         everything_restarts,
     )
 }  # fmt: skip
-WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3}
+WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}
 ALL_SHARE = 0.5
 LEADER_SHARE = 0.7
 STORM_LEAST = 3

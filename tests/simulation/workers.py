@@ -226,7 +226,8 @@ class Worker:
         if not self.alive:
             return
         world = self.world
-        world.after(world.random.uniform(*CLAIM_SECONDS), self._claim)
+        soon = self.hurries and not self.claims
+        world.after(CLAIM_SECONDS[0] if soon else world.random.uniform(*CLAIM_SECONDS), self._claim)
         if world.now < self.stalled_until or len(self.claims) >= MOST_CLAIMS:
             return
         row = self.postgres.claim(self)

@@ -1,0 +1,210 @@
+"""Wrong versions of the duties: what is asked of Postgres and NATS, and what is made of the answers."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from liveness import expiry, leadership, relay
+from liveness.bus import Event
+from liveness.cases import case_of
+from liveness.errors import DatabaseAwayError
+from liveness.expiry import Expiry
+from liveness.finish import Finish, Finished
+from liveness.follow import Follow, Learned
+from liveness.grants import Granted, Grants
+from liveness.greetings import Greetings
+from liveness.hearing import Hearing
+from liveness.lease import Ending, Lease
+from liveness.leases import LeaseTable
+from liveness.relay import Relay, Relayed
+from liveness.store import Life, Pending
+from liveness.storms import Storms
+from liveness.sweep import Sweep
+from liveness.verdicts import Case
+from tests.simulation.mutant import Family
+from tests.simulation.postgres import Epoch, Expiration, Postgres, Row
+
+MUTANTS = Family()
+
+# Greetings and grants.
+
+
+@MUTANTS.wrong("hello", 11, Greetings, "run_once")
+async def a_hello_is_answered_while_work_is_owed(self: Greetings) -> int:
+    """Before what a former life left is back."""
+    await self._look_back()
+    for worker, waiting in list(self._waiting.items()):
+        lease = self._book.get(worker)
+        if lease is not None and lease.epoch is not None and lease.incarnation == waiting.incarnation:
+            del self._waiting[worker]
+            self._answer(waiting.reply, b'{"epoch": %d}' % lease.epoch)
+    return 0
+
+
+@MUTANTS.wrong("dead work", 3, Greetings, "_look_back")
+async def nobody_looks_for_a_former_life(self: Greetings) -> None:
+    """Of a name that the book does not know, nothing is asked."""
+    for worker, arrival in list(self._book.arrivals.items()):
+        self._book.arrived(worker, arrival.incarnation)
+
+
+@MUTANTS.wrong("dead work", 0, Grants, "run_once")
+async def nothing_is_granted(_self: Grants) -> Granted:
+    """No life has an epoch."""
+    return Granted()
+
+
+@MUTANTS.wrong("dead work", 3, Grants, "_life")
+def an_arrival_is_named_at_once(_self: Grants, lease: Lease) -> Life:
+    """Who comes after us does not look for a former life any more."""
+    incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
+    return Life(lease.worker, lease.epoch, incarnation, lease.stated)
+
+
+# The way out.
+
+
+@MUTANTS.wrong("prompt", 0, Expiry, "_offer")
+async def a_lapse_is_forgotten_when_postgres_is_away(self: Expiry, workers: Sequence[str], done: Any) -> None:
+    """A verdict that was not given is taken for one."""
+    try:
+        await OFFER(self, workers, done)
+    except DatabaseAwayError:
+        for worker in workers:
+            self._book.forget(worker)
+        raise
+
+
+@MUTANTS.wrong("new life", 94, expiry, "case_of")
+def a_slow_transaction_reaches_into_the_next_life(
+    lease: Lease, ending: Ending, hearing: Hearing, loop_time: float
+) -> Case:
+    """What passes until it begins is not reckoned with."""
+    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), measured_at=None)
+
+
+@MUTANTS.wrong("memory", 4, expiry, "case_of")
+def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+    """As if it could be somebody else's: it is left to the sweep."""
+    case = case_of(lease, ending, hearing, loop_time)
+    return case if ending.proof else msgspec.structs.replace(case, untouched_for=2 * ending.ttl)
+
+
+@MUTANTS.wrong("in step", 35, Expiry, "_clear_doubts")
+async def doubts_are_never_cleared(self: Expiry) -> None:
+    """An answer that was lost is never asked for again."""
+    self._doubts.clear()
+
+
+@MUTANTS.wrong("new life", 1, expiry, "case_of")
+def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+    """What the next life has touched, too."""
+    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
+
+
+@MUTANTS.wrong("dead work", 0, Finish, "run_once")
+async def nothing_is_finished(_self: Finish) -> Finished:
+    """What one transaction left is left."""
+    return Finished()
+
+
+# The sweep.
+
+
+@MUTANTS.wrong("sweep", 34, Sweep, "_listened_for")
+def the_sweep_does_not_listen(_self: Sweep) -> float:
+    """It takes at once, and while deaf."""
+    return math.inf
+
+
+@MUTANTS.wrong("sweep", 167, Sweep, "_listened_for")
+def the_sweep_listened_before_its_connection(self: Sweep) -> float:
+    """What was heard by a former connection counts."""
+    return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now
+
+
+@MUTANTS.wrong("dead work", 625, Sweep, "__init__")
+def the_sweep_has_no_book(self: Sweep, **parts: Any) -> None:
+    """It takes names that are heard."""
+    SWEEP(self, **parts | {"book": LeaseTable(10.0)})
+
+
+@MUTANTS.wrong("sweep", 137, Sweep, "__init__")
+def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
+    """It does not know of any."""
+    SWEEP(self, **parts | {"storms": Storms(max_hold=60.0, shuffle=lambda _: None)})
+
+
+# The news.
+
+
+@MUTANTS.wrong("commit without event", 1, Relay, "run_once")
+async def the_relay_clears_what_was_not_acknowledged(self: Relay) -> Relayed:
+    """What is said is said."""
+    while pending := await self._store.outbox.pending(0, relay.BATCH):
+        await self._store.outbox.clear([event.seq for event in pending])
+        await self._publish([self._event(event) for event in pending])
+    return Relayed()
+
+
+@MUTANTS.wrong("event without commit", 0, Relay, "_event")
+def the_relay_makes_up_an_id(self: Relay, pending: Pending) -> Event:
+    """An event that no transaction wrote."""
+    return EVENT(self, msgspec.structs.replace(pending, id=f"9{pending.id}"))
+
+
+@MUTANTS.wrong("event order", 4, relay, "in_commit_order")
+def the_latest_news_first(events: Sequence[Pending]) -> list[list[Pending]]:
+    """In the order of a stack."""
+    return [list(reversed(events))]
+
+
+@MUTANTS.wrong("event order", 154, relay, "in_commit_order")
+def all_news_at_once(events: Sequence[Pending]) -> list[list[Pending]]:
+    """Nobody waits for the acknowledgement of what was earlier."""
+    return [list(events)]
+
+
+# Replicas.
+
+
+@MUTANTS.wrong("in step", 31, Follow, "run_once")
+async def followers_do_not_follow(_self: Follow) -> Learned:
+    """The dead stay in their books."""
+    return Learned()
+
+
+@MUTANTS.wrong("in step", 3, Follow, "catch_up")
+async def catching_up_does_nothing(_self: Follow) -> Learned:
+    """A new leader knows what it has heard, and no more."""
+    return Learned()
+
+
+@MUTANTS.wrong("epoch", 0, Postgres, "end")
+def an_epoch_stays_open(self: Postgres, epoch: Epoch, *arguments: Any) -> Expiration:
+    """The statement does not ask whether it is over already."""
+    expiration = END(self, epoch, *arguments)
+    self.open[epoch.worker] = epoch
+    return expiration
+
+
+@MUTANTS.wrong("finisher", 0, Postgres, "put_back")
+def a_row_that_is_taken_is_not_changed(self: Postgres, row: Row, *arguments: Any) -> None:
+    """It can be taken again, and be finished by whom it was taken from."""
+    claim, owner = row.claim, row.owner
+    PUT_BACK(self, row, *arguments)
+    row.status, row.owner, row.claim = "RUNNING", owner, claim
+
+
+@MUTANTS.wrong("term", 3, Postgres, "holds")
+def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
+    """Whoever led once acts for ever."""
+    return True
+
+
+MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 41, leadership, "DEAF_LOOKS", 10**9)
+
+OFFER, SWEEP, EVENT = Expiry._offer, Sweep.__init__, Relay._event
+END, PUT_BACK = Postgres.end, Postgres.put_back
