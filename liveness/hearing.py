@@ -104,7 +104,7 @@ class Hearing:
             self._gap(loop_time)
             self.not_before = before
             return Echo.GAP
-        if loop_time >= self._late_until:
+        if sent >= self._late_until:
             self.not_before = sent
         if sent <= self._proven_to:
             return Echo.IGNORED

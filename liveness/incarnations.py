@@ -62,9 +62,9 @@ class Claim(msgspec.Struct):
     latest: float = math.inf
     surely: float = math.inf
     roughly: float = -math.inf
-    # Hearing time of its first beat that showed a beginning.
+    # Hearing time of the beat that others have to agree with.
     shown_at: float | None = None
-    # The beat that others have to agree with: the latest beginning that it allows, and its uptime.
+    # The latest beginning that it allows, and its uptime.
     anchor: tuple[float, float] | None = None
     agreed: bool = False
     # Whether it was heard since it was put beside another: if not, it may be over.
@@ -79,16 +79,16 @@ class Claim(msgspec.Struct):
         self.heard_at = now
         if uptime is None:
             return
-        self.shown_at = now if self.shown_at is None else self.shown_at
         latest, begun = when.arrival - uptime, when.not_before - uptime
         if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
-            self.anchor, self.latest, self.surely = (latest, uptime), latest, math.inf
-        # Whether it agrees or not, it was not sent before that.
-        self.roughly = max(self.roughly, begun)
+            # Those before it were late, and what they showed is worth nothing.
+            self.anchor, self.shown_at, self.agreed = (latest, uptime), now, False
+            self.latest, self.surely, self.roughly = latest, math.inf, -math.inf
         if abs(latest - self.anchor[0]) > AGREED_WITHIN:
             return
         self.agreed = self.agreed or uptime - self.anchor[1] > APART
         self.latest = min(self.latest, latest)
+        self.roughly = max(self.roughly, begun)
         if latest - begun <= AGREED_WITHIN:
             self.surely = min(self.surely, begun)
 
