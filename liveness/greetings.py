@@ -132,11 +132,12 @@ class Greetings:
             log.error("former_life_unknown", worker=worker, cause=str(error))
         for worker, arrival in arrivals.items():
             lease = self._book.get(worker)
-            if lease is None or lease.ending is not None:
+            if lease is None or lease.ending is not None or self._book.arrivals.get(worker) is not arrival:
+                # While we asked, it was withdrawn, or another one came.
                 continue
             if worker in holding and lease.incarnation == arrival.incarnation:
                 log.info("former_life_found", worker=worker, incarnation=arrival.incarnation)
-                self._book.restart(worker, self._hearing.now, arrival.incarnation, arrival.begun, former=None)
+                self._book.restart(worker, self._hearing.now, arrival, former=None)
                 self._wakes.lives.set()
             else:
                 self._book.arrived(worker, arrival.incarnation)

@@ -145,3 +145,12 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
         # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
         begun = (when.not_before if ending.reborn_at is None else when.arrival) - beat.uptime
     ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+
+
+def note_other(ending: Ending, beat: Heartbeat, *, stale: bool) -> None:
+    """Note a beat of another process than the one whose beginning was the end of this life.
+
+    If that was told by heartbeats alone, it is disputed: this may be the one that was thought over.
+    """
+    unknown = ending.incarnation is None and not stale
+    ending.disputed |= ending.by_beats and (unknown or beat.incarnation in {None, ending.incarnation})

@@ -20,7 +20,7 @@
 from collections.abc import Iterator
 
 from liveness.incarnations import Arrival, Incarnations, Whose
-from liveness.lease import Arrived, Details, Heard, Lease, ending_of, note_reborn, rounded_ttl
+from liveness.lease import Arrived, Details, Heard, Lease, ending_of, note_other, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 
@@ -116,7 +116,7 @@ class LeaseTable:
             if self.incarnations.is_former(worker, incarnation):
                 return Heard.STALE
             self.incarnations.greeted(lease, incarnation)
-            self.restart(worker, now, incarnation, begun, former=lease.incarnation)
+            self.restart(worker, now, Arrival(incarnation, begun, greeted=True), former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
         if not self.incarnations.is_introduced(worker, incarnation):
@@ -130,8 +130,8 @@ class LeaseTable:
             self._arrive(lease, incarnation, begun)
         return self.beat(worker, now, beat, arrival)
 
-    def restart(self, worker: str, now: float, incarnation: str, begun: float, *, former: str | None) -> bool:
-        """End the life of `worker` because `incarnation` began at `begun` (loop time); say whether a life ended by it.
+    def restart(self, worker: str, now: float, new: Arrival, *, former: str | None) -> bool:
+        """End the life of `worker` because a `new` process is there; say whether a life ended by it.
 
         `former` is the incarnation that is over, None where it is not known.
         """
@@ -140,24 +140,25 @@ class LeaseTable:
         self.arrivals.pop(worker, None)
         if ended and lease.ending is not None:
             lease.ending.incarnation = former
-            lease.ending.reborn_at = begun
+            lease.ending.reborn_at = new.begun
             lease.ending.reborn_stated = True
+            lease.ending.by_beats = not new.greeted
         elif lease.ending is not None and lease.ending.reborn_at is not None:
             # A third process: what the second one touched is spared by the verdict that is under way.
-            self._arrive(lease, incarnation, begun)
+            self.arrivals[worker] = new
         self.incarnations.replaced(worker, former, lease.epoch)
         self.incarnations.settled(worker)
-        self.incarnations.introduce(worker, incarnation)
-        lease.incarnation = incarnation
+        self.incarnations.introduce(worker, new.incarnation)
+        lease.incarnation = new.incarnation
         return ended
 
     def reinstate(self, worker: str, now: float) -> None:
         """Undo a restart that heartbeats told of: the process that was thought over was heard before the verdict."""
         lease = self._leases[worker]
         ending = lease.ending
-        if ending is not None and lease.incarnation is not None and ending.incarnation is not None:
+        if ending is not None and lease.incarnation is not None:
             self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
-            lease.incarnation = ending.incarnation
+            lease.incarnation = ending.incarnation or lease.incarnation
             self._go_on(lease, now)
 
     def arrived(self, worker: str, incarnation: str) -> None:
@@ -330,9 +331,8 @@ class LeaseTable:
         ending = lease.ending if lease.ending is not None and lease.ending.proof else None
         successor = None if ending is None else own != ending.incarnation
         whose = self.incarnations.judge(lease, beat, successor=successor, now=now, when=when)
-        if ending is not None and ending.by_beats and beat.incarnation in {None, ending.incarnation}:
-            # Not of the new one, which names itself: so of one that was thought over.
-            ending.disputed = True
+        if ending is not None and beat.incarnation != own:
+            note_other(ending, beat, stale=whose is Whose.STALE)
         match whose:
             case Whose.STALE:
                 return Heard.STALE
@@ -347,15 +347,14 @@ class LeaseTable:
                 self.changed[worker] = lease
                 return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
             case Whose.NEW:
-                begun = self.incarnations.claims[worker].begun
-                if self.restart(worker, now, beat.incarnation or "", begun, former=own) and lease.ending is not None:
-                    lease.ending.by_beats = True
+                claim = self.incarnations.claims[worker]
+                self.restart(worker, now, Arrival(claim.incarnation, claim.begun), former=own)
                 return Heard.RESTARTED
             case Whose.ARRIVED:
-                incarnation, begun = beat.incarnation or "", self.incarnations.claims[worker].begun
+                claim = self.incarnations.claims[worker]
                 self.incarnations.settled(worker)
-                self.incarnations.introduce(worker, incarnation)
-                self.arrivals[worker] = Arrival(incarnation, begun)
+                self.incarnations.introduce(worker, claim.incarnation)
+                self.arrivals[worker] = Arrival(claim.incarnation, claim.begun)
         return Heard.RENEWED
 
     def _withdraw(self, lease: Lease, now: float) -> bool:

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 from liveness import greetings
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.greetings import FORGET_SECONDS, Greetings
+from liveness.incarnations import Arrival
 from liveness.intake import Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, HelloAnswer
@@ -229,7 +230,7 @@ async def test_a_hello_of_an_incarnation_that_was_replaced_is_refused(door: Door
     door.hello(incarnation="a", reply="late")
     ((reply, error),) = door.complaints()
     assert (reply, "is over" in (error or "")) == ("late", True)
-    door.book.restart("w", door.ears.now, "c", door.ears.time, former="b")
+    door.book.restart("w", door.ears.now, Arrival("c", door.ears.time), former="b")
     assert await door.greetings.run_once() == 0
 
     assert door.complaints() == [("second", "b is over: a newer incarnation of w was heard")]
@@ -327,7 +328,7 @@ async def test_what_changes_while_postgres_is_asked_is_not_answered(door: Door, 
     """Whoever was welcome when it was asked may be over by the time of the answer."""
     changes: dict[str, Callable[[], object]] = {
         "goodbye": lambda: door.book.release("w", "a", door.ears.now),
-        "restart": lambda: door.book.restart("w", door.ears.now, "b", door.ears.time, former="a"),
+        "restart": lambda: door.book.restart("w", door.ears.now, Arrival("b", door.ears.time), former="a"),
         "gone": lambda: door.book.forget("w"),
         "another": lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b"),
     }
@@ -369,3 +370,41 @@ async def test_an_arrival_that_ends_while_postgres_is_asked_is_looked_up_when_it
     await door.greetings.run_once()
 
     assert list(door.book.arrivals) == ["w"]
+
+
+async def test_an_arrival_that_is_withdrawn_while_postgres_is_asked_ends_nothing(door: Door) -> None:
+    """Another process was heard beside it, and what was found may be that one's."""
+    book = door.book
+    book.beat("w", 100.5, Heartbeat(), 100.5)
+    for at in (101.0, 104.0):
+        book.beat("w", at, Heartbeat(incarnation="b", uptime=at - 100.0), at)
+    assert list(book.arrivals) == ["w"]
+    door.postgres.former = {"w"}
+    door.postgres.meanwhile = lambda: book.beat("w", 105.0, Heartbeat(), 105.0)
+    await door.greetings.run_once()
+
+    assert not book.endings
+    assert "w" in book.incarnations.conflicts
+
+
+@pytest.mark.parametrize(("incarnation", "disputed"), [(None, True), ("c", True), ("b", False)])
+async def test_what_was_found_is_disputed_by_a_beat_of_another_before_the_verdict(
+    door: Door,
+    incarnation: str | None,
+    disputed: bool,  # noqa: FBT001 - a case of three
+) -> None:
+    """Only the new process itself says nothing against it."""
+    book = door.book
+    book.beat("w", 80.0, Heartbeat(), 80.0)
+    for at in (101.0, 104.0):
+        book.beat("w", at, Heartbeat(incarnation="b", uptime=at - 100.0), at)
+    door.postgres.former = {"w"}
+    await door.greetings.run_once()
+    assert not ending_of(book).disputed
+    book.beat("w", 105.0, Heartbeat(incarnation=incarnation, uptime=5.0), 105.0)
+
+    assert ending_of(book).disputed is disputed
+    if disputed:
+        book.reinstate("w", 105.0)
+        assert not book.endings
+        assert lease_of(book).incarnation == "b"

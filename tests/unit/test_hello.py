@@ -2,6 +2,7 @@
 
 import pytest
 
+from liveness.incarnations import Arrival
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
@@ -94,7 +95,7 @@ def test_the_first_hello_of_a_name_asks_for_what_a_former_life_has_left() -> Non
 def test_what_a_former_life_has_left_is_ended_as_nobodys(book: LeaseTable) -> None:
     """The database holds work of a process that the book never knew: it ends under an epoch of its own."""
     hello(book, "b", at=5.0, worker="x")
-    assert book.restart("x", 6.0, "b", 4.0, former=None)
+    assert book.restart("x", 6.0, Arrival("b", 4.0), former=None)
 
     ending = ending_of(book, "x")
     assert (ending.reason, ending.incarnation, ending.reborn_at) == ("restarted", None, 4.0)

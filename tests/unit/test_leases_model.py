@@ -235,7 +235,7 @@ class Book(RuleBasedStateMachine):
         if one.ends or lease_of(self.book, name).incarnation != arrival.incarnation:
             return
         if holding:
-            assert self.book.restart(name, self.now, arrival.incarnation, arrival.begun, former=None)
+            assert self.book.restart(name, self.now, arrival, former=None)
             one.end(None)
             one.reborn = True
             assert ending_of(self.book, name).reborn_at == arrival.begun
