@@ -135,8 +135,11 @@ def ending_of(
     )
 
 
-def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived) -> None:
+def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str | None) -> None:
     """Note since when the life behind `ending` is there: what it has touched is not taken."""
+    if ending.reason == "restarted" and not ending.by_beats and beat.incarnation not in {None, successor}:
+        # The successor said hello, and so that all others are over.
+        return
     ending.reborn_stated |= beat.incarnation != ending.incarnation and beat.uptime is not None
     if beat.incarnation == ending.incarnation or beat.uptime is None:
         # A straggler of the process that ended says nothing of the next one's beginning.

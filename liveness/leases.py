@@ -96,7 +96,7 @@ class LeaseTable:
             self.lines.renew(lease, now)
             return heard
         if ending.proof:
-            note_reborn(ending, beat, when)
+            note_reborn(ending, beat, when, lease.incarnation)
             return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
         return Heard.REVIVED if heard is Heard.RENEWED else heard

@@ -239,3 +239,11 @@ def test_a_hello_says_that_all_others_of_its_name_are_over(book: LeaseTable) -> 
     assert says(book, "b", at=7.0, uptime=3.0) is Heard.STALE
 
     assert (ending_of(book).incarnation, ending_of(book).reborn_at) == ("a", 6.0)
+
+
+def test_a_third_process_does_not_keep_from_a_hello_what_another_has_left(book: LeaseTable) -> None:
+    """It beats, and is over all the same: what it has touched goes back, too."""
+    hello(book, "b", at=6.0)
+    says(book, "c", at=7.0, uptime=100.0)
+
+    assert ending_of(book).reborn_at == 6.0
