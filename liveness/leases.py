@@ -277,7 +277,8 @@ class LeaseTable:
         """Note that the life which ends here was ended by others: the next one goes on."""
         lease = self._leases[worker]
         ending = lease.ending
-        if ending is not None and ending.reborn_stated and lease.incarnation not in {None, ending.incarnation}:
+        unseen = worker not in self.arrivals and lease.incarnation not in {None, ending and ending.incarnation}
+        if ending is not None and ending.reborn_stated and unseen:
             # Or it was an earlier life, and only Postgres knows what the one between has left.
             arrival = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=not ending.by_beats)
             self.arrivals[worker] = arrival

@@ -121,3 +121,13 @@ def test_a_former_life_is_not_looked_for_when_the_leader_has_named_the_new_one(b
     book.learn("w", 52.0, 10.0, 3, "b")
 
     assert not book.arrivals
+
+
+def test_a_third_process_is_looked_up_as_of_its_own_beginning(book: LeaseTable) -> None:
+    """And not as of the second one's, whose restart others have ended meanwhile."""
+    live(book, epoch=1, incarnation="a")
+    book.hello("w", 5.0, Heartbeat(incarnation="b"), 5.0)
+    book.hello("w", 8.0, Heartbeat(incarnation="c"), 8.0)
+    book.ended("w", 1, 9.0, elsewhere=True)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("c", 8.0)
