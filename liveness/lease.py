@@ -153,7 +153,7 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
 def note_other(ending: Ending, beat: Heartbeat, *, stale: bool) -> None:
     """Note a beat of another process than the one whose beginning was the end of this life.
 
-    If that was told by heartbeats alone, it is disputed: this may be the one that was thought over.
+    If that was told by heartbeats alone, it is disputed: this may be the one that was thought over, or a third.
     """
-    unknown = ending.incarnation is None and not stale
-    ending.disputed |= ending.by_beats and (unknown or beat.incarnation in {None, ending.incarnation})
+    # One that was over before is no news.
+    ending.disputed |= ending.by_beats and (not stale or beat.incarnation == ending.incarnation)

@@ -263,3 +263,12 @@ def test_what_a_goodbye_spared_is_looked_for_when_the_successors_beginning_is_kn
         says(book, "b", at=at, uptime=at - 100.0)
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
+
+
+def test_a_third_process_disputes_a_restart_that_beats_told_of(book: LeaseTable) -> None:
+    """What it has touched would go with the first one's."""
+    says(book, "b", at=101.0, uptime=1.0)
+    assert says(book, "b", at=104.0, uptime=4.0) is Heard.RESTARTED
+    says(book, "c", at=105.0, uptime=None)
+
+    assert ending_of(book).disputed
