@@ -121,11 +121,14 @@ class Greetings:
         }
         if not arrivals:
             return
-        holding: set[str] = set()
+        found: dict[str, float] = {}
 
         async def look(names: Sequence[str]) -> None:
             now = self._clock()
-            holding.update(await self._store.host.holding({name: now - arrivals[name].begun for name in names}))
+            asked = {name: (arrivals[name].incarnation, now - arrivals[name].begun) for name in names}
+            ages = await self._store.host.holding(asked)
+            # Not later than it was: what passes until the answer is on the safe side.
+            found.update((name, now - age) for name, age in ages.items())
 
         for worker, error in await apart(list(arrivals), look):
             # Left to the sweep, and to whoever reads this.
@@ -135,9 +138,10 @@ class Greetings:
             if lease is None or lease.ending is not None or self._book.arrivals.get(worker) is not arrival:
                 # While we asked, it was withdrawn, or another one came.
                 continue
-            if worker in holding and lease.incarnation == arrival.incarnation:
+            if worker in found and lease.incarnation == arrival.incarnation:
                 log.info("former_life_found", worker=worker, incarnation=arrival.incarnation)
-                self._book.restart(worker, self._hearing.now, arrival, former=None)
+                known = msgspec.structs.replace(arrival, begun=min(arrival.begun, found[worker]))
+                self._book.restart(worker, self._hearing.now, known, former=None)
                 self._wakes.lives.set()
             else:
                 self._book.arrived(worker, arrival.incarnation)

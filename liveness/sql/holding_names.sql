@@ -1,8 +1,17 @@
--- Which of these names own RUNNING rows of one work table that nobody touched for longer than their time?
--- $1: names  $2: seconds of each  $3: running
-SELECT a.worker
-FROM unnest($1::text[], $2::double precision[]) AS a (worker, age)
+-- Which of these names own RUNNING rows of one work table that nobody touched since its incarnation began? And how many
+-- seconds ago was that? An incarnation of which a life has ended was there by then, however late we heard of it again.
+-- $1: names  $2: incarnation of each  $3: seconds since it began, by what was heard  $4: running
+WITH arrived AS (
+    SELECT a.worker, least(
+        now() - make_interval(secs => a.age),
+        (SELECT min(x.expired_at) FROM liveness.expiration AS x
+         WHERE x.worker = a.worker AND x.incarnation = a.incarnation)
+    ) AS begun
+    FROM unnest($1::text[], $2::text[], $3::double precision[]) AS a (worker, incarnation, age)
+)
+SELECT a.worker, extract(epoch FROM now() - a.begun)::double precision AS age
+FROM arrived AS a
 WHERE EXISTS (
     SELECT FROM {work_table} AS w
-    WHERE {owner} = a.worker AND {status} = $3 AND {touched} < now() - make_interval(secs => a.age)
+    WHERE {owner} = a.worker AND {status} = $4 AND {touched} < a.begun
 )

@@ -82,21 +82,24 @@ class Host:
                 counts[row["worker"]] = counts.get(row["worker"], 0) + row["items"]
         return counts
 
-    async def holding(self, ages: Mapping[str, float]) -> set[str]:
-        """Return those names that own RUNNING work which nobody touched for longer than so many seconds each.
+    async def holding(self, ages: Mapping[str, tuple[str, float]]) -> Mapping[str, float]:
+        """Return those names that own RUNNING work which nobody touched since their incarnation began.
 
-        As the leader: a former one heard of its arrivals too late to tell whose work that is. Raises NotLeaderError,
-        DatabaseAwayError.
+        `ages`: of each name the incarnation, and for how many seconds it is there by what was heard of it. Returned is
+        the same as Postgres knows it, which may be longer. As the leader: a former one heard of its arrivals too late
+        to tell whose work that is. Raises NotLeaderError, DatabaseAwayError.
         """
+        incarnations = [incarnation for incarnation, _ in ages.values()]
         # Beyond what an interval can hold, nothing was ever touched.
-        seconds = [min(age, LONGEST_SECONDS) for age in ages.values()]
-        found: set[str] = set()
+        seconds = [min(age, LONGEST_SECONDS) for _, age in ages.values()]
+        found: dict[str, float] = {}
         async with self._leader.transaction(patient=True) as connection:
             for work in self._statements.works:
                 rows = await connection.fetch(
-                    self._statements.on(work, "holding_names"), list(ages), seconds, work.running, timeout=PATIENCE
-                )
-                found.update(row["worker"] for row in rows)
+                    self._statements.on(work, "holding_names"), list(ages), incarnations, seconds, work.running,
+                    timeout=PATIENCE,
+                )  # fmt: skip
+                found.update((row["worker"], row["age"]) for row in rows)
         return found
 
     async def checkpoint(self, beats: Mapping[str, float]) -> None:

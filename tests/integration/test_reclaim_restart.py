@@ -219,8 +219,24 @@ async def test_who_holds_work_that_was_not_touched_for_long_is_known(host: HostT
     await host.tasks("w3")
     ages = {"w1": 40.0, "w2": 60.0, "done": 40.0, "w3": -1.0, "unknown": 0.0}
 
-    assert await store.host.holding(ages) == {"w1", "w3"}
-    assert await store.host.holding({"w1": 1e300}) == set()
+    found = await store.host.holding({name: ("a", age) for name, age in ages.items()})
+    assert found == {"w1": pytest.approx(40.0), "w3": pytest.approx(-1.0)}
+    assert await store.host.holding({"w1": ("a", 1e300)}) == {}
+
+
+async def test_a_process_of_which_a_life_has_ended_was_there_by_then(
+    host: HostTables, store: Store, grant: Grant
+) -> None:
+    """A hello of it that is delivered late does not make what it has touched since look like a former process's."""
+    await store.reclaims.settle([case("w1", await grant("w1", incarnation="a"), incarnation="a")])
+    await host.connection.execute("UPDATE liveness.expiration SET expired_at = now() - interval '60 s'")
+    await host.workflows("w1", untouched_for=50.0)
+
+    assert await store.host.holding({"w1": ("a", 10.0)}) == {}
+    assert await store.host.holding({"w1": ("b", 10.0)}) == {"w1": pytest.approx(10.0)}
+    await host.workflows("w1", untouched_for=70.0)
+    found = await store.host.holding({"w1": ("a", 10.0)})
+    assert 60.0 <= found["w1"] < 60.0 + SOON
 
 
 async def test_whose_work_is_not_all_back_is_known(host: HostTables, stores: Callable[..., Any], grant: Grant) -> None:

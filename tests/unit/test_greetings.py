@@ -31,20 +31,22 @@ class Postgres:
         self.unreturned: set[str] = set()
         self.refused: set[str] = set()
         self.away = False
-        self.looked: list[Mapping[str, float]] = []
+        self.looked: list[Mapping[str, tuple[str, float]]] = []
+        # For how much longer an incarnation is there than was heard.
+        self.older = 0.0
         self.asked: list[list[str]] = []
         # What happens while we wait for the answer.
         self.meanwhile: Callable[[], object] = lambda: None
 
-    async def holding(self, ages: Mapping[str, float]) -> set[str]:
-        """Return who holds work that is older than so many seconds each."""
+    async def holding(self, ages: Mapping[str, tuple[str, float]]) -> Mapping[str, float]:
+        """Return who holds work that is older than so many seconds each, or more."""
         self.looked.append(dict(ages))
         if self.away:
             raise DatabaseAwayError("away")
         if self.refused & ages.keys():
             raise DatabaseRefusedError("not a name")
         self.meanwhile()
-        return self.former & ages.keys()
+        return {name: age + self.older for name, (_, age) in ages.items() if name in self.former}
 
     async def owing(self, names: Sequence[str]) -> set[str]:
         """Return whose work has still to go back."""
@@ -116,7 +118,7 @@ async def test_a_hello_of_a_new_name_is_answered_once_it_has_an_epoch(door: Door
     door.wakes.lives.clear()
     door.ears.wait(1.0)
     assert await door.greetings.run_once() == 0
-    assert door.postgres.looked == [{"w": 3.0}]
+    assert door.postgres.looked == [{"w": ("a", 3.0)}]
     # It is allowed an epoch from now on.
     assert not door.book.arrivals
     assert door.wakes.lives.is_set()
@@ -408,3 +410,14 @@ async def test_what_was_found_is_disputed_by_a_beat_of_another_before_the_verdic
         book.reinstate("w", 105.0)
         assert not book.endings
         assert lease_of(book).incarnation == "b"
+
+
+async def test_what_is_older_than_postgres_knows_the_new_process_to_be_is_ended(door: Door) -> None:
+    """A hello that was delivered late says less of when it began than that a life of it has ended."""
+    door.hello(incarnation="a")
+    door.postgres.former = {"w"}
+    door.postgres.older = 20.0
+    begun = door.book.arrivals["w"].begun
+    await door.greetings.run_once()
+
+    assert ending_of(door.book).reborn_at == begun - 20.0
