@@ -64,8 +64,11 @@ class Leadership:
         elif self._leader.term is None and self.leading:
             # A transaction found that its term is over.
             self._follow()
-        if self._leader.term is None and (self._deaf_looks or not await self._leader.take(self._timeout)):
-            return False
+        if self._leader.term is None:
+            # Whatever was known by a former term, others may have acted since.
+            self.caught_up = False
+            if self._deaf_looks or not await self._leader.take(self._timeout):
+                return False
         if not self.leading:
             self._on_take()
         return self.leading

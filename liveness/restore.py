@@ -28,15 +28,18 @@ class Restored(msgspec.Struct, frozen=True):
 
 
 async def restore(*, book: LeaseTable, hearing: Hearing, storms: Storms, store: Store, default_ttl: float) -> Restored:
-    """Put into the book whoever may live, with the ttl of their life, else `default_ttl` (seconds)."""
+    """Put into the book whoever may live, with the ttl of their life, else `default_ttl` (seconds).
+
+    All of them or, raising DatabaseAwayError, nobody: what was read before others acted would be believed later.
+    """
     open_lives, others = await store.epochs.restorable()
+    formers = await store.epochs.formers(None)
     names, left = distinct(open_lives, others)
     for life in open_lives:
         book.restore(life.worker, hearing.now, life.ttl or default_ttl, life.epoch, life.incarnation)
     for life in names:
         # The last life's ttl may be all that we know of a worker which rarely beats; to wait longer takes nothing.
         book.restore(life.worker, hearing.now, max(life.ttl or 0.0, default_ttl))
-    formers = await store.epochs.formers(None)
     book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
     storms.restored(len(book))
     restored = Restored(len(open_lives), len(names), left)

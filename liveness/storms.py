@@ -71,6 +71,8 @@ class Storms:
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
         self._heard_anybody = False
+        # Lapses that were held before we lost the lead have to be judged again.
+        self._anew = False
         # Those that were restored and not heard yet.
         self._restored = Group("(restored)")
 
@@ -115,7 +117,8 @@ class Storms:
                 group.storm.sign_at = max(group.storm.sign_at, now)
 
     def forget(self) -> None:
-        """Forget the storms: another replica acts, and judges for itself."""
+        """Forget the storms: another replica acts, and judges for itself. So do we, should we act again."""
+        self._anew = True
         for group in self._storming:
             group.storm = None
         self._storming.clear()
@@ -131,7 +134,7 @@ class Storms:
         """Look at what has just lapsed, and say whether it is a storm by setting the group's."""
         doubtful = {}
         restored = 0
-        for lease in lapsed:
+        for lease in self._to_be_judged(book, lapsed):
             if lease.group is None:
                 restored += 1
             elif lease.group.members >= LEAST and not lease.group.is_held:
@@ -150,6 +153,12 @@ class Storms:
                         _keep_owed(book, group, group.storm)
                         self._over(group, now)
                     self._begin(group, quiet[via], longest_of[via], now)
+
+    def _to_be_judged(self, book: LeaseTable, lapsed: Iterable[Lease]) -> Iterable[Lease]:
+        if not self._anew:
+            return lapsed
+        self._anew = False
+        return [lease for lease in book.endings.values() if lease.ending is not None and not lease.ending.proof]
 
     def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
         """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""

@@ -165,6 +165,15 @@ async def test_a_lead_that_was_lost_before_it_began_is_learned_anew(replica: Rep
     assert replica.take_told() == ["follow", "catch up", "lead"]
 
 
+async def test_a_lead_taken_at_the_start_and_lost_before_it_was_renewed_is_learned_anew(replica: Replica) -> None:
+    """A transaction found its term over: others have acted since the book was filled."""
+    await replica.leadership.take()
+    replica.row.term = None
+
+    assert await replica.look()
+    assert replica.take_told() == ["catch up", "lead"]
+
+
 async def test_a_transaction_that_found_its_term_over_ends_the_lead(replica: Replica) -> None:
     """The row's holder knows before the next look."""
     await replica.look()
