@@ -14,7 +14,7 @@ import structlog
 from liveness.hearing import Hearing
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
-from liveness.store import Life, Store
+from liveness.store import Ended, Life, Store
 
 log = structlog.get_logger("liveness.follow")
 
@@ -105,7 +105,7 @@ class Follow:
             ttl = life.ttl or self._default_ttl
             self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
-    def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, float]) -> int:
+    def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, Ended]) -> int:
         over = 0
         for lease in leases:
             ended = self._has_ended(lease, ended_ago.get(lease.worker))
@@ -119,8 +119,11 @@ class Follow:
                 self._book.reborn(lease.worker, self._hearing.now)
         return over
 
-    def _has_ended(self, lease: Lease, ended_ago: float | None) -> bool:
+    def _has_ended(self, lease: Lease, last: Ended | None) -> bool:
+        if last is None or (lease.after is not None and last.epoch <= lease.after):
+            # That was a former life, and we know of it.
+            return False
         # Of the life that may have ended; the next one may be heard already.
         last_beat = lease.last_beat if lease.ending is None else lease.ending.last_beat
         since = lease.since if last_beat is None else last_beat
-        return ended_ago is not None and ended_ago < self._hearing.real_ago(since, self._clock())
+        return last.ago < self._hearing.real_ago(since, self._clock())

@@ -92,6 +92,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     group: Group | None = None
     # It answers probes, and has not been asked since its last beat.
     probe: bool = False
+    # The last epoch of a former life, if this is not the first that we know of.
+    after: int | None = None
 
     @property
     def ttl(self) -> float:

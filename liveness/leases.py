@@ -269,7 +269,7 @@ class LeaseTable:
                 self.reborn(worker, now)
             else:
                 self._go_on(lease, now)
-        lease.epoch = None
+        lease.epoch, lease.after = None, epoch
         self.wanting[worker] = lease
         return lease
 

@@ -1,6 +1,7 @@
--- How long ago, in seconds, the last life of each of these names ended; only of names that have no open one.
+-- The last epoch of each of these names that have no open one, and how long ago, in seconds, the last life ended.
 -- $1: names
-SELECT e.worker, greatest(extract(epoch FROM clock_timestamp() - max(e.ended_at)), 0)::double precision AS ago
+SELECT e.worker, max(e.epoch) AS epoch,
+    greatest(extract(epoch FROM clock_timestamp() - max(e.ended_at)), 0)::double precision AS ago
 FROM liveness.epoch AS e
 WHERE e.worker = ANY ($1::text[])
 GROUP BY e.worker

@@ -5,7 +5,7 @@ import socket
 
 from liveness.settings import Settings
 from liveness.store.database import Database
-from liveness.store.epochs import Epochs, Former, Granted, Life
+from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.host import Found, Host, read_catalogue
 from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
@@ -15,6 +15,7 @@ from liveness.work import BUILT_IN, Registry
 
 __all__ = [
     "Database",
+    "Ended",
     "Former",
     "Found",
     "Granted",

@@ -34,6 +34,13 @@ class Granted(msgspec.Struct, frozen=True):
     others: list[Life]
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """An epoch that is over, and for how many seconds."""
+
+    epoch: int
+    ago: float
+
+
 class Former(msgspec.Struct, frozen=True):
     """An incarnation of a name that a restart ended, and the epoch that was its."""
 
@@ -107,10 +114,10 @@ class Epochs:
         rows = await self._database.fetch(self._statements["restore_epochs"], names, patient=True)
         return [_life(row) for row in rows]
 
-    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, float]:
-        """Return how many seconds ago the last life of each name ended, of those that had one and have none now."""
+    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
+        """Return when the last life of each name ended, of those that had one and have none now."""
         rows = await self._database.fetch(self._statements["ended_ago"], list(names))
-        return {row["worker"]: row["ago"] for row in rows}
+        return {row["worker"]: Ended(row["epoch"], row["ago"]) for row in rows}
 
     async def formers(self, names: list[str] | None) -> list[Former]:
         """Return the incarnations that a restart ended within a day, of those of `names` (None: all) that live.

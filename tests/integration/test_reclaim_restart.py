@@ -208,7 +208,7 @@ async def test_how_long_ago_a_name_ended_is_known(host: HostTables, store: Store
     ago = await store.epochs.ended_ago(["ended", "lives", "unknown"])
 
     assert list(ago) == ["ended"]
-    assert 50.0 <= ago["ended"] < 50.0 + SOON
+    assert 50.0 <= ago["ended"].ago < 50.0 + SOON
 
 
 async def test_who_holds_work_that_was_not_touched_for_long_is_known(host: HostTables, store: Store) -> None:

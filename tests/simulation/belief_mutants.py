@@ -77,12 +77,12 @@ def a_stamp_has_no_limit(self: Hearing, loop_time: float) -> float:
 # Deadlines.
 
 
-@MUTANTS.wrong("living", 94, Lines, "extend")
+@MUTANTS.wrong("living", 58, Lines, "extend")
 def extend_does_nothing(_self: Lines, _now: float) -> None:
     """Where beats may have been lost, nobody is owed a ttl."""
 
 
-@MUTANTS.wrong("living", 246, Lines, "grace")
+@MUTANTS.wrong("living", 470, Lines, "grace")
 def grace_does_nothing(_self: Lines, _until: float) -> None:
     """Where beats may be late, nobody is owed anything."""
 
@@ -100,7 +100,7 @@ MUTANTS.constant("limit_of_one_ttl", "living", 58, lines, "MOST_TTLS", 1)
 # The book.
 
 
-@MUTANTS.wrong("promise", 6, LeaseTable, "_revive")
+@MUTANTS.wrong("promise", 1, LeaseTable, "_revive")
 def a_beat_does_not_revive(_self: LeaseTable, _lease: Lease, _now: float) -> None:
     """Who has lapsed stays lapsed, whatever is heard before the verdict."""
 
@@ -141,7 +141,7 @@ def a_goodbye_ends_any_incarnation(
     return self.end(worker, now, reason, details)
 
 
-@MUTANTS.wrong("goodbye", 274, LeaseTable, "_prove")
+@MUTANTS.wrong("goodbye", 1562, LeaseTable, "_prove")
 def a_life_ends_with_what_came_after_it(
     self: LeaseTable, lease: Lease, now: float, reason: str, details: Any = None
 ) -> bool:
@@ -185,7 +185,7 @@ def a_beginning_is_believed_at_the_first_beat(self: Claim, now: float, ttl: floa
     return self.begun < math.inf and (self.rival_at is None or now - self.rival_at >= ttl)
 
 
-@MUTANTS.wrong("conflict", 6, Claim, "holds")
+@MUTANTS.wrong("conflict", 31, Claim, "holds")
 def rivals_are_ignored(self: Claim, _now: float, _ttl: float) -> bool:
     """A new incarnation ends the former one that still beats."""
     return self.agreed
@@ -205,7 +205,7 @@ def no_beginning_is_claimed(
 MUTANTS.constant("two_beats_at_once_agree", "new life", 15, incarnations, "APART", 0.0)
 
 
-@MUTANTS.wrong("new life", 133, Claim, "heard")
+@MUTANTS.wrong("new life", 141, Claim, "heard")
 def a_beginning_is_reckoned_from_the_arrival(self: Claim, now: float, when: Arrived, uptime: float | None) -> None:
     """And not from the echo before it."""
     CLAIM_HEARD(self, now, when._replace(not_before=when.arrival), uptime)
@@ -217,7 +217,7 @@ def former_incarnations_renew(_self: Incarnations, _worker: str, _incarnation: s
     return False
 
 
-@MUTANTS.wrong("no uptime", 6, Incarnations, "judge")
+@MUTANTS.wrong("no uptime", 26, Incarnations, "judge")
 def whoever_is_new_replaces(
     self: Incarnations, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived
 ) -> Whose:
@@ -243,7 +243,7 @@ def a_dispute_is_ignored(self: LeaseTable, worker: str, _now: float) -> None:
         lease.ending.disputed = False
 
 
-@MUTANTS.wrong("goodbye", 274, Incarnations, "successor")
+@MUTANTS.wrong("goodbye", 1562, Incarnations, "successor")
 def nobody_is_heard_beside(_self: Incarnations, _lease: Lease) -> None:
     """A goodbye takes what the next process has touched."""
 
@@ -256,8 +256,8 @@ def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[
 
 # Storms.
 
-MUTANTS.constant("storms_never_hold", "storm", 20, storms, "LEAST", 10**6)
-MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 20, storms, "QUIET_SHARE_OF_TTL", 0.0)
+MUTANTS.constant("storms_never_hold", "storm", 57, storms, "LEAST", 10**6)
+MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 93, storms, "QUIET_SHARE_OF_TTL", 0.0)
 
 
 @MUTANTS.wrong("dead work", 7, Storms, "_pass")
@@ -272,13 +272,13 @@ def nobody_doubts_a_start(_self: Storms, _leases: int) -> None:
     """That nobody at all was heard since then says nothing."""
 
 
-@MUTANTS.wrong("storm", 20, Storms, "_is_ready")
+@MUTANTS.wrong("storm", 193, Storms, "_is_ready")
 def a_sign_ends_a_storm_at_once(self: Storms, lease: Lease, storm: Storm, now: float) -> bool:
     """Nobody has time to be heard after it."""
     return storm.sign_at is not None or READY(self, lease, storm, now)
 
 
-@MUTANTS.wrong("prompt", 56, storms, "_sign")
+@MUTANTS.wrong("prompt", 706, storms, "_sign")
 def nothing_is_a_sign(_group: object, _now: float) -> None:
     """Whoever is heard: a hold lasts to its end."""
 

@@ -27,8 +27,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of
     each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
-13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that, unless replicas or
-    servers have stood still since.
+13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that under an epoch,
+    unless replicas or servers have stood still since.
 14. `sweep`: nor anything before the replica has been connected for a ttl, or when it has not been for a while, or while
     a storm holds lapses.
 15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
@@ -44,6 +44,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from liveness.bus import Event
+from liveness.incarnations import AGREED_WITHIN
 from liveness.storms import PASS_SECONDS
 from tests.simulation.nats import DRAIN, Nats
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
@@ -59,7 +60,7 @@ FORGET = 2 * TTL
 DOUBTED = 3 * TTL
 # Seconds after which work of one that was heard is back when nothing else is wrong: a ttl, what a stamp in a gap may be
 # too late, and a few looks; and what a storm adds that has had a sign: a ttl, and a pass for each worker.
-PROMPT = TTL + 2 * SETTINGS.max_gap + 2 * SETTINGS.echo_interval
+PROMPT = TTL + 2 * SETTINGS.max_gap + 4 * SETTINGS.echo_interval
 SIGNED = TTL + 8 * SETTINGS.echo_interval
 BY_SILENCE = {"lapsed", "stale", "orphaned"}
 # Within which a living worker has surely beaten to a replica that could hear it, in seconds.
@@ -130,10 +131,7 @@ class Checker:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
     def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
-        # Its beats may have taken longer to NATS than it took to claim: see `new life`.
-        born_at = process.born_at
-        standstills = (lasted for since, lasted in self.standstills if since < began and since + lasted > born_at)
-        return claimed_at - born_at < max(standstills, default=0.0)
+        return claimed_at - process.born_at < max(self._stood_still(process.born_at, began), default=0.0)
 
     def _signed(self, process: Worker) -> bool:
         # Somebody has lived by the same server ever since, and both say so.
@@ -184,8 +182,10 @@ class Checker:
         self.checked["memory"] += 1
         former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
         heard = former if heard > began else heard
-        # A late verdict leaves what was touched since the deadline, if anything was missed.
-        missed = any(since < began and since + lasted > claim.at for since, lasted in self.standstills)
+        # Left by a late verdict, if anything was missed; or claimed under no epoch.
+        missed = bool(self._stood_still(claim.at, began))
+        lives = self.postgres.epochs[process.name][:-1]
+        missed |= not any(one.ended_at is None or one.ended_at > claim.at for one in lives)
         if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
@@ -211,8 +211,7 @@ class Checker:
                 heard = former
             # One that was heard again only after a full ttl was given up in between, and rightly; what it said since
             # may still be on its way to a replica that hears late.
-            late = sum(lasted for since, lasted in self.standstills if since < began and since + lasted > again)
-            if began - again < LATE + late:
+            if began - again < LATE + sum(self._stood_still(again, began)):
                 continue
             if 0.0 <= began - heard < TTL - 0.01:
                 self.wrong("promise", f"{one.incarnation} was heard {began - heard:.2f} s ago and loses {row.id}")
@@ -238,20 +237,24 @@ class Checker:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
             self.taken_unheard += 1
+        everybody = [one for some in self.processes.values() for one in some]
         # Who has heard some of them since they are all behind that server does not know that they are.
-        heard = any(id(replica.ear) in one.first_heard for some in self.processes.values() for one in some)
+        heard = any(id(replica.ear) in one.first_heard for one in everybody)
         knows = max(replica.link_up_at, replica.ear.free_at) < process.storm_from if heard else True
-        if process.storm_until > began and broken < process.storm_from and knows:
+        # One of them who dies meanwhile, or just before, or is silent by itself, is not behind a route.
+        dies = any((one.died_at or 0.0) > process.storm_from - TTL for one in everybody)
+        dies |= any(one.excused_until > process.storm_from + TTL for one in everybody)
+        if process.storm_until > began and broken < process.storm_from and knows and not dies:
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
     def _by_restart(self, process: Worker, expiration: Expiration, claimed_at: float, row: Row) -> None:
         replica, began = expiration.decided
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
-        born_at = process.born_at
-        late = sorted(lasted for since, lasted in set(self.standstills) if since < began and since + lasted > born_at)
-        if process is newest and len(late) > 1 and claimed_at - born_at < late[-2]:
-            # All of its beats may have been late, and by as much.
+        late = self._stood_still(process.born_at, began)
+        # All of its beats may have been late, and by as much; and what is late by less than a second agrees.
+        as_late = max(late[-2] if len(late) > 1 else 0.0, AGREED_WITHIN + process.mouth.latency if late else 0.0)
+        if process is newest and claimed_at - process.born_at < as_late:
             return
         if process is newest:
             self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
@@ -261,17 +264,14 @@ class Checker:
         (former, heard, _), others = process.heard_by.get(ear, NEVER), newest.first_heard.get(ear)
         if newest.style == "hello" or others is None:
             return
-        if any(one.style == "hello" and one.number > process.number for one in self.processes[process.name]):
-            # That one's hello was proof, whoever came later.
-            return
         if self._was_over(process):
             return
         if heard > began:
             heard = former
         if began - replica.ear.free_at < LATE:
-            # It hears late: what was decided was decided by what it had read by then.
             return
-        if began - heard < TTL and heard > others and newest.alive:
+        unread = any(since < heard < since + lasted for since, lasted in self.standstills)
+        if 0.0 <= began - heard < TTL and heard > others and newest.alive and not unread:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
 
     def _was_over(self, process: Worker) -> bool:
@@ -344,9 +344,10 @@ class Checker:
         self._published[number] = self._published.get(number, 0) + 1
 
     def _doubtful(self, born_at: float) -> float:
-        until = born_at + DOUBTED
-        stood_still = sum(lasted for began, lasted in self.standstills if began < until and began + lasted > born_at)
-        return SETTINGS.echo_interval + stood_still
+        return SETTINGS.echo_interval + sum(self._stood_still(born_at, born_at + DOUBTED))
+
+    def _stood_still(self, since: float, until: float) -> list[float]:
+        return sorted(lasted for began, lasted in set(self.standstills) if began < until and began + lasted > since)
 
     def waiting(self) -> list[str]:
         """Return what is left to come back, a line each."""

@@ -98,7 +98,7 @@ async def doubts_are_never_cleared(self: Expiry) -> None:
     self._doubts.clear()
 
 
-@MUTANTS.wrong("new life", 1, expiry, "case_of")
+@MUTANTS.wrong("new life", 2, expiry, "case_of")
 def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """What the next life has touched, too."""
     return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
@@ -125,7 +125,7 @@ def the_sweep_listened_before_its_connection(self: Sweep) -> float:
     return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now
 
 
-@MUTANTS.wrong("dead work", 625, Sweep, "__init__")
+@MUTANTS.wrong("dead work", 266, Sweep, "__init__")
 def the_sweep_has_no_book(self: Sweep, **parts: Any) -> None:
     """It takes names that are heard."""
     SWEEP(self, **parts | {"book": LeaseTable(10.0)})
@@ -140,7 +140,7 @@ def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
 # The news.
 
 
-@MUTANTS.wrong("commit without event", 1, Relay, "run_once")
+@MUTANTS.wrong("commit without event", 2, Relay, "run_once")
 async def the_relay_clears_what_was_not_acknowledged(self: Relay) -> Relayed:
     """What is said is said."""
     while pending := await self._store.outbox.pending(0, relay.BATCH):
@@ -155,7 +155,7 @@ def the_relay_makes_up_an_id(self: Relay, pending: Pending) -> Event:
     return EVENT(self, msgspec.structs.replace(pending, id=f"9{pending.id}"))
 
 
-@MUTANTS.wrong("event order", 4, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 13, relay, "in_commit_order")
 def the_latest_news_first(events: Sequence[Pending]) -> list[list[Pending]]:
     """In the order of a stack."""
     return [list(reversed(events))]

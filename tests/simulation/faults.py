@@ -175,43 +175,57 @@ def route_breaks(schedule: "Schedule") -> float:
     seconds = world.random.uniform(3.0, 30.0)
     if not nats.route:
         return 0.0
-    living = schedule.alive()
     if world.random.random() < ALL_SHARE:
-        # Everybody behind one server, the replicas at the other; perhaps without those of whom a storm knows little.
-        far, near = nats.servers
-        if world.random.random() < ALL_SHARE:
-            for worker in living:
-                if worker.style == "mute" or worker.interval > TTL / 2:
-                    worker.die()
-            living = schedule.alive()
-        for worker in living:
-            worker.move(far)
-        for replica in schedule.replicas:
-            replica.move(near)
-        # Who beats only once in its ttl may lapse before most are quiet.
-        often = all(worker.interval < TTL / 2 for worker in living)
-        behind = often and all(worker.said_via() and worker.mouth.server is far for worker in living)
-        before = all(replica.ear.server is near for replica in schedule.replicas)
-        if len(living) >= STORM_LEAST and behind and before and not far.paused and not near.paused:
-            schedule.checker.checked["storm"] += 1
-            for worker in living:
-                worker.storm_from = world.now
-                worker.storm_until = world.now + SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)
-        # By then all have said by which server they come.
-        world.after(SAID_SECONDS, lambda: _break(schedule, seconds))
-    else:
         _break(schedule, seconds)
-    return seconds + SAID_SECONDS
+        return seconds
+    if world.random.random() < ALL_SHARE:
+        _cut_off_from_all(schedule, seconds)
+        return seconds + SAID_SECONDS
+    # Without those of whom a storm knows little; and they are forgotten by then.
+    for worker in schedule.alive():
+        if worker.style == "mute" or worker.interval > TTL / 2:
+            world.tell(f"{worker.incarnation} dies before a storm")
+            worker.die()
+    world.after(FORGOTTEN, lambda: _cut_off_from_all(schedule, seconds))
+    return FORGOTTEN + seconds + SAID_SECONDS
+
+
+def _cut_off_from_all(schedule: "Schedule", seconds: float) -> None:
+    world, (far, near) = schedule.world, schedule.nats.servers
+    living = schedule.alive()
+    for worker in living:
+        worker.move(far)
+    for replica in schedule.replicas:
+        replica.move(near)
+    # Who beats only once in its ttl may lapse before most are quiet.
+    often = all(worker.interval < TTL / 2 for worker in living)
+    behind = often and all(worker.said_via() and worker.mouth.server is far for worker in living)
+    before = all(replica.ear.server is near for replica in schedule.replicas)
+    well = schedule.nats.route and not far.paused and not near.paused
+    if len(living) >= STORM_LEAST and behind and before and well:
+        schedule.checker.checked["storm"] += 1
+        for worker in living:
+            worker.storm_from = world.now
+            worker.storm_until = world.now + SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)
+    world.after(SAID_SECONDS, lambda: _break(schedule, seconds))
 
 
 def _break(schedule: "Schedule", seconds: float) -> None:
-    nats = schedule.nats
+    nats, now = schedule.nats, schedule.world.now
+    for worker in schedule.alive():
+        if not nats.route or now - worker.storm_from < SAID_SECONDS - 0.01:
+            # It broke before all had said by which server they come; or heals, by another fault's word, too early.
+            worker.storm_until = min(worker.storm_until, now)
     nats.route = False
-    nats.route_broken_at = schedule.world.now
+    nats.route_broken_at = now
 
     def heal() -> None:
         nats.route = True
         nats.route_broken_at = now = schedule.world.now
+        for worker in schedule.alive():
+            if worker.storm_until > now + 0.01:
+                # Another fault had broken it for longer, and now it comes and goes: who was heard is owed one more ttl.
+                worker.storm_until = now
         groups = [one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas if one.leadership.leading]
         if not any(group is not None and group.storm is not None for group in groups):
             return
@@ -235,12 +249,11 @@ def restart_behind_a_broken_route(schedule: "Schedule") -> float:
     for replica in schedule.replicas:
         replica.move(near)
     known = all(worker.beating_since < world.now - TTL and worker.excused_until < world.now for worker in living)
+    _break(schedule, seconds)
     if len({worker.name for worker in living}) >= STORM_LEAST and known:
         schedule.checker.checked["storm"] += 1
         for worker in living:
             worker.storm_from, worker.storm_until = world.now, world.now + seconds
-
-    _break(schedule, seconds)
     all_replicas_die(schedule, world.random.uniform(0.1, 5.0))
     return seconds + 5.0
 
@@ -379,6 +392,8 @@ LEADER_SHARE = 0.7
 STORM_LEAST = 3
 # Seconds in which every worker has said by which server it comes, but for the rarest.
 SAID_SECONDS = 6.0
+# And in which the dead are given up.
+FORGOTTEN = 2.5 * TTL
 # Seconds: DEAF_LOOKS of a leader, and what the next one needs.
 GIVEN_AWAY = 75.0
 # Longer than max_gap, and closer together than the grace is long.

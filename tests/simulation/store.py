@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from liveness.store import Former, Found, Granted, Life, Pending, Progress
+from liveness.store import Ended, Former, Found, Granted, Life, Pending, Progress
 from liveness.verdicts import Case, Outcome, Recovery, Verdict
 from tests.simulation.leader import Leader
 from tests.simulation.postgres import Expiration, Postgres, Process, Row
@@ -112,15 +112,15 @@ class Epochs(Parts):
 
         return await self.read(body)  # type: ignore[no-any-return]
 
-    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, float]:
+    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
         """See ended_ago.sql."""
 
-        def body(now: float) -> Mapping[str, float]:
+        def body(now: float) -> Mapping[str, Ended]:
             found = {}
             for name in names:
-                ended = [one.ended_at for one in self.postgres.epochs[name] if one.ended_at is not None]
-                if ended and name not in self.postgres.open:
-                    found[name] = now - max(ended)
+                lives = self.postgres.epochs[name]
+                if lives and name not in self.postgres.open:
+                    found[name] = Ended(lives[-1].epoch, now - max(one.ended_at or 0.0 for one in lives))
             return found
 
         return await self.read(body)  # type: ignore[no-any-return]
@@ -295,15 +295,17 @@ class Host(Parts):
         """There are no such names here."""
         return {}
 
-    async def holding(self, ages: Mapping[str, float]) -> set[str]:
-        """See the statement of this name."""
+    async def holding(self, ages: Mapping[str, tuple[str, float]]) -> Mapping[str, float]:
+        """See holding_names.sql."""
 
-        def body(now: float) -> set[str]:
-            return {
-                name
-                for name, age in ages.items()
-                if any(row.touched < now - age for row in self.postgres.held_by(name))
-            }
+        def body(now: float) -> Mapping[str, float]:
+            found = {}
+            for name, (incarnation, age) in ages.items():
+                known = [one.at for one in self.postgres.expirations[name] if one.incarnation == incarnation]
+                begun = min([now - age, *known])
+                if any(row.touched < begun for row in self.postgres.held_by(name)):
+                    found[name] = now - begun
+            return found
 
         return await self.act(body)  # type: ignore[no-any-return]
 

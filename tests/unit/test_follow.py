@@ -10,7 +10,7 @@ import pytest
 from liveness.follow import ARRIVAL_SECONDS, Follow, Learned
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
-from liveness.store import Former, Life, Store
+from liveness.store import Ended, Former, Life, Store
 from tests.unit.makers import Ears, lease_of, live
 
 
@@ -19,7 +19,9 @@ class Epochs:
 
     def __init__(self) -> None:
         self.open: list[Life] = []
+        # By name, how long ago.
         self.ended: dict[str, float] = {}
+        self.last = 1
         self.former: list[Former] = []
         self.asked: list[tuple[str, list[str] | None]] = []
 
@@ -28,10 +30,10 @@ class Epochs:
         self.asked.append(("open", names))
         return [life for life in self.open if names is None or life.worker in names]
 
-    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, float]:
+    async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
         """How long ago these ended."""
         self.asked.append(("ended", list(names)))
-        return {name: ago for name, ago in self.ended.items() if name in names}
+        return {name: Ended(self.last, ago) for name, ago in self.ended.items() if name in names}
 
     async def formers(self, names: list[str] | None) -> list[Former]:
         """Which incarnations were replaced."""
@@ -253,3 +255,19 @@ async def test_a_look_that_was_begun_while_we_caught_up_is_not_believed(follower
 
     assert await looks[0] == Learned()
     assert lease_of(follower.book).epoch == 2
+
+
+@pytest.mark.parametrize(("last", "left"), [(1, ["w"]), (2, [])])
+async def test_the_end_of_a_former_life_is_not_the_end_of_the_next(
+    follower: Follower, last: int, left: list[str]
+) -> None:
+    """That was heard last before it, in a rarely beating worker, and waits for its epoch; a later end would be news."""
+    live(follower.book, incarnation="a")
+    follower.book.hello("w", follower.ears.stamp(), Heartbeat(incarnation="b"), follower.ears.time)
+    follower.ears.listen(2.0)
+    follower.book.ended("w", 1, follower.ears.now)
+    follower.ears.listen(6.0)
+    follower.epochs.ended, follower.epochs.last = {"w": 6.0}, last
+    await follower.follow.run_once()
+
+    assert [lease.worker for lease in follower.book] == left
