@@ -224,7 +224,7 @@ def _break(schedule: "Schedule", seconds: float) -> None:
         nats.route_broken_at = now = schedule.world.now
         for worker in schedule.alive():
             if worker.storm_until > now + 0.01:
-                # Another fault had broken it for longer, and now it comes and goes: who was heard is owed one more ttl.
+                # Another fault had broken it for longer: who was heard in between is owed one more ttl, and no hold.
                 worker.storm_until = now
         groups = [one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas if one.leadership.leading]
         if not any(group is not None and group.storm is not None for group in groups):
@@ -248,7 +248,8 @@ def restart_behind_a_broken_route(schedule: "Schedule") -> float:
         worker.move(far)
     for replica in schedule.replicas:
         replica.move(near)
-    known = all(worker.beating_since < world.now - TTL and worker.excused_until < world.now for worker in living)
+    known = all(one.beating_since < world.now - TTL and one.excused_until < world.now for one in living)
+    known &= all(one.name in schedule.postgres.open for one in living)
     _break(schedule, seconds)
     if len({worker.name for worker in living}) >= STORM_LEAST and known:
         schedule.checker.checked["storm"] += 1
@@ -381,9 +382,7 @@ FAULTS: dict[str, Fault] = {
         server_dies, all_servers_die, servers_stand_still, servers_stand_still_before_a_beat, machine_stands_still,
         route_breaks, restart_behind_a_broken_route, last_beat_is_lost, stream_is_in_trouble,
         replica_stands_still, all_replicas_stand_still, replicas_stutter, replica_dies, all_replicas_die,
-        replica_cut_off, replica_hears_late,
-        *database_faults.FAULTS,
-        everything_restarts,
+        replica_cut_off, replica_hears_late, *database_faults.FAULTS, everything_restarts,
     )
 }  # fmt: skip
 WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}
