@@ -200,7 +200,9 @@ class Expiry:
             except DatabaseRefusedError as error:
                 # The storm holds all the same, and is logged; what is refused once is refused for ever.
                 log.exception("storm_news_refused", cause=str(error))
-            self._storms.news.pop(0)
+            if self._storms.news and self._storms.news[0] is news:
+                # Else they were forgotten with the lead meanwhile.
+                del self._storms.news[0]
             _log(news)
 
 

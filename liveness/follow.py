@@ -108,7 +108,11 @@ class Follow:
     def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, Ended]) -> int:
         over = 0
         for lease in leases:
-            ended = self._has_ended(lease, ended_ago.get(lease.worker))
+            last = ended_ago.get(lease.worker)
+            ended = self._has_ended(lease, last)
+            if ended and last is not None and last.restarted and self._book.incarnations.successor(lease) is not None:
+                # The leader believed before us that the one heard beside it is the next.
+                self._book.end(lease.worker, self._hearing.now, "restarted")
             over += ended or lease.epoch is not None
             if ended and (lease.ending is None or lease.ending.reborn_at is None):
                 self._book.forget(lease.worker)
@@ -122,6 +126,9 @@ class Follow:
     def _has_ended(self, lease: Lease, last: Ended | None) -> bool:
         if last is None or (lease.after is not None and last.epoch <= lease.after):
             # That was a former life, and we know of it.
+            return False
+        if last.restarted and lease.ending is None and lease.incarnation not in {None, last.incarnation}:
+            # By the beginning of the process that we heard.
             return False
         # Of the life that may have ended; the next one may be heard already.
         last_beat = lease.last_beat if lease.ending is None else lease.ending.last_beat

@@ -35,10 +35,12 @@ class Granted(msgspec.Struct, frozen=True):
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """An epoch that is over, and for how many seconds."""
+    """An epoch that is over, and for how many seconds; and whether a new process was the reason, and whose it was."""
 
     epoch: int
     ago: float
+    restarted: bool = False
+    incarnation: str | None = None
 
 
 class Former(msgspec.Struct, frozen=True):
@@ -117,7 +119,7 @@ class Epochs:
     async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
         """Return when the last life of each name ended, of those that had one and have none now."""
         rows = await self._database.fetch(self._statements["ended_ago"], list(names))
-        return {row["worker"]: Ended(row["epoch"], row["ago"]) for row in rows}
+        return {row["worker"]: Ended(row["epoch"], row["ago"], row["restarted"], row["incarnation"]) for row in rows}
 
     async def formers(self, names: list[str] | None) -> list[Former]:
         """Return the incarnations that a restart ended within a day, of those of `names` (None: all) that live.

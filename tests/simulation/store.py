@@ -120,7 +120,9 @@ class Epochs(Parts):
             for name in names:
                 lives = self.postgres.epochs[name]
                 if lives and name not in self.postgres.open:
-                    found[name] = Ended(lives[-1].epoch, now - max(one.ended_at or 0.0 for one in lives))
+                    last = self.postgres.expirations[name][-1]
+                    restarted = last.reason == "restarted"
+                    found[name] = Ended(last.epoch, now - (lives[-1].ended_at or 0.0), restarted, last.incarnation)
             return found
 
         return await self.read(body)  # type: ignore[no-any-return]

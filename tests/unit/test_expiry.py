@@ -286,3 +286,17 @@ async def test_a_lapse_that_is_settled_after_a_restart_was_heard_leaves_a_look_b
     assert lease_of(court.book).epoch is None
     assert court.book.arrivals["w"].incarnation == "b"
     assert court.wakes.arrivals.is_set()
+
+
+async def test_news_of_a_storm_that_are_forgotten_while_they_are_told_harm_nobody(court: Court) -> None:
+    """The lead was lost meanwhile."""
+    court.storms.news.append(News(via="n1", state="held", members=3, silent=3, held_for=0.0))
+    add = court.postgres.add
+
+    async def lost(*told: Any) -> None:
+        await add(*told)
+        court.storms.forget()
+
+    court.postgres.add = lost  # type: ignore[method-assign, assignment]
+    assert await court.expiry.run_once() == Expired(ended=1)
+    assert not court.storms.news

@@ -22,6 +22,8 @@ class Epochs:
         # By name, how long ago.
         self.ended: dict[str, float] = {}
         self.last = 1
+        # Whose restart it was, if it was one.
+        self.restarted: str | None = None
         self.former: list[Former] = []
         self.asked: list[tuple[str, list[str] | None]] = []
 
@@ -33,7 +35,11 @@ class Epochs:
     async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
         """How long ago these ended."""
         self.asked.append(("ended", list(names)))
-        return {name: Ended(self.last, ago) for name, ago in self.ended.items() if name in names}
+        return {
+            name: Ended(self.last, ago, self.restarted is not None, self.restarted)
+            for name, ago in self.ended.items()
+            if name in names
+        }
 
     async def formers(self, names: list[str] | None) -> list[Former]:
         """Which incarnations were replaced."""
@@ -271,3 +277,32 @@ async def test_the_end_of_a_former_life_is_not_the_end_of_the_next(
     await follower.follow.run_once()
 
     assert [lease.worker for lease in follower.book] == left
+
+
+@pytest.mark.parametrize(("restarted", "left"), [(None, []), ("a", ["w"]), ("b", [])])
+async def test_a_restart_that_others_settled_is_not_the_end_of_the_new_process(
+    follower: Follower, restarted: str | None, left: list[str]
+) -> None:
+    """It beats rarely, and was heard last before the former one's epoch ended, in which it is here, too."""
+    live(follower.book, incarnation="b")
+    follower.ears.listen(6.0)
+    follower.epochs.ended, follower.epochs.restarted = {"w": 1.0}, restarted
+    await follower.follow.run_once()
+    live(follower.book, "other", follower.ears.now, epoch=9)
+    await follower.follow.catch_up()
+
+    assert [lease.worker for lease in follower.book if lease.worker == "w"] == left
+
+
+async def test_who_was_heard_beside_a_life_that_a_restart_has_ended_is_the_next(follower: Follower) -> None:
+    """The leader believed it before we did."""
+    live(follower.book, "v", incarnation="a")
+    follower.ears.listen(6.0)
+    follower.book.beat("v", follower.ears.stamp(), Heartbeat(incarnation="b", uptime=1.0), follower.ears.time)
+    follower.ears.listen(6.0)
+    follower.epochs.ended, follower.epochs.restarted = {"v": 1.0}, "a"
+    await follower.follow.catch_up()
+
+    lease = lease_of(follower.book, "v")
+    assert (lease.incarnation, lease.epoch, lease.ending) == ("b", None, None)
+    assert "v" in follower.book.wanting
