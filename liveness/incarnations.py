@@ -73,6 +73,8 @@ class Claim(msgspec.Struct):
     rival_at: float | None = None
     # Hearing time of the last beat of the incarnation that the lease bears.
     own_at: float | None = None
+    # And of others that were heard beside both; whoever is claimed next has to know of them.
+    thirds: dict[str, float] = {}
 
     def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
         """Take one of its beats: `now` in hearing time."""
@@ -215,12 +217,14 @@ class Incarnations:
         worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
         if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
-            return claim, self._rival(worker, claim, now)
+            return claim, self._rival(worker, claim, now, incarnation)
         if claim is None or claim.incarnation != incarnation:
             former, claim = claim, Claim(incarnation, when.not_before, now)
             self.claims[worker] = claim
             claim.own_at = lease.last_beat if former is None else former.own_at
-            others = (claim.own_at, None if former is None else former.heard_at)
+            if former is not None:
+                claim.thirds = {third: at for third, at in former.thirds.items() if third != incarnation}
+            others = (claim.own_at, None if former is None else former.heard_at, *claim.thirds.values())
             heard = [moment for moment in others if moment is not None]
             if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
@@ -244,7 +248,7 @@ class Incarnations:
         claim = self.claims.get(worker)
         if claim is not None and claim.is_beside(own, when.proven, lease.ttl) and claim.incarnation != beat.incarnation:
             # A third one.
-            return Whose.CONFLICT if self._rival(worker, claim, now) else Whose.OWN
+            return Whose.CONFLICT if self._rival(worker, claim, now, beat.incarnation) else Whose.OWN
         if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
@@ -270,8 +274,13 @@ class Incarnations:
             return False
         return self._rival(lease.worker, claim, now)
 
-    def _rival(self, worker: str, claim: Claim, now: float) -> bool:
+    def _rival(self, worker: str, claim: Claim, now: float, third: str | None = None) -> bool:
         claim.rival_at = now
+        if third is not None:
+            claim.thirds.pop(third, None)
+            claim.thirds[third] = now
+            if len(claim.thirds) > FORMERS_REMEMBERED:
+                del claim.thirds[next(iter(claim.thirds))]
         began = worker not in self.conflicts
         self.conflicts.add(worker)
         return began

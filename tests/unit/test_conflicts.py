@@ -272,3 +272,17 @@ def test_a_third_process_disputes_a_restart_that_beats_told_of(book: LeaseTable)
     says(book, "c", at=105.0, uptime=None)
 
     assert ending_of(book).disputed
+
+
+def test_whoever_comes_next_has_to_wait_for_a_third_that_is_still_heard(book: LeaseTable) -> None:
+    """It was heard beside a second one that is over, and since the fourth began: what it has touched is its own."""
+    for at in (104.0, 108.0, 112.0, 116.0):
+        says(book, "b", at=at, uptime=at - 100.0)
+        says(book, "a", at=at + 0.25, uptime=150.0)
+        says(book, "c", at=at + 0.5, uptime=at - 99.0)
+    says(book, "d", at=118.0, uptime=1.0)
+    says(book, "c", at=125.0, uptime=26.0)
+    for at in (127.0, 130.0, 133.0):
+        assert says(book, "d", at=at, uptime=at - 117.0) is not Heard.RESTARTED
+
+    assert says(book, "d", at=136.0, uptime=19.0) is Heard.RESTARTED
