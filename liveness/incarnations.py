@@ -47,6 +47,8 @@ class Arrival(msgspec.Struct, frozen=True):
     begun: float
     # It said hello, and waits for its answer: no epoch before it is known what a former life has left.
     greeted: bool = False
+    # It may have begun as early as that: its hello may have waited. None: that is `begun`.
+    earliest: float | None = None
 
 
 class Claim(msgspec.Struct):

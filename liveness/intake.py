@@ -105,7 +105,8 @@ class Intake:
             raise
         arrival = self._clock()
         now = self._hearing.stamp(arrival)
-        heard = self._book.hello(worker, now, self._clamped(hello.as_heartbeat()), arrival)
+        beat = self._clamped(hello.as_heartbeat())
+        heard = self._book.hello(worker, now, beat, arrival, arrival - self._hearing.not_before)
         if heard is Heard.STALE:
             self._stale(worker, hello.incarnation, arrival)
             raise MessageError(f"the incarnation {hello.incarnation} is over: a newer one of {worker} was heard")

@@ -58,6 +58,8 @@ class Ending(msgspec.Struct, gc=False):
     details: dict[str, Any] | None = None
     # Loop time: since when the next life is there. What was touched later is that life's.
     reborn_at: float | None = None
+    # It may have begun as early as that, by a hello that was read late.
+    reborn_after: float = -math.inf
     # Whether that was stated, and not merely when it was heard first.
     reborn_stated: bool = False
     # It had no epoch when it ended: Postgres had not told us of it, or had never heard of it.
@@ -140,7 +142,10 @@ def ending_of(
 def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str | None) -> None:
     """Note since when the life behind `ending` is there: what it has touched is not taken."""
     if ending.reason == "restarted" and not ending.by_beats and beat.incarnation not in {None, successor}:
-        # The successor said hello, and so that all others are over.
+        # The successor said hello, and so that all others are over; but a hello that was read late says nothing of who
+        # has begun since it may have been sent.
+        if beat.uptime is not None and when.arrival - beat.uptime >= ending.reborn_after:
+            ending.reborn_at = min(ending.reborn_at or math.inf, when.not_before - beat.uptime)
         return
     ending.reborn_stated |= beat.incarnation != ending.incarnation and beat.uptime is not None
     if beat.incarnation == ending.incarnation or beat.uptime is None:

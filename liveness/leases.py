@@ -101,14 +101,13 @@ class LeaseTable:
         self._revive(lease, now)
         return Heard.REVIVED if heard is Heard.RENEWED else heard
 
-    def hello(self, worker: str, now: float, beat: Heartbeat, arrival: float) -> Heard:
+    def hello(self, worker: str, now: float, beat: Heartbeat, arrival: float, waited: float = 0.0) -> Heard:
         """Note that a new incarnation of `worker` begins and waits for its former life's work to be back.
 
-        The beat has to name the incarnation. Saying it again is without effect.
+        The beat has to name the incarnation. Saying it again is without effect. It may have `waited` so long (seconds).
         """
         lease = self._leases.get(worker)
-        incarnation = beat.incarnation or ""
-        begun = arrival - (beat.uptime or 0.0)
+        incarnation, begun = beat.incarnation or "", arrival - (beat.uptime or 0.0)
         if lease is None:
             self._arrive(self._start(worker, now, beat), incarnation, begun)
             return Heard.STARTED
@@ -116,7 +115,8 @@ class LeaseTable:
             if self.incarnations.is_former(worker, incarnation):
                 return Heard.STALE
             self.incarnations.greeted(lease, incarnation)
-            self.restart(worker, now, Arrival(incarnation, begun, greeted=True), former=lease.incarnation)
+            new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited)
+            self.restart(worker, now, new, former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
         if not self.incarnations.is_introduced(worker, incarnation):
@@ -141,6 +141,7 @@ class LeaseTable:
         if ended and lease.ending is not None:
             lease.ending.incarnation = former
             lease.ending.reborn_at = new.begun
+            lease.ending.reborn_after = new.begun if new.earliest is None else new.earliest
             lease.ending.reborn_stated = True
             lease.ending.by_beats = not new.greeted
         elif lease.ending is not None and lease.ending.reborn_at is not None:

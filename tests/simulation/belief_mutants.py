@@ -153,7 +153,9 @@ def a_life_ends_with_what_came_after_it(
 
 
 @MUTANTS.wrong("hello", 70, LeaseTable, "hello")
-def a_hello_is_a_beat(self: LeaseTable, worker: str, now: float, beat: Heartbeat, arrival: float) -> Heard:
+def a_hello_is_a_beat(
+    self: LeaseTable, worker: str, now: float, beat: Heartbeat, arrival: float, _waited: float = 0.0
+) -> Heard:
     """It says nothing of a former life."""
     return self.beat(worker, now, beat, arrival)
 

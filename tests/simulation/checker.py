@@ -127,6 +127,7 @@ class Checker:
             heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
             known = any(at < began - 1.0 for at in heard) and not self._was_over(process)
             known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
+            known = known and began - replica.ear.free_at >= LATE
             if known and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 

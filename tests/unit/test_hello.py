@@ -3,7 +3,7 @@
 import pytest
 
 from liveness.incarnations import Arrival
-from liveness.leases import Heard, LeaseTable
+from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
 
@@ -247,3 +247,13 @@ def test_a_third_process_does_not_keep_from_a_hello_what_another_has_left(book: 
     says(book, "c", at=7.0, uptime=100.0)
 
     assert ending_of(book).reborn_at == 6.0
+
+
+def test_a_hello_that_was_read_late_takes_nothing_of_who_began_behind_it(book: LeaseTable) -> None:
+    """We stood still: the third process began after the second one's hello was sent, and is read behind it."""
+    beat = Heartbeat(incarnation="b", uptime=0.0)
+    assert book.hello("w", 50.0, beat, 50.0, 30.0) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 50.0
+    book.beat("w", 50.0, Heartbeat(incarnation="c", uptime=4.0), 50.0, Arrived(50.0, 29.0, 50.0))
+
+    assert ending_of(book).reborn_at == 25.0
