@@ -72,6 +72,8 @@ class Hearing:
         self.not_before = loop_time
         self._last_heard_sent = loop_time
         self._late_until = -math.inf
+        # The last gap began within the grace of the one before it.
+        self._follows = False
         # Loop time: echoes sent before it belong to the last gap.
         self._gap_noticed = -math.inf
         self._sent: dict[bytes, float] = {}
@@ -101,8 +103,7 @@ class Hearing:
                 # One of many that waited through the same gap: it is over when the last of them is heard.
                 self._go_on_after(loop_time)
                 return Echo.IGNORED
-            self._gap(loop_time)
-            self.not_before = before
+            self._gap(loop_time, before)
             return Echo.GAP
         if sent >= self._late_until:
             self.not_before = sent
@@ -125,8 +126,7 @@ class Hearing:
 
     def start(self, loop_time: float) -> None:
         """From now on the subscription stands: hearing goes on with the echoes sent from here on."""
-        self._gap(loop_time)
-        self.not_before = self._last_heard_sent
+        self._gap(loop_time, self._last_heard_sent)
         self._standing = True
         self._last_sign = loop_time
 
@@ -160,8 +160,12 @@ class Hearing:
         before = bisect.bisect_left(self._gap_ends, (moment,))
         return self._gap_ends[before - 1][1] if before else 0.0
 
-    def _gap(self, loop_time: float) -> None:
+    def _gap(self, loop_time: float, heard_to: float) -> None:
         self.gaps += 1
+        # What was under way in a gap just before may still be; but not through a third one, and ever more of them.
+        self._follows = heard_to < self._late_until and not self._follows
+        if not self._follows:
+            self.not_before = heard_to
         last = max(self._last_stamp, self.now)
         self._gap_ends.append((last, self.lost))
         del self._gap_ends[:-GAPS_REMEMBERED]

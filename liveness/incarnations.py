@@ -223,8 +223,9 @@ class Incarnations:
         if claim is None or claim.incarnation != incarnation:
             former, claim = claim, Claim(incarnation, when.not_before, now)
             self.claims[worker] = claim
-            claim.own_at = lease.last_beat if former is None else former.own_at
+            claim.own_at = lease.last_beat
             if former is not None:
+                claim.own_at = former.heard_at if former.incarnation == own else former.own_at
                 claim.thirds = {third: at for third, at in former.thirds.items() if third != incarnation}
             others = (claim.own_at, None if former is None else former.heard_at, *claim.thirds.values())
             heard = [moment for moment in others if moment is not None]

@@ -147,13 +147,14 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
         if beat.uptime is not None and when.arrival - beat.uptime >= ending.reborn_after:
             ending.reborn_at = min(ending.reborn_at or math.inf, when.not_before - beat.uptime)
         return
-    ending.reborn_stated |= beat.incarnation != ending.incarnation and beat.uptime is not None
-    if beat.incarnation == ending.incarnation or beat.uptime is None:
+    stated = beat.incarnation != ending.incarnation and beat.uptime is not None
+    if beat.uptime is None or not stated:
         # A straggler of the process that ended says nothing of the next one's beginning.
         begun = when.arrival
     else:
         # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
-        begun = (when.not_before if ending.reborn_at is None else when.arrival) - beat.uptime
+        begun = (when.arrival if ending.reborn_stated else when.not_before) - beat.uptime
+    ending.reborn_stated |= stated
     ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
 
 

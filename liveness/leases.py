@@ -54,10 +54,7 @@ class LeaseTable:
         return iter(self._leases.values())
 
     def __repr__(self) -> str:
-        return (
-            f"<LeaseTable {len(self)} leases, {len(self.wanting)} wanting, {len(self.endings)} ending, "
-            f"{len(self.lines)} lines>"
-        )
+        return f"<LeaseTable {len(self)} leases, {len(self.wanting)} wanting, {len(self.endings)} ending>"
 
     def get(self, worker: str) -> Lease | None:
         """Return the lease of `worker`, ending or not, or None."""
@@ -124,7 +121,7 @@ class LeaseTable:
             claim = self.incarnations.claims.get(worker)
             if claim is not None:
                 # Its own, or that of the one whose name it bears since then.
-                begun = min(begun, claim.since, claim.begun if claim.incarnation == incarnation else begun)
+                begun = min(begun, claim.latest if claim.incarnation == incarnation else claim.since)
                 self.incarnations.greeted(lease, incarnation)
                 self.incarnations.settled(worker)
             self._arrive(lease, incarnation, begun)
@@ -135,15 +132,16 @@ class LeaseTable:
 
         `former` is the incarnation that is over, None where it is not known.
         """
-        lease = self._leases[worker]
+        lease, claim = self._leases[worker], self.incarnations.claims.get(worker)
+        own_at = None if claim is None or claim.incarnation != new.incarnation else claim.own_at
         ended = self._prove(lease, now, "restarted", None)
         self.arrivals.pop(worker, None)
-        if ended and lease.ending is not None:
-            lease.ending.incarnation = former
-            lease.ending.reborn_at = new.begun
-            lease.ending.reborn_after = new.begun if new.earliest is None else new.earliest
-            lease.ending.reborn_stated = True
-            lease.ending.by_beats = not new.greeted
+        if ended and (ending := lease.ending) is not None:
+            # The lease was heard last when the new one was.
+            ending.last_beat = ending.last_beat if own_at is None else own_at
+            ending.incarnation, ending.reborn_at, ending.reborn_stated = former, new.begun, True
+            ending.reborn_after = new.begun if new.earliest is None else new.earliest
+            ending.by_beats = not new.greeted
         elif lease.ending is not None and lease.ending.reborn_at is not None:
             # A third process: what the second one touched is spared by the verdict that is under way.
             self.arrivals[worker] = new

@@ -196,3 +196,14 @@ def test_a_verdict_that_waited_while_we_heard_takes_everything(court: Court) -> 
     court.ears.listen(60.0)
 
     assert court.case().untouched_for is None
+
+
+def test_the_record_of_a_restart_that_beats_told_of_says_when_the_former_process_was_heard_last(court: Court) -> None:
+    """And not the new one, whose beats were the lease's until it was believed."""
+    court.ears.listen(2.0)
+    court.heard(incarnation="a", uptime=100.0)
+    for uptime in (1.0, 4.0):
+        court.ears.listen(3.0)
+        court.heard(incarnation="b", uptime=uptime)
+
+    assert (court.case().reason, court.case().incarnation, court.case().silent_for) == ("restarted", "a", 6.0)

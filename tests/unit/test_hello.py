@@ -257,3 +257,14 @@ def test_a_hello_that_was_read_late_takes_nothing_of_who_began_behind_it(book: L
     book.beat("w", 50.0, Heartbeat(incarnation="c", uptime=4.0), 50.0, Arrived(50.0, 29.0, 50.0))
 
     assert ending_of(book).reborn_at == 25.0
+
+
+def test_a_hello_after_a_beat_that_was_read_behind_a_gap_looks_for_all_that_is_older(book: LeaseTable) -> None:
+    """How long that beat may have waited says nothing of the former process's work."""
+    book.release("w", "a", 45.0)
+    beat = Heartbeat(incarnation="b", uptime=2.0)
+    book.beat("w", 46.0, beat, 46.0, Arrived(46.0, 15.0, 46.0))
+    book.ended("w", 1, 46.25)
+    hello(book, "b", at=46.5, uptime=2.5)
+
+    assert book.arrivals["w"].begun == 44.0

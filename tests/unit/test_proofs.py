@@ -2,7 +2,7 @@
 
 import pytest
 
-from liveness.leases import Heard, LeaseTable
+from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
@@ -141,3 +141,13 @@ def test_the_next_lifes_promise_counts_from_its_last_beat_at_least(book: LeaseTa
 
     assert book.lines.deadline(lease_of(book)) == 13.75
     assert lapsed(book, 13.5) == ["other"]
+
+
+def test_a_straggler_of_the_ended_process_does_not_make_the_next_one_look_younger(book: LeaseTable) -> None:
+    """Both were read behind a gap; the straggler says nothing of when the next one began."""
+    live(book, incarnation="a")
+    book.release("w", "a", 15.0)
+    book.beat("w", 20.0, Heartbeat(incarnation="a", uptime=15.0), 20.0, Arrived(20.0, 15.0, 20.0))
+    book.beat("w", 20.0, Heartbeat(incarnation="b", uptime=1.0), 20.0, Arrived(20.0, 15.0, 20.0))
+
+    assert ending_of(book).reborn_at == 14.0
