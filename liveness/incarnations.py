@@ -69,6 +69,8 @@ class Claim(msgspec.Struct):
     # The latest beginning that it allows, and its uptime.
     anchor: tuple[float, float] | None = None
     agreed: bool = False
+    # It was acted upon though its beginning is known only roughly: once more when it is known.
+    acted: bool = False
     # Whether it was heard since it was put beside another: if not, it may be over.
     beats: int = 1
     # Hearing time of the last beat of any other incarnation, since this one is heard.
@@ -114,7 +116,8 @@ class Claim(msgspec.Struct):
         One whose beginning is known roughly waits for a beat that shows it to a second, but not for longer than a ttl:
         what a former process has touched since would stay.
         """
-        exact = self.surely < math.inf or self.shown_at is None or proven - self.shown_at >= ttl
+        waited = not self.acted and (self.shown_at is None or proven - self.shown_at >= ttl)
+        exact = self.surely < math.inf or waited
         return self.agreed and exact and (self.rival_at is None or proven - self.rival_at >= ttl)
 
 
@@ -328,6 +331,26 @@ class Incarnations:
         if claim is None or claim.incarnation == lease.incarnation or not claim.beats:
             return None
         return claim.incarnation, min(claim.begun, claim.since)
+
+    def rival_over(self, lease: Lease, now: float) -> None:
+        """Note that whoever claimed to be beside the incarnation that `lease` bears is over."""
+        self.settled(lease.worker)
+        if lease.incarnation is not None and not self.is_introduced(lease.worker, lease.incarnation):
+            # That stood in the place of its own claim, which nobody has acted upon yet.
+            self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
+
+    def acted_upon(self, worker: str, claim: Claim) -> None:
+        """Note that what was before `claim` is, or will be, looked for.
+
+        Where its beginning is known only roughly, what a former process touched last is spared: it is looked for again.
+        """
+        self.settled(worker)
+        if claim.surely < math.inf:
+            self.introduce(worker, claim.incarnation)
+        else:
+            self._introduced.pop(worker, None)
+            claim.acted, claim.rival_at, claim.own_at = True, None, None
+            self.claims[worker] = claim
 
     def left_alone(self, worker: str) -> None:
         """Note that the others of `worker` are over: what is claimed is the one that lives on.

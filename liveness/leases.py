@@ -238,7 +238,7 @@ class LeaseTable:
             if claim is not None and claim.incarnation == incarnation:
                 # It is over, and was not believed yet to have replaced the other one: whether that lives, its ttl
                 # tells.
-                self.incarnations.settled(worker)
+                self.incarnations.rival_over(lease, now)
                 self.incarnations.replaced(worker, incarnation, None)
             return False
         return self._prove(lease, now, reason, details)
@@ -274,8 +274,10 @@ class LeaseTable:
 
     def reborn(self, worker: str, now: float) -> None:
         """Note that the life which ends here was ended by others: the next one goes on."""
-        lease = self._leases[worker]
-        ending = lease.ending
+        ending = (lease := self._leases[worker]).ending
+        if ending is not None and ending.disputed:
+            self.reinstate(worker, now)
+            return
         unseen = worker not in self.arrivals and lease.incarnation not in {None, ending and ending.incarnation}
         if ending is not None and ending.reborn_stated and unseen:
             # Or it was an earlier life, and only Postgres knows what the one between has left.
@@ -349,11 +351,11 @@ class LeaseTable:
             case Whose.NEW:
                 claim = self.incarnations.claims[worker]
                 self.restart(worker, now, Arrival(claim.incarnation, claim.begun), former=own)
+                self.incarnations.acted_upon(worker, claim)
                 return Heard.RESTARTED
             case Whose.ARRIVED:
                 claim = self.incarnations.claims[worker]
-                self.incarnations.settled(worker)
-                self.incarnations.introduce(worker, claim.incarnation)
+                self.incarnations.acted_upon(worker, claim)
                 self.arrivals[worker] = Arrival(claim.incarnation, claim.begun)
         return Heard.RENEWED
 

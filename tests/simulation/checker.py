@@ -272,7 +272,7 @@ class Checker:
         if began - replica.ear.free_at < LATE:
             return
         unread = any(since < heard < since + lasted for since, lasted in self.standstills)
-        if 0.0 <= began - heard < TTL and heard > others and newest.alive and not unread:
+        if 0.0 <= began - heard < TTL and heard > others + AGREED_WITHIN and newest.alive and not unread:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
 
     def _was_over(self, process: Worker) -> bool:

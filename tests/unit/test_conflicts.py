@@ -286,3 +286,16 @@ def test_whoever_comes_next_has_to_wait_for_a_third_that_is_still_heard(book: Le
         assert says(book, "d", at=at, uptime=at - 117.0) is not Heard.RESTARTED
 
     assert says(book, "d", at=136.0, uptime=19.0) is Heard.RESTARTED
+
+
+def test_what_a_former_life_left_is_looked_for_when_a_rival_has_said_goodbye() -> None:
+    """Its claim stood in the place of the living one's own."""
+    book = LeaseTable(TTL)
+    book.beat("w", 90.0, Heartbeat(), 90.0)
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=102.0, uptime=1.0)
+    assert not book.release("w", "c", 103.0)
+    for at in (104.0, 107.0):
+        says(book, "b", at=at, uptime=at - 100.0)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)

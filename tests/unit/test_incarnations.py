@@ -319,3 +319,19 @@ def test_a_beginning_is_never_later_than_a_beat_came(book: LeaseTable) -> None:
     assert b_is_heard(115.0, 15.0, 113.0) is Heard.RESTARTED
 
     assert ending_of(book).reborn_at == 100.0
+
+
+def test_what_was_taken_by_a_beginning_that_was_roughly_known_is_looked_for_once_more(book: LeaseTable) -> None:
+    """What the former process touched between that and the beginning was spared."""
+    said(book, uptime=3.0, after=90.0, until=103.0)
+    said(book, uptime=6.0, after=91.0, until=106.0)
+    assert said(book, uptime=13.0, after=92.0, until=113.0) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == 87.0
+    book.ended("w", 1, 114.0)
+    book.granted("w", 2)
+    assert said(book, uptime=15.0, after=92.0, until=115.0) is Heard.RENEWED
+    assert not book.arrivals
+    said(book, uptime=18.0, after=118.0, until=118.0)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
+    assert not book.incarnations.claims
