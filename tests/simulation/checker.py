@@ -245,7 +245,7 @@ class Checker:
         # One of them who dies meanwhile, or just before, or is silent by itself, is not behind a route.
         dies = any((one.died_at or 0.0) > process.storm_from - TTL for one in everybody)
         dies |= any(one.excused_until > process.storm_from + TTL for one in everybody)
-        if process.storm_until > began and broken < process.storm_from and knows and not dies:
+        if process.storm_from < began < process.storm_until and broken < process.storm_from and knows and not dies:
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
     def _by_restart(self, process: Worker, expiration: Expiration, claimed_at: float, row: Row) -> None:
