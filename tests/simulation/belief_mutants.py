@@ -28,7 +28,7 @@ def hearing_counts_through_gaps(self: Hearing, token: bytes, loop_time: float) -
         return HEARD(self, token, loop_time)
 
 
-@MUTANTS.wrong("promise", 89, Hearing, "heard")
+@MUTANTS.wrong("promise", 111, Hearing, "heard")
 def hearing_moves_to_when_the_echo_was_heard(self: Hearing, token: bytes, loop_time: float) -> Echo:
     """What was accepted while the echo was under way may be on its way still."""
     echo = HEARD(self, token, loop_time)
@@ -57,7 +57,7 @@ def hearing_is_never_deaf(_self: Hearing, _loop_time: float) -> bool:
     return False
 
 
-@MUTANTS.wrong("living", 566, Hearing, "heard")
+@MUTANTS.wrong("living", 9537, Hearing, "heard")
 def hearing_goes_on_with_any_echo(self: Hearing, token: bytes, loop_time: float) -> Echo:
     """One that was sent before the gap was noticed proves the gap, too."""
     sent = self._sent.get(token, loop_time)
@@ -67,7 +67,7 @@ def hearing_goes_on_with_any_echo(self: Hearing, token: bytes, loop_time: float)
     return echo
 
 
-@MUTANTS.wrong("prompt", 439, Hearing, "stamp")
+@MUTANTS.wrong("prompt", 143, Hearing, "stamp")
 def a_stamp_has_no_limit(self: Hearing, loop_time: float) -> float:
     """What did not count is given to whoever is heard at its end."""
     self._last_stamp = max(self._last_stamp, self.now + loop_time - self._proven_to)
@@ -165,7 +165,7 @@ def nothing_is_learnt(*_: object) -> None:
     """A replica knows of the epochs that it has granted itself, and of no others."""
 
 
-@MUTANTS.wrong("living", 3, LeaseTable, "restore")
+@MUTANTS.wrong("living", 27, LeaseTable, "restore")
 def restored_leases_have_a_tenth_of_their_ttl(
     self: LeaseTable, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
 ) -> None:
@@ -173,7 +173,7 @@ def restored_leases_have_a_tenth_of_their_ttl(
     RESTORE(self, worker, now, ttl / 10, epoch, incarnation)
 
 
-@MUTANTS.wrong("dead work", 115, LeaseTable, "restore")
+@MUTANTS.wrong("dead work", 57, LeaseTable, "restore")
 def restore_does_nothing(*_: object) -> None:
     """A service that starts knows of nobody."""
 
@@ -181,19 +181,19 @@ def restore_does_nothing(*_: object) -> None:
 # Incarnations.
 
 
-@MUTANTS.wrong("new life", 93, Claim, "holds")
+@MUTANTS.wrong("new life", 40, Claim, "holds")
 def a_beginning_is_believed_at_the_first_beat(self: Claim, now: float, ttl: float) -> bool:
     """However late it was delivered."""
     return self.begun < math.inf and (self.rival_at is None or now - self.rival_at >= ttl)
 
 
-@MUTANTS.wrong("conflict", 31, Claim, "holds")
+@MUTANTS.wrong("conflict", 6, Claim, "holds")
 def rivals_are_ignored(self: Claim, _now: float, _ttl: float) -> bool:
     """A new incarnation ends the former one that still beats."""
     return self.agreed
 
 
-MUTANTS.constant("any_two_beats_agree", "new life", 205, incarnations, "AGREED_WITHIN", 100.0)
+MUTANTS.constant("any_two_beats_agree", "new life", 213, incarnations, "AGREED_WITHIN", 100.0)
 
 
 @MUTANTS.wrong("dead work", 2, Incarnations, "claim")
@@ -204,7 +204,7 @@ def no_beginning_is_claimed(
     return Claim(beat.incarnation or "", when.not_before, now), False
 
 
-MUTANTS.constant("two_beats_at_once_agree", "new life", 15, incarnations, "APART", 0.0)
+MUTANTS.constant("two_beats_at_once_agree", "new life", 22, incarnations, "APART", 0.0)
 
 
 @MUTANTS.wrong("new life", 141, Claim, "heard")
@@ -258,7 +258,7 @@ def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[
 
 # Storms.
 
-MUTANTS.constant("storms_never_hold", "storm", 57, storms, "LEAST", 10**6)
+MUTANTS.constant("storms_never_hold", "storm", 92, storms, "LEAST", 10**6)
 MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 93, storms, "QUIET_SHARE_OF_TTL", 0.0)
 
 
@@ -269,12 +269,12 @@ def storms_hold_for_ever(self: Storms, *arguments: Any) -> list[Lease]:
         return PASS(self, *arguments)
 
 
-@MUTANTS.wrong("storm", 92, Storms, "restored")
+@MUTANTS.wrong("storm", 57, Storms, "restored")
 def nobody_doubts_a_start(_self: Storms, _leases: int) -> None:
     """That nobody at all was heard since then says nothing."""
 
 
-@MUTANTS.wrong("storm", 193, Storms, "_is_ready")
+@MUTANTS.wrong("storm", 330, Storms, "_is_ready")
 def a_sign_ends_a_storm_at_once(self: Storms, lease: Lease, storm: Storm, now: float) -> bool:
     """Nobody has time to be heard after it."""
     return storm.sign_at is not None or READY(self, lease, storm, now)

@@ -131,7 +131,7 @@ def the_sweep_has_no_book(self: Sweep, **parts: Any) -> None:
     SWEEP(self, **parts | {"book": LeaseTable(10.0)})
 
 
-@MUTANTS.wrong("sweep", 137, Sweep, "__init__")
+@MUTANTS.wrong("sweep", 61, Sweep, "__init__")
 def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
     """It does not know of any."""
     SWEEP(self, **parts | {"storms": Storms(max_hold=60.0, shuffle=lambda _: None)})
@@ -140,7 +140,7 @@ def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
 # The news.
 
 
-@MUTANTS.wrong("commit without event", 2, Relay, "run_once")
+@MUTANTS.wrong("commit without event", 1, Relay, "run_once")
 async def the_relay_clears_what_was_not_acknowledged(self: Relay) -> Relayed:
     """What is said is said."""
     while pending := await self._store.outbox.pending(0, relay.BATCH):
@@ -155,13 +155,13 @@ def the_relay_makes_up_an_id(self: Relay, pending: Pending) -> Event:
     return EVENT(self, msgspec.structs.replace(pending, id=f"9{pending.id}"))
 
 
-@MUTANTS.wrong("event order", 13, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 25, relay, "in_commit_order")
 def the_latest_news_first(events: Sequence[Pending]) -> list[list[Pending]]:
     """In the order of a stack."""
     return [list(reversed(events))]
 
 
-@MUTANTS.wrong("event order", 154, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 181, relay, "in_commit_order")
 def all_news_at_once(events: Sequence[Pending]) -> list[list[Pending]]:
     """Nobody waits for the acknowledgement of what was earlier."""
     return [list(events)]
@@ -176,7 +176,7 @@ async def followers_do_not_follow(_self: Follow) -> Learned:
     return Learned()
 
 
-@MUTANTS.wrong("in step", 3, Follow, "catch_up")
+@MUTANTS.wrong("in step", 41, Follow, "catch_up")
 async def catching_up_does_nothing(_self: Follow) -> Learned:
     """A new leader knows what it has heard, and no more."""
     return Learned()
@@ -198,7 +198,7 @@ def a_row_that_is_taken_is_not_changed(self: Postgres, row: Row, *arguments: Any
     row.status, row.owner, row.claim = "RUNNING", owner, claim
 
 
-@MUTANTS.wrong("term", 3, Postgres, "holds")
+@MUTANTS.wrong("term", 41, Postgres, "holds")
 def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
     """Whoever led once acts for ever."""
     return True
