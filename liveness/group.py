@@ -14,8 +14,9 @@ class Storm(msgspec.Struct):
     quiet: int
     # Seconds: of those that were quiet when it began.
     longest_ttl: float
-    # When a sign came that the way is open.
+    # When a sign came that the way is open, and from when what it promised counts: beats may have been lost since.
     sign_at: float | None = None
+    owed_from: float = math.inf
     # It was told that the hold has ended.
     ending: bool = False
     next_pass: float = -math.inf
@@ -34,6 +35,6 @@ class Group(msgspec.Struct, eq=False):
         return self.storm is not None and self.storm.sign_at is None
 
     def was_silent(self, lease: Any) -> bool:
-        """Say whether `lease` was not heard since the sign that ended the hold of a storm."""
+        """Say whether `lease` was not heard since the sign that ended the hold of a storm; who gave it was."""
         sign_at = None if self.storm is None else self.storm.sign_at
-        return sign_at is not None and (lease.last_beat is None or lease.last_beat <= sign_at)
+        return sign_at is not None and (lease.last_beat is None or lease.last_beat < sign_at)

@@ -114,7 +114,7 @@ class Storms:
         """Note that beats may have been lost until now: what a sign promised counts from here."""
         for group in self._storming:
             if group.storm is not None and group.storm.sign_at is not None:
-                group.storm.sign_at = max(group.storm.sign_at, now)
+                group.storm.owed_from = max(group.storm.owed_from, now)
 
     def forget(self) -> None:
         """Forget the storms: another replica acts, and judges for itself. So do we, should we act again."""
@@ -180,7 +180,7 @@ class Storms:
         released = now - storm.since >= self._max_hold
         if storm.sign_at is not None:
             # Who was quiet when it began may still lapse.
-            released = now >= storm.sign_at + storm.longest_ttl
+            released = now >= storm.owed_from + storm.longest_ttl
         ready = [lease for lease in held if self._is_ready(lease, storm, now)]
         if not held and (released or group.members <= 0):
             self._over(group, now)
@@ -202,8 +202,7 @@ class Storms:
         ending = lease.ending
         if ending is None:
             return False
-        signed = storm.sign_at is not None and now >= storm.sign_at + lease.ttl
-        return signed or now >= ending.owed_until or now - ending.at >= self._max_hold
+        return now >= storm.owed_from + lease.ttl or now >= ending.owed_until or now - ending.at >= self._max_hold
 
     def _begin(self, group: Group, quiet: int, longest_ttl: float, now: float) -> None:
         group.storm = Storm(since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl)
@@ -249,13 +248,13 @@ def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], dict[str, float]
 def _keep_owed(book: LeaseTable, group: Group, storm: Storm) -> None:
     """Let those that were silent through a storm and its sign owe nothing to the next one."""
     for lease in book.endings.values():
-        if lease.group is group and lease.ending is not None and group.was_silent(lease) and storm.sign_at is not None:
-            lease.ending.owed_until = min(lease.ending.owed_until, storm.sign_at + lease.ttl)
+        if lease.group is group and lease.ending is not None and group.was_silent(lease):
+            lease.ending.owed_until = min(lease.ending.owed_until, storm.owed_from + lease.ttl)
 
 
 def _sign(group: Group, now: float) -> None:
     if group.storm is not None and group.storm.sign_at is None:
-        group.storm.sign_at = now
+        group.storm.sign_at = group.storm.owed_from = now
 
 
 def _named(group: Group) -> str:

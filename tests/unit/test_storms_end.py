@@ -358,6 +358,39 @@ def test_the_hold_of_a_storm_in_the_wake_of_another_is_its_own(wake: Weather) ->
     assert len(wake.look(40.0 + MAX_HOLD)) == 3
 
 
+def test_who_gave_the_sign_was_heard_since(weather: Weather) -> None:
+    """It waits in the second storm with those that beat a moment after it."""
+    weather.beat(*crowd(20), now=0.0)
+    weather.beat("slow", now=-50.0, ttl=100.0)
+    assert weather.look(10.0) == []
+    weather.beat("w000", now=20.0)
+    weather.beat(*crowd(20)[1:], now=20.5)
+
+    for quarter in range(80, 2_000):
+        assert weather.look(quarter / 4) == []
+
+
+def test_who_was_heard_between_a_sign_and_a_loss_was_heard_since_the_sign(weather: Weather) -> None:
+    """Beats that may have been lost later owe all of them more time; they make nobody silent who was not."""
+    weather.beat(*crowd(20), now=0.0)
+    weather.beat("slow", now=-50.0, ttl=100.0)
+    assert weather.look(10.0) == []
+    weather.beat(*crowd(20), now=20.0)
+    weather.storms.lost(22.0)
+
+    for quarter in range(80, 2_000):
+        assert weather.look(quarter / 4) == []
+
+
+def test_what_a_sign_promised_counts_from_a_later_loss(storm: Weather) -> None:
+    """What was lost might have been their beats."""
+    storm.beat("new", now=20.0, ttl=LONG)
+    storm.storms.lost(25.0)
+
+    assert storm.look(34.75) == []
+    assert len(storm.look(35.0)) == 3
+
+
 def test_who_never_came_back_makes_no_second_storm(storm: Weather) -> None:
     """They are what is left of the first, of which nobody waits twice; two more that die are two."""
     storm.beat(*crowd(20)[12:], now=20.0)
