@@ -37,7 +37,7 @@ class Expired(msgspec.Struct):
     over: int = 0
     refused: int = 0
     items: int = 0
-    # Lapses that a storm holds.
+    # Lapses that wait: for a storm, or for us to hear again.
     held: int = 0
 
 
@@ -85,6 +85,9 @@ class Expiry:
             self._book.reinstate(lease.worker, now)
             log.error("conflict", worker=lease.worker, complaint="two incarnations beat: the restart is not believed")
         going = self._storms.let_go(list(self._book.endings.values()), now)
+        if self._hearing.in_gap(self._clock()):
+            # What would revive the others may have come already, and is read when we hear again.
+            going = [lease for lease in going if lease.ending is None or lease.ending.proof]
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]

@@ -40,13 +40,15 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 18. `pass`: a storm's hold ends for one worker after the other.
 """
 
+import math
 from collections import Counter, defaultdict
 from typing import Any
 
 from liveness.bus import Event
 from liveness.incarnations import AGREED_WITHIN
+from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS
-from tests.simulation.nats import DRAIN, Nats
+from tests.simulation.nats import DRAIN, Ear, Nats, Server
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.workers import NEVER, Worker
@@ -190,22 +192,29 @@ class Checker:
         if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
-    def _replaced(self, process: Worker) -> bool:
+    def _replaced(self, process: Worker, ear: Ear) -> bool:
         # By a newer process beside it: its own beats are stale, and its work goes with the newer one.
         same_name = self.processes[process.name]
         # One that waits for its hello is the newer one when it is heard at last.
         waited = any(one.style == "hello" and one is not process for one in same_name)
+        # So is one that is heard later than this one, or while this one is not heard for a ttl.
+        _, _, again = process.heard_by.get(id(ear), NEVER)
+        first = process.first_heard.get(id(ear), math.inf)
+        others = [one for one in same_name if one is not process and id(ear) in one.first_heard]
+        waited |= any(first < one.first_heard[id(ear)] for one in others)
+        beside = [one for one in others if one.died_at is None or one.died_at > again - TTL]
+        waited |= any(max(first, one.first_heard[id(ear)]) < again for one in beside)
         return process.beside and (same_name[-1] is not process or waited)
 
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
         replica, began = expiration.decided
         if expiration.reason != "lapsed" and row.claim is not None:
             self._by_sweep(process, row.claim, replica, began, row)
-        if self._replaced(process):
+        if self._replaced(process, replica.ear):
             return True
         self.checked["promise"] += 1
         for one in self.processes[process.name]:
-            if self._replaced(one):
+            if self._replaced(one, replica.ear):
                 continue
             former, heard, again = one.heard_by.get(id(replica.ear), NEVER)
             if heard > began:
@@ -220,7 +229,7 @@ class Checker:
         return True
 
     def _by_silence(self, process: Worker, replica: Any, began: float, row: Row) -> None:
-        if self._replaced(process):
+        if self._replaced(process, replica.ear):
             return
         self.checked["living"] += 1
         since = began - SURELY
@@ -231,10 +240,15 @@ class Checker:
         broken = max(server.broken_at for server in self.nats.servers)
         now_broken = not self.nats.route or any(server.paused or not server.up for server in self.nats.servers)
         unheard = elsewhere and (now_broken or self.nats.route_broken_at > since or broken > since or mine is None)
-        # An echo that left just before a server stood still may overtake beats when it goes on: see hearing.py.
-        waits = process.interval + self.nats.unnoticed + DRAIN + process.mouth.latency
-        overtaken = any(server.unnoticed_at > since for server in self.nats.servers) and waits > TTL
-        if process.beating_since < since and process.excused_until < since and not unheard and not overtaken:
+        ear = id(replica.ear)
+        former, heard, _ = process.heard_by.get(ear, NEVER)
+        heard = former if heard > began else heard
+        listened_since = self.world.now - replica.hearing.real_ago(replica.hearing.now - MOST_TTLS * TTL, self.world.now)
+        # Behind a broken route for so long that a new connection owed it nothing more.
+        out = heard < listened_since
+        overtaken = any(self._overtakes(server, process, replica, since) for server in self.nats.servers)
+        excused = unheard or overtaken or out
+        if process.beating_since < since and process.excused_until < since and not excused:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
             self.taken_unheard += 1
@@ -247,6 +261,15 @@ class Checker:
         dies |= any(one.excused_until > process.storm_from + TTL for one in everybody)
         if process.storm_from < began < process.storm_until and broken < process.storm_from and knows and not dies:
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
+
+    def _overtakes(self, server: Server, process: Worker, replica: Any, since: float) -> bool:
+        """Say whether an echo may have overtaken a beat when the server went on: see hearing.py."""
+        # No echo tells of so short a standstill: one that left just before it, and longer behind the one before if we
+        # stood still, too.
+        both = replica.paused_at < server.went_on_at and replica.went_on_at > server.paused_at
+        unnoticed = SETTINGS.max_gap + (SETTINGS.max_gap if both else SETTINGS.echo_interval)
+        waits = process.interval + unnoticed + DRAIN + process.mouth.latency
+        return server.went_on_at > since and server.went_on_at - server.paused_at <= unnoticed and waits > TTL
 
     def _by_restart(self, process: Worker, expiration: Expiration, claimed_at: float, row: Row) -> None:
         replica, began = expiration.decided

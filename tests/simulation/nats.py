@@ -30,9 +30,8 @@ class Server:
         self.paused = False
         # What waits in sockets while it stands still, by connection.
         self.waiting: dict[int, list[tuple[Mouth, Message]]] = {}
-        # Since when it has not been interrupted, for the checker; and when it last went on after it had stood still for
-        # so short that no echo tells.
-        self.broken_at = self.paused_at = self.unnoticed_at = -1e9
+        # Since when it has not been interrupted, for the checker; and when it last stood still, and went on.
+        self.broken_at = self.paused_at = self.went_on_at = -1e9
         # The connection whose socket it reads last when it goes on.
         self.last: int | None = None
 
@@ -142,9 +141,7 @@ class Nats:
         """Let it go on: what waited is read, in any order across connections, and of some of them a little later."""
         now, random = self.world.now, self.world.random
         server.paused = False
-        server.broken_at = now
-        if now - server.paused_at <= self.unnoticed:
-            server.unnoticed_at = now
+        server.broken_at = server.went_on_at = now
         waiting, server.waiting = server.waiting, {}
         for number in [number for number in waiting if number == server.last or random.random() < LATER_SHARE]:
             later = now + (DRAIN if number == server.last else random.uniform(0.0, DRAIN))

@@ -78,6 +78,8 @@ class Replica:
         # Its link to NATS cannot be made.
         self.cut_off = False
         self.born_at = self.link_up_at = world.now
+        # When it last stood still, and went on.
+        self.paused_at = self.went_on_at = -1e9
         self.link_down_at = world.now
         self._asleep: list[Callable[[], None]] = []
         self._socket: list[tuple[str, bytes]] = []
@@ -157,10 +159,12 @@ class Replica:
     def pause(self) -> None:
         """Stand still."""
         self.paused = True
+        self.paused_at = self.world.now
 
     def resume(self) -> None:
         """Go on: what waited is done in no certain order, but what was read is read in its own."""
         self.paused = False
+        self.went_on_at = self.world.now
         if self.dead:
             return
         asleep, self._asleep = self._asleep, []

@@ -95,6 +95,8 @@ class Worker:
 
     def _begin(self) -> None:
         self.beating_since = self.world.now
+        # A beat that was not due yet when the machine stood still is not late by that.
+        self._thaws = self._thaws and self.world.now < self.frozen_until
         self._beat()
         if self.hurries:
             for seconds in HURRIED:
@@ -123,7 +125,7 @@ class Worker:
             return
         server = None if self.partitioned else self.nats.any_up()
         if server is None:
-            self.excused_until = self.world.now + 2.0 + self.interval
+            self.excused_until = max(self.excused_until, self.world.now + 2.0 + self.interval)
             self.world.after(self.world.random.uniform(0.5, 2.0), self._connect)
         else:
             self.mouth.server = server

@@ -118,6 +118,38 @@ async def test_what_lapses_is_settled_and_leaves_the_book(court: Court) -> None:
     assert court.postgres.offered == [[("w", 1)]]
     assert court.book.get("w") is None
     assert court.wakes.rest.is_set()
+
+
+async def test_no_verdict_is_asked_for_while_a_beat_may_lie_unread(court: Court) -> None:
+    """Postgres was away when it lapsed, then we stood still: what came meanwhile is heard before we ask again."""
+    court.postgres.fails["refuse"] = [DatabaseAwayError("away")]
+    with pytest.raises(DatabaseAwayError):
+        await court.expiry.run_once()
+    court.postgres.offered.clear()
+    court.ears.wait(60.0)
+
+    assert await court.expiry.run_once() == Expired(held=1)
+    assert court.beat("w") is Heard.REVIVED
+    court.ears.hear(court.ears.send())
+    assert await court.expiry.run_once() == Expired()
+    assert court.postgres.offered == []
+
+
+async def test_what_lapsed_before_a_gap_is_settled_when_we_hear_again(court: Court) -> None:
+    """It owes nothing more: the silence of a ttl was proven before."""
+    court.ears.wait(60.0)
+    assert await court.expiry.run_once() == Expired(held=1)
+    court.ears.hear(court.ears.send())
+
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+
+async def test_a_proof_does_not_wait_for_us_to_hear_again(court: Court) -> None:
+    """No beat could undo it."""
+    court.book.release("w", "a", court.ears.now)
+    court.ears.wait(60.0)
+
+    assert await court.expiry.run_once() == Expired(ended=1)
     await court.expiry.run_once()
     assert court.postgres.asked == []
 

@@ -246,6 +246,19 @@ def test_nothing_is_proven_while_we_are_deaf(ears: Ears) -> None:
     assert ears.hearing.deaf(ears.time)
 
 
+def test_a_gap_has_begun_when_no_echo_can_come_in_time_any_more(ears: Ears) -> None:
+    """It is over when it is noticed; without a subscription there is nothing but gap."""
+    assert Ears(up=False).hearing.in_gap(0.0)
+    ears.wait(MAX_GAP)
+    assert not ears.hearing.in_gap(ears.time)
+    ears.wait(0.125)
+    assert ears.hearing.in_gap(ears.time)
+    assert ears.hear(ears.send()) is Echo.GAP
+    assert not ears.hearing.in_gap(ears.time)
+    ears.hearing.stop()
+    assert ears.hearing.in_gap(ears.time)
+
+
 def test_how_long_no_echo_came_back_on_a_subscription_that_stands(ears: Ears) -> None:
     """A late one is a sign of life all the same; without a subscription there is nothing to wait for."""
     ears.wait(7.0)
