@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from liveness.incarnations import AGREED_WITHIN
 from tests.outages.history import Change, History, LifeStory
 
 # After a ttl without disturbance. What the issue promises.
@@ -64,6 +65,20 @@ def bound(history: History, worker: str, moment: float, seconds: float = 0.0) ->
         in_pieces += max(0.0, piece - SETTLE_SECONDS)
         quiet_since = end
     return quiet_since, quiet_since + allowed
+
+
+def lost_at(history: History, life: LifeStory, claim: Change) -> float | None:
+    """Return from when on what a dead process claimed has to come back; None while that is not promised.
+
+    By heartbeats alone the beginning of the next process is known to a second. What was claimed within that before it
+    may be its own, so it stays until that one ends, too.
+    """
+    later = [one for one in history.lives.values() if one.worker == life.worker and one.began > life.began]
+    heir = min(later, key=lambda one: one.began, default=None)
+    died = max(life.ended or 0.0, claim.at)
+    if heir is None or heir.began - claim.at > AGREED_WITHIN or any(note.what == "hello" for note in heir.notes):
+        return died
+    return None if heir.ended is None else max(died, heir.ended)
 
 
 def heard_at(life: LifeStory) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from tests.outages.bounds import GRACE_SECONDS, ORPHAN_SECONDS, bound, claims_of_the_dead, excused
+from tests.outages.bounds import GRACE_SECONDS, ORPHAN_SECONDS, bound, claims_of_the_dead, excused, lost_at
 from tests.outages.history import Change, History, LifeStory, clock
 
 # When, and what.
@@ -79,7 +79,10 @@ def back(history: History) -> Found:
         died = life.ended or 0.0
         # A claim that was committed after the death of its worker is the sweep's business.
         seconds = ORPHAN_SECONDS if claim.at > died else 0.0
-        since, latest = bound(history, life.worker, max(died, claim.at), seconds)
+        lost = lost_at(history, life, claim)
+        if lost is None:
+            continue
+        since, latest = bound(history, life.worker, lost, seconds)
         claimed = f"{claim.id}, claimed by {life.incarnation} at {clock(claim.at)}"
         allowed = f"all was quiet from {clock(since)}, {clock(latest)} was the latest"
         if following is not None and following.at > latest:
@@ -92,10 +95,11 @@ def back(history: History) -> Found:
 
 def running(history: History) -> Found:
     """In the end nothing is RUNNING whose process is dead."""
+    kept = {claim.id for life, claim, following in claims_of_the_dead(history) if lost_at(history, life, claim) is None}
     for work, owner, incarnation in history.running:
         life = history.lives.get(incarnation or "")
         if life is None or life.worker != owner:
             yield history.at, f"{work} is RUNNING, owned by {owner}, claimed by {incarnation}"
-        elif life.ended is not None and history.at > bound(history, life.worker, life.ended, ORPHAN_SECONDS)[1]:
+        elif life.ended is not None and work not in kept and history.at > bound(history, life.worker, life.ended, ORPHAN_SECONDS)[1]:
             died = f"its worker {incarnation} died at {clock(life.ended)}"
             yield life.ended, f"{work} is RUNNING at {clock(history.at)} and {died}"

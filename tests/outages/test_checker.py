@@ -277,3 +277,23 @@ def test_outages_without_end_postpone_for_three_ttls() -> None:
     changes = [replace(change, at=55.0) if change.at == 22.0 else change for change in RIGHT.changes[:3]]
     history = replace(with_life("w#2", began=58.0, notes=[]), changes=changes, disturbances=outages)
     assert "back" in broken(history)
+
+
+def test_what_was_claimed_within_a_second_before_the_next_process_stays_until_that_ends() -> None:
+    """By its heartbeats alone it may be that one's. Not so if it said hello, or began later, and not for ever."""
+    hello = Note(20.6, "hello", {"answer": "{}"})
+    for claimed_at, ended, notes, allowed in (
+        (19.6, None, [], True),
+        (19.4, None, [], False),
+        (19.6, None, [hello], False),
+        (19.6, 58.0, [], True),
+        (19.6, 40.0, [], False),
+    ):
+        lives = {"w#1": life("w#1", 5.0, 20.0), "w#2": life("w#2", 20.5, ended, *notes)}
+        history = replace(
+            RIGHT,
+            lives=RIGHT.lives | lives,
+            changes=[claimed(claimed_at, WORK, "w#1")],
+            running=[*RIGHT.running, (WORK, "w", "w#1")],
+        )
+        assert (not broken(history) & {"back", "running"}) == allowed, (claimed_at, ended)
