@@ -95,11 +95,17 @@ def back(history: History) -> Found:
 
 def running(history: History) -> Found:
     """In the end nothing is RUNNING whose process is dead."""
-    kept = {claim.id for life, claim, following in claims_of_the_dead(history) if lost_at(history, life, claim) is None}
+    lost = {claim.id: lost_at(history, life, claim) for life, claim, _ in claims_of_the_dead(history)}
     for work, owner, incarnation in history.running:
         life = history.lives.get(incarnation or "")
         if life is None or life.worker != owner:
             yield history.at, f"{work} is RUNNING, owned by {owner}, claimed by {incarnation}"
-        elif life.ended is not None and work not in kept and history.at > bound(history, life.worker, life.ended, ORPHAN_SECONDS)[1]:
+            continue
+        since = lost.get(work, life.ended)
+        if (
+            life.ended is not None
+            and since is not None
+            and history.at > bound(history, owner, since, ORPHAN_SECONDS)[1]
+        ):
             died = f"its worker {incarnation} died at {clock(life.ended)}"
             yield life.ended, f"{work} is RUNNING at {clock(history.at)} and {died}"

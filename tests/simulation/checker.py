@@ -243,9 +243,9 @@ class Checker:
         ear = id(replica.ear)
         former, heard, _ = process.heard_by.get(ear, NEVER)
         heard = former if heard > began else heard
-        listened_since = self.world.now - replica.hearing.real_ago(replica.hearing.now - MOST_TTLS * TTL, self.world.now)
         # Behind a broken route for so long that a new connection owed it nothing more.
-        out = heard < listened_since
+        most = replica.hearing.now - MOST_TTLS * TTL
+        out = heard < self.world.now - replica.hearing.real_ago(most, self.world.now)
         overtaken = any(self._overtakes(server, process, replica, since) for server in self.nats.servers)
         excused = unheard or overtaken or out
         if process.beating_since < since and process.excused_until < since and not excused:
