@@ -7,7 +7,8 @@ takes nearly everybody who comes by one way, all at once. So:
 1. Leases are grouped by `via`, the NATS server that their beats state; those that state none are one group. Only leases
    heard since the start count.
 2. When a lease of a group lapses and at least `LEAST` and at least `PERCENT` of its group are quiet, that is a storm.
-   Quiet is who has used up more than half of its ttl. To count the quiet ones and not only the lapsed ones is what
+   Who was silent through an earlier one and its sign counts neither way. Quiet is who has used up more than half of its
+   ttl. To count the quiet ones and not only the lapsed ones is what
    saves the first of them: beats are spread over an interval, and by the time that 55 % had lapsed, their work would
    be gone. A worker that beats three times in a ttl is not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
@@ -66,7 +67,7 @@ class Storms:
         self._storming: list[Group] = []
         self._tidy_at = GROUPS_REMEMBERED
         self._counted_at = -math.inf
-        self._counted: tuple[Counter[str], dict[str, float]] = (Counter(), {})
+        self._counted: tuple[Counter[str], Counter[str], dict[str, float]] = (Counter(), Counter(), {})
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
@@ -141,18 +142,19 @@ class Storms:
                 doubtful[lease.group.via] = lease.group
         if restored and not self._heard_anybody and self._restored.storm is None and self._restored.members >= LEAST:
             longest = max((lease.ttl for lease in book if lease.group is None), default=0.0)
-            self._begin(self._restored, restored, longest, now)
+            self._begin(self._restored, self._restored.members, restored, longest, now)
         if doubtful:
             if now - self._counted_at >= COUNT_SECONDS or now < self._counted_at:
                 self._counted_at, self._counted = now, _quiet(book, now)
-            quiet, longest_of = self._counted
+            quiet, silent_before, longest_of = self._counted
             for via, group in doubtful.items():
-                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * group.members:
+                members = group.members - silent_before[via]
+                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * members:
                     if group.storm is not None:
                         # One in the wake of another: the sign was good for the first only, and for whom it held.
                         _keep_owed(book, group, group.storm)
                         self._over(group, now)
-                    self._begin(group, quiet[via], longest_of[via], now)
+                    self._begin(group, members, quiet[via], longest_of[via], now)
 
     def _to_be_judged(self, book: LeaseTable, lapsed: Iterable[Lease]) -> Iterable[Lease]:
         if not self._anew:
@@ -204,8 +206,8 @@ class Storms:
             return False
         return now >= storm.owed_from + lease.ttl or now >= ending.owed_until or now - ending.at >= self._max_hold
 
-    def _begin(self, group: Group, quiet: int, longest_ttl: float, now: float) -> None:
-        group.storm = Storm(since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl)
+    def _begin(self, group: Group, members: int, quiet: int, longest_ttl: float, now: float) -> None:
+        group.storm = Storm(since=now, members=members, quiet=quiet, longest_ttl=longest_ttl)
         self._storming.append(group)
         self._tell(group, group.storm, "held", quiet, now)
 
@@ -231,18 +233,26 @@ class Storms:
         return group
 
 
-def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], dict[str, float]]:
-    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest."""
+def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], Counter[str], dict[str, float]]:
+    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest.
+
+    Apart from them, those that were silent through a storm and its sign.
+    """
     quiet: Counter[str] = Counter()
+    silent_before: Counter[str] = Counter()
     longest: dict[str, float] = defaultdict(float)
     due = book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl)
     for lease in chain(due, book.endings.values()):
         group = lease.group
-        if group is not None and (lease.ending is None or not lease.ending.proof) and not group.was_silent(lease):
-            via = group.via
+        if group is None or (lease.ending is not None and lease.ending.proof):
+            continue
+        via = group.via
+        if group.was_silent(lease):
+            silent_before[via] += 1
+        else:
             quiet[via] += 1
             longest[via] = max(longest[via], lease.ttl)
-    return quiet, longest
+    return quiet, silent_before, longest
 
 
 def _keep_owed(book: LeaseTable, group: Group, storm: Storm) -> None:
