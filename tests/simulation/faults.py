@@ -202,11 +202,15 @@ def _cut_off_from_all(schedule: "Schedule", seconds: float) -> None:
     behind = often and all(worker.said_via() and worker.mouth.server is far for worker in living)
     before = all(replica.ear.server is near for replica in schedule.replicas)
     well = schedule.nats.route and not far.paused and not near.paused
-    if len(living) >= STORM_LEAST and behind and before and well:
+    # Who was not heard since another fault had broken the route is silent already, and others are not.
+    well &= all(schedule.nats.route_broken_at + one.interval + one.mouth.latency < world.now for one in living)
+    # Two processes of a name are one member.
+    if len({worker.name for worker in living}) >= STORM_LEAST and behind and before and well:
         schedule.checker.checked["storm"] += 1
         for worker in living:
             worker.storm_from = world.now
             worker.storm_until = world.now + SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)
+            worker.storm_known = None
     world.after(SAID_SECONDS, lambda: _break(schedule, seconds))
 
 
@@ -226,12 +230,12 @@ def _break(schedule: "Schedule", seconds: float) -> None:
             if worker.storm_until > now + 0.01:
                 # Another fault had broken it for longer: who was heard in between is owed one more ttl, and no hold.
                 worker.storm_until = now
-        groups = [one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas if one.leadership.leading]
-        if not any(group is not None and group.storm is not None for group in groups):
-            return
+        groups = {id(one.ear): one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas}
+        knowing = {ear for ear, group in groups.items() if group is not None and group.storm is not None}
         for worker in schedule.alive():
-            if abs(worker.storm_until - now) < 0.01:
-                # What is held waits until it can have been heard again.
+            if knowing and abs(worker.storm_until - now) < 0.01:
+                # What is held, by whoever saw the storm, waits until it can have been heard again.
+                worker.storm_known = knowing
                 worker.storm_until = now + worker.interval + worker.mouth.latency
 
     schedule.world.after(seconds, heal)
@@ -254,7 +258,7 @@ def restart_behind_a_broken_route(schedule: "Schedule") -> float:
     if len({worker.name for worker in living}) >= STORM_LEAST and known:
         schedule.checker.checked["storm"] += 1
         for worker in living:
-            worker.storm_from, worker.storm_until = world.now, world.now + seconds
+            worker.storm_from, worker.storm_until, worker.storm_known = world.now, world.now + seconds, None
     all_replicas_die(schedule, world.random.uniform(0.1, 5.0))
     return seconds + 5.0
 

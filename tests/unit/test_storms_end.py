@@ -411,13 +411,3 @@ def test_who_never_came_back_makes_no_second_storm(storm: Weather) -> None:
 
     assert sorted(gone) == crowd(14)
     assert ("n1", "held") not in storm.news()
-
-
-def test_a_storm_that_was_forgotten_with_the_lead_is_judged_again_when_we_lead_again(weather: Weather) -> None:
-    """What waits has lapsed before; nothing else would look at it once more."""
-    weather.beat(*crowd(5), now=0.0)
-    assert weather.look(10.0) == []
-    weather.storms.forget()
-
-    assert weather.look(11.0) == []
-    assert weather.storms.holding
