@@ -1,12 +1,31 @@
-"""Whom a storm has to keep: the judgement of the rule `storm` of `checker`."""
+"""Whom a storm has to keep, and until when: the rule `storm` of `checker`."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from liveness.storms import LEAST
-from tests.simulation.nats import Nats
-from tests.simulation.replica import TTL
+from tests.simulation.nats import Nats, Server
+from tests.simulation.replica import TTL, Replica
 from tests.simulation.workers import Worker
+
+
+def expect(living: Sequence[Worker], now: float, seconds: float) -> bool:
+    """Expect the work of these to be kept for so long, and say so, if they are enough."""
+    # Two processes of a name are one member.
+    if len({worker.name for worker in living}) < LEAST:
+        return False
+    for worker in living:
+        worker.storm_from, worker.storm_until, worker.storm_known = now, now + seconds, None
+    return True
+
+
+def expect_what_is_owed(living: Sequence[Worker], now: float, far: Server, replicas: Sequence[Replica]) -> None:
+    """Expect what is held when the route heals to wait until it can have been heard again."""
+    groups = ((one, one.storms.groups.get(far.name)) for one in replicas)
+    known = {id(one.ear) for one, group in groups if group is not None and group.storm is not None}
+    for worker in living:
+        if known and abs(worker.storm_until - now) < 0.01:
+            worker.storm_known, worker.storm_until = known, now + worker.interval + worker.mouth.latency
 
 
 def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replica: Any, began: float) -> bool:
