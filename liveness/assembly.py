@@ -151,7 +151,6 @@ class Assembly:
             hears=lambda: not self.hearing.deaf(self.clock()),
             on_take=self.wakes.takeover.set,
             on_lead=self._wake_all,
-            on_follow=self.storms.forget,
         )
 
     def _rounds(self) -> list[Round]:
@@ -229,7 +228,9 @@ class Assembly:
             self.wakes.arrivals.set()
 
     def _look(self, now: float) -> None:
-        if now >= self._look_at:
+        if not self.leadership.leading:
+            self.storms.watch(self.book, now)
+        elif now >= self._look_at:
             self.wakes.endings.set()
 
     def _listen_anew(self, now: float) -> None:

@@ -37,7 +37,6 @@ class Leadership:
         hears: Callable[[], bool] = lambda: True,
         on_take: Callable[[], None] = lambda: None,
         on_lead: Callable[[], None] = lambda: None,
-        on_follow: Callable[[], None] = lambda: None,
     ) -> None:
         self.leading = False
         # Whether the book knows all that Postgres knows since the term began.
@@ -50,7 +49,6 @@ class Leadership:
         self._deaf_looks = 0
         self._on_take = on_take
         self._on_lead = on_lead
-        self._on_follow = on_follow
 
     async def run_once(self) -> bool:
         """Renew the lead, or take it if nobody has it; return whether this replica leads.
@@ -114,4 +112,3 @@ class Leadership:
         if self.leading:
             log.warning("lead_lost")
         self.leading = self.caught_up = False
-        self._on_follow()

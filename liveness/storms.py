@@ -7,7 +7,8 @@ takes nearly everybody who comes by one way, all at once. So:
 1. Leases are grouped by `via`, the NATS server that their beats state; those that state none are one group. Only leases
    heard since the start count.
 2. When a lease of a group lapses and at least `LEAST` and at least `PERCENT` of its group are quiet, that is a storm.
-   Quiet is who has used up more than half of its ttl. To count the quiet ones and not only the lapsed ones is what
+   Who was silent through an earlier one and its sign counts neither way. Quiet is who has used up more than half of its
+   ttl. To count the quiet ones and not only the lapsed ones is what
    saves the first of them: beats are spread over an interval, and by the time that 55 % had lapsed, their work would
    be gone. A worker that beats three times in a ttl is not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
@@ -19,6 +20,8 @@ takes nearly everybody who comes by one way, all at once. So:
 5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
    that is a storm, too, and the first beat of anybody is its sign. Where somebody was heard before, it is none: a
    database full of workers that are long dead is cleared at once.
+6. A replica that does not act judges in the same way (`watch`), and lets nobody go. So one that takes over in a storm
+   goes on with it, and one that takes over behind the sign owes what that promised.
 
 One worker alone, or two, are never a storm.
 """
@@ -66,13 +69,13 @@ class Storms:
         self._storming: list[Group] = []
         self._tidy_at = GROUPS_REMEMBERED
         self._counted_at = -math.inf
-        self._counted: tuple[Counter[str], dict[str, float]] = (Counter(), {})
+        self._counted: tuple[Counter[str], Counter[str], dict[str, float]] = (Counter(), Counter(), {})
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
         self._heard_anybody = False
-        # Lapses that were held before we lost the lead have to be judged again.
-        self._anew = False
+        # Up to when those that do not act have judged.
+        self._watched_to = -math.inf
         # Those that were restored and not heard yet.
         self._restored = Group("(restored)")
 
@@ -116,14 +119,6 @@ class Storms:
             if group.storm is not None and group.storm.sign_at is not None:
                 group.storm.owed_from = max(group.storm.owed_from, now)
 
-    def forget(self) -> None:
-        """Forget the storms: another replica acts, and judges for itself. So do we, should we act again."""
-        self._anew = True
-        for group in self._storming:
-            group.storm = None
-        self._storming.clear()
-        self.news.clear()
-
     def overheard(self, via: str | None, now: float) -> None:
         """Note a beat that renewed no lease: it came by that server all the same."""
         group = self.groups.get(via or "")
@@ -134,31 +129,42 @@ class Storms:
         """Look at what has just lapsed, and say whether it is a storm by setting the group's."""
         doubtful = {}
         restored = 0
-        for lease in self._to_be_judged(book, lapsed):
+        for lease in lapsed:
             if lease.group is None:
                 restored += 1
             elif lease.group.members >= LEAST and not lease.group.is_held:
                 doubtful[lease.group.via] = lease.group
         if restored and not self._heard_anybody and self._restored.storm is None and self._restored.members >= LEAST:
             longest = max((lease.ttl for lease in book if lease.group is None), default=0.0)
-            self._begin(self._restored, restored, longest, now)
+            self._begin(self._restored, self._restored.members, restored, longest, now)
         if doubtful:
             if now - self._counted_at >= COUNT_SECONDS or now < self._counted_at:
                 self._counted_at, self._counted = now, _quiet(book, now)
-            quiet, longest_of = self._counted
+            quiet, silent_before, longest_of = self._counted
             for via, group in doubtful.items():
-                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * group.members:
+                members = group.members - silent_before[via]
+                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * members:
                     if group.storm is not None:
                         # One in the wake of another: the sign was good for the first only, and for whom it held.
                         _keep_owed(book, group, group.storm)
                         self._over(group, now)
-                    self._begin(group, quiet[via], longest_of[via], now)
+                    self._begin(group, members, quiet[via], longest_of[via], now)
 
-    def _to_be_judged(self, book: LeaseTable, lapsed: Iterable[Lease]) -> Iterable[Lease]:
-        if not self._anew:
-            return lapsed
-        self._anew = False
-        return [lease for lease in book.endings.values() if lease.ending is not None and not lease.ending.proof]
+    def watch(self, book: LeaseTable, now: float) -> None:
+        """Judge what is overdue while another replica acts: each once, when it would have lapsed here."""
+        if not self._storming and not self.news and book.lines.next_deadline() > now:
+            return
+        overdue = list(book.lines.due_within(now, lambda _: 0.0))
+        before, self._watched_to = self._watched_to, now
+        self.judge(book, [lease for lease in overdue if book.lines.deadline(lease) > before], now)
+        lapsed = [lease for lease in book.endings.values() if lease.ending is not None and not lease.ending.proof]
+        silent = {id(lease.group or self._restored) for lease in chain(overdue, lapsed)}
+        for group in tuple(self._storming):
+            if group.storm is not None and id(group) not in silent and self._is_past(group, group.storm, now):
+                self._over(group, now)
+        # The one who acts tells it; but perhaps it does not come to that.
+        holding = {group.via for group in self._storming}
+        self.news = [news for news in self.news if news.state == "held" and news.via in holding]
 
     def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
         """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""
@@ -177,12 +183,8 @@ class Storms:
         return going
 
     def _pass(self, group: Group, storm: Storm, held: Sequence[Lease], now: float) -> list[Lease]:
-        released = now - storm.since >= self._max_hold
-        if storm.sign_at is not None:
-            # Who was quiet when it began may still lapse.
-            released = now >= storm.owed_from + storm.longest_ttl
         ready = [lease for lease in held if self._is_ready(lease, storm, now)]
-        if not held and (released or group.members <= 0):
+        if not held and self._is_past(group, storm, now):
             self._over(group, now)
             return []
         if not ready or now < storm.next_pass:
@@ -198,14 +200,24 @@ class Storms:
                 lease.ending.let_go = True
         return chosen
 
+    def _is_past(self, group: Group, storm: Storm, now: float) -> bool:
+        if group.members <= 0:
+            return True
+        if storm.sign_at is None:
+            return now - storm.since >= self._max_hold
+        # Who was quiet when it began may still lapse.
+        return now >= storm.owed_from + storm.longest_ttl
+
     def _is_ready(self, lease: Lease, storm: Storm, now: float) -> bool:
         ending = lease.ending
         if ending is None:
             return False
-        return now >= storm.owed_from + lease.ttl or now >= ending.owed_until or now - ending.at >= self._max_hold
+        # By its deadline: it may have lapsed while another one acted.
+        held_long = now - ending.deadline >= self._max_hold
+        return held_long or now >= storm.owed_from + lease.ttl or now >= ending.owed_until
 
-    def _begin(self, group: Group, quiet: int, longest_ttl: float, now: float) -> None:
-        group.storm = Storm(since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl)
+    def _begin(self, group: Group, members: int, quiet: int, longest_ttl: float, now: float) -> None:
+        group.storm = Storm(since=now, members=members, quiet=quiet, longest_ttl=longest_ttl)
         self._storming.append(group)
         self._tell(group, group.storm, "held", quiet, now)
 
@@ -231,18 +243,26 @@ class Storms:
         return group
 
 
-def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], dict[str, float]]:
-    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest."""
+def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], Counter[str], dict[str, float]]:
+    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest.
+
+    Apart from them, those that were silent through a storm and its sign.
+    """
     quiet: Counter[str] = Counter()
+    silent_before: Counter[str] = Counter()
     longest: dict[str, float] = defaultdict(float)
     due = book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl)
     for lease in chain(due, book.endings.values()):
         group = lease.group
-        if group is not None and (lease.ending is None or not lease.ending.proof) and not group.was_silent(lease):
-            via = group.via
+        if group is None or (lease.ending is not None and lease.ending.proof):
+            continue
+        via = group.via
+        if group.was_silent(lease):
+            silent_before[via] += 1
+        else:
             quiet[via] += 1
             longest[via] = max(longest[via], lease.ttl)
-    return quiet, longest
+    return quiet, silent_before, longest
 
 
 def _keep_owed(book: LeaseTable, group: Group, storm: Storm) -> None:

@@ -14,8 +14,9 @@ its own doing: stalled, cut off from NATS, or looking for a server.
    claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
 5. `goodbye`: a goodbye takes nothing from a later process of the name that was heard before, and lives.
-6. `storm`: while everybody behind a broken route lives, and the other server has nobody, nothing is taken from them by
-   silence until the hold has passed.
+6. `storm`: while three names or more behind a broken route live and beat, all of them heard since it broke before, and
+   the other server has nobody, nothing is taken from them by silence until the hold has passed; nor by a replica that
+   saw the storm, before they can have been heard again. Said of the others when one is silent by itself.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of
    a former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
    when all replicas that could hear died before they had looked, or that was touched within an echo of the new one's
@@ -51,6 +52,7 @@ from liveness.storms import PASS_SECONDS
 from tests.simulation.nats import DRAIN, Ear, Nats, Server
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
+from tests.simulation.storm import has_to_keep
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
 
@@ -253,13 +255,7 @@ class Checker:
         else:
             self.taken_unheard += 1
         everybody = [one for some in self.processes.values() for one in some]
-        # Who has heard some of them since they are all behind that server does not know that they are.
-        heard = any(id(replica.ear) in one.first_heard for one in everybody)
-        knows = max(replica.link_up_at, replica.ear.free_at) < process.storm_from if heard else True
-        # One of them who dies meanwhile, or just before, or is silent by itself, is not behind a route.
-        dies = any((one.died_at or 0.0) > process.storm_from - TTL for one in everybody)
-        dies |= any(one.excused_until > process.storm_from + TTL for one in everybody)
-        if process.storm_from < began < process.storm_until and broken < process.storm_from and knows and not dies:
+        if has_to_keep(process, everybody, self.nats, replica, began):
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
     def _overtakes(self, server: Server, process: Worker, replica: Any, since: float) -> bool:

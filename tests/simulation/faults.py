@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tests.simulation import database_faults, worker_faults
 from tests.simulation.nats import DRAIN, LOST_ACK
 from tests.simulation.replica import SETTINGS, TTL, Replica
+from tests.simulation.storm import expect, expect_what_is_owed
 from tests.simulation.worker_faults import rarest, somebody
 
 if TYPE_CHECKING:
@@ -202,11 +203,11 @@ def _cut_off_from_all(schedule: "Schedule", seconds: float) -> None:
     behind = often and all(worker.said_via() and worker.mouth.server is far for worker in living)
     before = all(replica.ear.server is near for replica in schedule.replicas)
     well = schedule.nats.route and not far.paused and not near.paused
-    if len(living) >= STORM_LEAST and behind and before and well:
-        schedule.checker.checked["storm"] += 1
-        for worker in living:
-            worker.storm_from = world.now
-            worker.storm_until = world.now + SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)
+    # Who was not heard since another fault had broken the route is silent already, and others are not.
+    well &= all(schedule.nats.route_broken_at + one.interval + one.mouth.latency < world.now for one in living)
+    if behind and before and well:
+        held_for = SAID_SECONDS + min(seconds, SETTINGS.storm_max_hold)
+        schedule.checker.checked["storm"] += expect(living, world.now, held_for)
     world.after(SAID_SECONDS, lambda: _break(schedule, seconds))
 
 
@@ -226,13 +227,7 @@ def _break(schedule: "Schedule", seconds: float) -> None:
             if worker.storm_until > now + 0.01:
                 # Another fault had broken it for longer: who was heard in between is owed one more ttl, and no hold.
                 worker.storm_until = now
-        groups = [one.storms.groups.get(nats.servers[0].name) for one in schedule.replicas if one.leadership.leading]
-        if not any(group is not None and group.storm is not None for group in groups):
-            return
-        for worker in schedule.alive():
-            if abs(worker.storm_until - now) < 0.01:
-                # What is held waits until it can have been heard again.
-                worker.storm_until = now + worker.interval + worker.mouth.latency
+        expect_what_is_owed(schedule.alive(), now, nats.servers[0], schedule.replicas)
 
     schedule.world.after(seconds, heal)
 
@@ -251,10 +246,8 @@ def restart_behind_a_broken_route(schedule: "Schedule") -> float:
     known = all(one.beating_since < world.now - TTL and one.excused_until < world.now for one in living)
     known &= all(one.name in schedule.postgres.open for one in living)
     _break(schedule, seconds)
-    if len({worker.name for worker in living}) >= STORM_LEAST and known:
-        schedule.checker.checked["storm"] += 1
-        for worker in living:
-            worker.storm_from, worker.storm_until = world.now, world.now + seconds
+    if known:
+        schedule.checker.checked["storm"] += expect(living, world.now, seconds)
     all_replicas_die(schedule, world.random.uniform(0.1, 5.0))
     return seconds + 5.0
 
@@ -388,7 +381,6 @@ FAULTS: dict[str, Fault] = {
 WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}
 ALL_SHARE = 0.5
 LEADER_SHARE = 0.7
-STORM_LEAST = 3
 # Seconds in which every worker has said by which server it comes, but for the rarest.
 SAID_SECONDS = 6.0
 # And in which the dead are given up.

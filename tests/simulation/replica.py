@@ -133,7 +133,7 @@ class Replica:
         self.follow = Follow(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
         self.leadership = Leadership(
             leader=store.leader, timeout=settings.leader_timeout, catch_up=self.follow.catch_up,
-            hears=lambda: not hearing.deaf(clock()), on_follow=storms.forget,
+            hears=lambda: not hearing.deaf(clock()),
         )  # fmt: skip
         self.replies: dict[str, Callable[[bytes], None]] = {}
 
@@ -289,7 +289,9 @@ class Replica:
     # Its duties.
 
     def _look(self, now: float) -> None:
-        if now >= self._look_at:
+        if not self.leadership.leading:
+            self.storms.watch(self.book, now)
+        elif now >= self._look_at:
             self.wakes.endings.set()
 
     def _listen_anew(self, now: float) -> None:

@@ -76,6 +76,8 @@ class Worker:
         self.superseded = False
         # Until when a storm has to keep its work.
         self.storm_from = self.storm_until = -1e9
+        # The ears of the replicas that saw the storm, once it is over.
+        self.storm_known: set[int] | None = None
         self._replicas = replicas
         self.mouth = Mouth(number, random.uniform(0.05, 0.6) if random.random() < LATE_SHARE else 0.0)
         self.mouth.on_accepted = self._accepted

@@ -327,7 +327,7 @@ async def test_news_of_a_storm_that_are_forgotten_while_they_are_told_harm_nobod
 
     async def lost(*told: Any) -> None:
         await add(*told)
-        court.storms.forget()
+        court.storms.watch(court.book, 0.0)
 
     court.postgres.add = lost  # type: ignore[method-assign, assignment]
     assert await court.expiry.run_once() == Expired(ended=1)

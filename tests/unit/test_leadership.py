@@ -69,7 +69,6 @@ class Replica:
             catch_up=self.catch_up,
             hears=lambda: self.hears,
             on_lead=lambda: self.told.append("lead"),
-            on_follow=lambda: self.told.append("follow"),
         )
 
     async def catch_up(self) -> None:
@@ -143,13 +142,13 @@ async def test_a_start_as_a_follower_has_everything_to_learn(replica: Replica) -
     assert replica.told == ["catch up", "lead"]
 
 
-async def test_a_lead_that_was_lost_is_told_and_learned_anew(replica: Replica) -> None:
+async def test_a_lead_that_was_lost_is_learned_anew(replica: Replica) -> None:
     """What the other one did meanwhile is not known here."""
     await replica.look()
     replica.row.kept = replica.row.free = False
     replica.take_told()
     assert not await replica.look()
-    assert replica.take_told() == ["follow"]
+    assert replica.take_told() == []
     replica.row.free = replica.row.kept = True
 
     assert await replica.look()
@@ -162,7 +161,7 @@ async def test_a_lead_that_was_lost_before_it_began_is_learned_anew(replica: Rep
     replica.row.kept = False
 
     assert await replica.look()
-    assert replica.take_told() == ["follow", "catch up", "lead"]
+    assert replica.take_told() == ["catch up", "lead"]
 
 
 async def test_a_lead_taken_at_the_start_and_lost_before_it_was_renewed_is_learned_anew(replica: Replica) -> None:
@@ -182,7 +181,7 @@ async def test_a_transaction_that_found_its_term_over_ends_the_lead(replica: Rep
 
     assert not await replica.look()
     assert "renew" not in replica.row.asked
-    assert replica.take_told() == ["follow"]
+    assert replica.take_told() == []
 
 
 async def test_a_leader_goes_on_while_postgres_is_away(replica: Replica) -> None:
@@ -249,7 +248,6 @@ async def test_a_deaf_leader_renews_for_a_while_and_then_leaves_the_lead_to_othe
     assert not await replica.look()
 
     assert replica.row.asked == ["check", "check", "check"]
-    assert replica.told[-1] == "follow"
 
 
 async def test_a_leader_that_hears_again_renews_again(replica: Replica) -> None:

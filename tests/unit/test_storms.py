@@ -4,7 +4,7 @@ import pytest
 
 from liveness.storms import GROUPS_REMEMBERED, LEAST, PERCENT
 from tests.unit.makers import restored
-from tests.unit.weather import Weather, crowd
+from tests.unit.weather import LONG, MAX_HOLD, Weather, crowd
 
 
 @pytest.fixture
@@ -162,3 +162,71 @@ def test_who_was_not_heard_since_the_start_does_not_count(weather: Weather) -> N
 def test_the_numbers_are_those_of_the_issue() -> None:
     """At least 3 and at least 55 %."""
     assert (LEAST, PERCENT) == (3, 55)
+
+
+# 6. Who does not act.
+
+
+def test_who_takes_over_in_a_storm_goes_on_with_it(weather: Weather) -> None:
+    """Its hold counts from when it began, and not from the takeover."""
+    weather.beat(*crowd(5), now=0.0)
+    weather.storms.watch(weather.book, 9.75)
+    assert not weather.storms.holding
+    weather.storms.watch(weather.book, 10.0)
+
+    assert weather.look(300.0) == []
+    assert len(weather.look(10.0 + MAX_HOLD)) == 1
+
+
+def test_who_takes_over_behind_the_sign_owes_what_it_promised(weather: Weather) -> None:
+    """Half of them are back already: who is not is as alive as they are."""
+    weather.beat(*crowd(8), now=0.0)
+    weather.storms.watch(weather.book, 10.0)
+    weather.beat(*crowd(4), now=12.0, ttl=LONG)
+
+    assert weather.look(12.0) == []
+    assert weather.look(21.75) == []
+    assert len(weather.look(22.0)) == 1
+
+
+def test_who_loses_the_lead_in_a_storm_and_leads_again_goes_on_with_it(weather: Weather) -> None:
+    """What waits has lapsed before; nothing else would look at it once more."""
+    weather.beat(*crowd(5), now=0.0)
+    assert weather.look(10.0) == []
+    weather.storms.watch(weather.book, 11.0)
+
+    assert weather.look(12.0) == []
+    assert weather.storms.holding
+
+
+def test_a_storm_is_over_for_those_too_that_do_not_act(weather: Weather) -> None:
+    """All are back, and a ttl has passed."""
+    weather.beat(*crowd(5), now=0.0)
+    weather.storms.watch(weather.book, 10.0)
+    for now in (12.0, 17.0):
+        weather.beat(*crowd(5), now=now)
+    weather.storms.watch(weather.book, 21.75)
+    assert weather.storms.holding
+    weather.storms.watch(weather.book, 22.0)
+
+    assert not weather.storms.holding
+    assert weather.news() == []
+
+
+def test_a_lapse_is_judged_once_while_another_one_acts(weather: Weather) -> None:
+    """Who is quiet later, and lives, makes no storm of it."""
+    weather.beat("dead", now=0.0)
+    weather.beat(*crowd(2), now=9.0)
+    weather.storms.watch(weather.book, 10.0)
+    weather.storms.watch(weather.book, 15.0)
+
+    assert not weather.storms.holding
+
+
+def test_what_another_one_tells_is_told_by_who_takes_over_while_it_lasts(weather: Weather) -> None:
+    """Perhaps it did not come to that."""
+    weather.beat(*crowd(5), now=0.0)
+    weather.storms.watch(weather.book, 10.0)
+    weather.storms.watch(weather.book, 11.0)
+
+    assert weather.news() == [("n1", "held")]

@@ -370,6 +370,16 @@ def test_who_gave_the_sign_was_heard_since(weather: Weather) -> None:
         assert weather.look(quarter / 4) == []
 
 
+def test_who_never_came_back_does_not_outnumber_the_living(weather: Weather) -> None:
+    """Six are dead when three others come to their server and give the sign; then nobody can be heard."""
+    weather.beat(*crowd(6, "dead"), now=0.0)
+    assert weather.look(10.0) == []
+    weather.beat(*crowd(3), now=20.0)
+
+    gone = [worker for quarter in range(80, 2_000) for worker in weather.end(quarter / 4)]
+    assert sorted(gone) == crowd(6, "dead")
+
+
 def test_who_was_heard_between_a_sign_and_a_loss_was_heard_since_the_sign(weather: Weather) -> None:
     """Beats that may have been lost later owe all of them more time; they make nobody silent who was not."""
     weather.beat(*crowd(20), now=0.0)
@@ -401,13 +411,3 @@ def test_who_never_came_back_makes_no_second_storm(storm: Weather) -> None:
 
     assert sorted(gone) == crowd(14)
     assert ("n1", "held") not in storm.news()
-
-
-def test_a_storm_that_was_forgotten_with_the_lead_is_judged_again_when_we_lead_again(weather: Weather) -> None:
-    """What waits has lapsed before; nothing else would look at it once more."""
-    weather.beat(*crowd(5), now=0.0)
-    assert weather.look(10.0) == []
-    weather.storms.forget()
-
-    assert weather.look(11.0) == []
-    assert weather.storms.holding

@@ -1,0 +1,47 @@
+"""Whom a storm has to keep, and until when: the rule `storm` of `checker`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from liveness.storms import LEAST
+from tests.simulation.nats import Nats, Server
+from tests.simulation.replica import TTL, Replica
+from tests.simulation.workers import Worker
+
+
+def expect(living: Sequence[Worker], now: float, seconds: float) -> bool:
+    """Expect the work of these to be kept for so long, and say so, if they are enough."""
+    # Two processes of a name are one member.
+    if len({worker.name for worker in living}) < LEAST:
+        return False
+    for worker in living:
+        worker.storm_from, worker.storm_until, worker.storm_known = now, now + seconds, None
+    return True
+
+
+def expect_what_is_owed(living: Sequence[Worker], now: float, far: Server, replicas: Sequence[Replica]) -> None:
+    """Expect what is held when the route heals to wait until it can have been heard again."""
+    groups = ((one, one.storms.groups.get(far.name)) for one in replicas)
+    known = {id(one.ear) for one, group in groups if group is not None and group.storm is not None}
+    for worker in living:
+        if known and abs(worker.storm_until - now) < 0.01:
+            worker.storm_known, worker.storm_until = known, now + worker.interval + worker.mouth.latency
+
+
+def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replica: Any, began: float) -> bool:
+    """Say whether a storm forbids `replica` to take from `process` by silence, by what it knew when it `began`."""
+    since, known = process.storm_from, process.storm_known
+    if not since < began < process.storm_until or max(server.broken_at for server in nats.servers) >= since:
+        return False
+    # Behind the end of it only who saw the storm owes anything.
+    if known is not None and began > nats.route_broken_at and id(replica.ear) not in known:
+        return False
+    # Who has heard some of them since they are all behind that server does not know that they are.
+    heard = any(id(replica.ear) in one.first_heard for one in everybody)
+    if heard and max(replica.link_up_at, replica.ear.free_at) >= since:
+        return False
+    # One of them who dies meanwhile, or just before, is not behind a route; one who connects again may be a sign.
+    if any((one.died_at or 0.0) > since - TTL or (one.alive and one.moved_at > since) for one in everybody):
+        return False
+    # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough.
+    return len({one.name for one in everybody if one.alive and one.excused_until <= since}) >= LEAST
