@@ -8,7 +8,8 @@ FROM (
     UNION
     SELECT x.worker
     FROM liveness.expiration AS x
-    WHERE x.reason = 'restarted' AND x.expired_at > now() - interval '1 day'
+    -- Nobody recovered from it yet: an index has those.
+    WHERE x.recovered_at IS NULL AND x.reason = 'restarted' AND x.expired_at > now() - interval '1 day'
         AND NOT EXISTS (SELECT FROM liveness.epoch AS e WHERE e.worker = x.worker AND e.epoch > x.epoch)
 ) AS o
 CROSS JOIN LATERAL (

@@ -169,7 +169,7 @@ async def test_an_open_epoch_is_given_only_to_its_own_life(
 
 
 async def test_former_incarnations_are_known_for_a_day(host: HostTables, store: Store, grant: Grant) -> None:
-    """The newest eight that a restart ended, of names that live; so does one whose next epoch is still to be granted."""
+    """The newest eight that a restart ended, of names that live; also of one that waits for its next epoch."""
 
     async def lives(worker: str, *incarnations: str | None, reason: str = "restarted") -> list[int]:
         epochs = [await grant(worker, incarnation=incarnations[0])]

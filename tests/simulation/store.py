@@ -135,7 +135,8 @@ class Epochs(Parts):
             return [
                 Former(worker, one.incarnation, one.epoch)
                 for worker, some in self.postgres.expirations.items()
-                if (worker in opened or (some and some[-1].reason == "restarted")) and (names is None or worker in names)
+                if (worker in opened or (some and some[-1].reason == "restarted"))
+                and (names is None or worker in names)
                 for one in some
                 if one.reason == "restarted"
                 and one.incarnation is not None
