@@ -69,8 +69,8 @@ class Claim(msgspec.Struct):
     # The latest beginning that it allows, and its uptime.
     anchor: tuple[float, float] | None = None
     agreed: bool = False
-    # It was acted upon though its beginning is known only roughly: once more when it is known.
-    acted: bool = False
+    # It was acted upon by this beginning, which was known only roughly: once more whenever it is known better.
+    acted_by: float | None = None
     # Whether it was heard since it was put beside another: if not, it may be over.
     beats: int = 1
     # Hearing time of the last beat of any other incarnation, since this one is heard.
@@ -114,9 +114,12 @@ class Claim(msgspec.Struct):
         """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl.
 
         One whose beginning is known roughly waits for a beat that shows it to a second, but not for longer than a ttl:
-        what a former process has touched since would stay.
+        what a former process has touched since would stay. Where no such beat ever comes, a better one has to do.
         """
-        waited = not self.acted and (self.shown_at is None or proven - self.shown_at >= ttl)
+        if self.acted_by is None:
+            waited = self.shown_at is None or proven - self.shown_at >= ttl
+        else:
+            waited = self.begun - self.acted_by > AGREED_WITHIN
         exact = self.surely < math.inf or waited
         return self.agreed and exact and (self.rival_at is None or proven - self.rival_at >= ttl)
 
@@ -349,7 +352,7 @@ class Incarnations:
             self.introduce(worker, claim.incarnation)
         else:
             self._introduced.pop(worker, None)
-            claim.acted, claim.rival_at, claim.own_at = True, None, None
+            claim.acted_by, claim.rival_at, claim.own_at = claim.begun, None, None
             self.claims[worker] = claim
 
     def left_alone(self, worker: str) -> None:

@@ -1,8 +1,17 @@
 -- Incarnations that a restart ended, of names that live: a beat of one of them is a beat of the past. The newest few of
--- each name, and no older than a day: what a worker sent longer ago is not under way any more.
+-- each name, and no older than a day: what a worker sent longer ago is not under way any more. A name whose last life
+-- was ended by a restart lives, too: whoever ended it may have died before the next one had its epoch.
 -- $1: names, or NULL for all
 SELECT o.worker, f.incarnation, f.epoch
-FROM liveness.epoch AS o
+FROM (
+    SELECT e.worker FROM liveness.epoch AS e WHERE e.ended_at IS NULL
+    UNION
+    SELECT x.worker
+    FROM liveness.expiration AS x
+    -- Nobody recovered from it yet: an index has those.
+    WHERE x.recovered_at IS NULL AND x.reason = 'restarted' AND x.expired_at > now() - interval '1 day'
+        AND NOT EXISTS (SELECT FROM liveness.epoch AS e WHERE e.worker = x.worker AND e.epoch > x.epoch)
+) AS o
 CROSS JOIN LATERAL (
     SELECT x.incarnation, x.epoch
     FROM liveness.expiration AS x
@@ -11,5 +20,5 @@ CROSS JOIN LATERAL (
     ORDER BY x.epoch DESC
     LIMIT 8
 ) AS f
-WHERE o.ended_at IS NULL AND ($1::text[] IS NULL OR o.worker = ANY ($1))
+WHERE ($1::text[] IS NULL OR o.worker = ANY ($1))
 ORDER BY o.worker, f.epoch

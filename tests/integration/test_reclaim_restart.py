@@ -169,7 +169,7 @@ async def test_an_open_epoch_is_given_only_to_its_own_life(
 
 
 async def test_former_incarnations_are_known_for_a_day(host: HostTables, store: Store, grant: Grant) -> None:
-    """The newest eight that a restart ended, of names that live."""
+    """The newest eight that a restart ended, of names that live; also of one that waits for its next epoch."""
 
     async def lives(worker: str, *incarnations: str | None, reason: str = "restarted") -> list[int]:
         epochs = [await grant(worker, incarnation=incarnations[0])]
@@ -187,9 +187,11 @@ async def test_former_incarnations_are_known_for_a_day(host: HostTables, store: 
     )
     await store.reclaims.settle([case("gone", (await lives("gone", "a"))[-1])])
     one = await lives("one", "a")
+    last = await grant("ungranted", incarnation="a")
+    await store.reclaims.settle([restarted("ungranted", last, "a")])
 
     newest = [Former("many", f"m{number}", many[number]) for number in range(2, 10)]
-    assert await store.epochs.formers(None) == [*newest, Former("one", "a", one[0])]
+    assert await store.epochs.formers(None) == [*newest, Former("one", "a", one[0]), Former("ungranted", "a", last)]
     assert await store.epochs.formers(["one", "unknown"]) == [Former("one", "a", one[0])]
 
 

@@ -20,8 +20,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of
    a former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
    when all replicas that could hear died before they had looked, or that was touched within an echo of the new one's
-   beginning, or as long before it as replicas or servers stood still then. A process that a hello has replaced is none
-   by which the name lives on.
+   beginning, or as long before it as replicas or servers stood still then, or two gaps if replicas stutter from before
+   they believed it to the end. A process that a hello has replaced is none by which the name lives on.
 8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
 10. `term`: what a replica commits, it commits under the term that is current at the commit.
@@ -34,9 +34,9 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     a storm holds lapses.
 15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
     dead.
-16. `prompt`: dead work of a name of which no process lives, and whose last one was heard after it had claimed that, is
-    back within `PROMPT` seconds of that death and of the last fault. What a storm held may take until all of its group
-    have gone, one in each pass; and its whole hold, unless another worker that comes by the same server lives.
+16. `prompt`: dead work of a name of which no process lives, and whose last one was heard and read after it had claimed
+    that, is back within `PROMPT` seconds of that death and of the last fault. What a storm held may take until all of
+    its group have gone, one in each pass; and its whole hold, unless another that comes by the same server lives.
 17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
 18. `pass`: a storm's hold ends for one worker after the other.
 """
@@ -89,6 +89,8 @@ class Checker:
         self.replica_deaths: list[float] = []
         # When replicas and servers stood still, and for how long: a beginning may look earlier by as much.
         self.standstills: list[tuple[float, float]] = []
+        # Since when replicas stutter, since when all else was well then, and how long two gaps and the next one take.
+        self.stutters = (1e9, 0.0, 0.0)
         self._ended: set[tuple[str, int]] = set()
         # Those that a storm has let go, and when it did last, by replica and group.
         self._held: set[tuple[str, int]] = set()
@@ -159,27 +161,23 @@ class Checker:
             self.wrong("no uptime", f"{row.id} of {process.incarnation} is taken, and nobody says when he began")
 
     def _by_death(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
-        if process.died_at is None:
-            return
-        self.lateness.append(self.world.now - process.died_at)
-        replica, _ = expiration.decided
-        same_name = self.processes[process.name]
+        self.lateness.append(self.world.now - (process.died_at or 0.0))
+        (replica, _), same_name = expiration.decided, self.processes[process.name]
         held = replica.storms.holding or (process.name, expiration.epoch) in self._held
-        known = process.heard_by.get(id(replica.ear), NEVER)[1] > claim.at + SETTINGS.echo_interval
-        most = PROMPT
-        if held and self._signed(process):
-            held, most = False, PROMPT + SIGNED
-        if known and same_name[-1] is process and not held and not any(one.alive for one in same_name):
+        read = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at not in replica.ear.lost]
+        known = max(read, default=0.0) > claim.at + SETTINGS.echo_interval
+        signed = held and self._signed(process)
+        if known and same_name[-1] is process and held == signed and not any(one.alive for one in same_name):
             self.checked["prompt"] += 1
             late = self.world.now - max(self.calm_at, *(one.died_at or 0.0 for one in same_name))
-            if late > most:
+            if late > (PROMPT + SIGNED if signed else PROMPT):
                 self.wrong("prompt", f"{row.id} of {process.incarnation} is back {late:.2f} s after all was well")
 
     def _by_sweep(self, process: Worker, claim: Claim, replica: Any, began: float, row: Row) -> None:
         self.checked["sweep"] += 1
-        connected = replica.link_down_at <= replica.link_up_at
-        until = began if connected else replica.link_down_at
-        if until - replica.link_up_at < TTL - 0.01 or began - until > 2 * SETTINGS.max_gap + 0.1:
+        up_at, down_at = replica.link_at(began)
+        until = began if down_at <= up_at else down_at
+        if until - up_at < TTL - 0.01 or began - until > 2 * SETTINGS.max_gap + 0.1:
             self.wrong("sweep", f"{row.id} of {process.incarnation} is taken though nobody listened for a ttl")
         for storm in (group.storm for group in replica.storms.groups.values() if group.storm is not None):
             if replica.hearing.real_ago(storm.since, self.world.now) > self.world.now - began + 0.1:
@@ -191,7 +189,7 @@ class Checker:
         missed = bool(self._stood_still(claim.at, began))
         lives = self.postgres.epochs[process.name][:-1]
         missed |= not any(one.ended_at is None or one.ended_at > claim.at for one in lives)
-        if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, replica.link_up_at):
+        if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
     def _replaced(self, process: Worker, ear: Ear) -> bool:
@@ -363,8 +361,13 @@ class Checker:
             self._last[worker] = max(transaction, self._last.get(worker, 0))
         self._published[number] = self._published.get(number, 0) + 1
 
-    def _doubtful(self, born_at: float) -> float:
-        return SETTINGS.echo_interval + sum(self._stood_still(born_at, born_at + DOUBTED))
+    def _doubtful(self, newest: Worker) -> float:
+        born_at, (stutters_at, well_at, gaps) = newest.born_at, self.stutters
+        still = sum(self._stood_still(born_at, born_at + DOUBTED))
+        heard_at = max((newest.first_heard.get(id(ear), born_at) for ear in self.nats.ears), default=born_at)
+        # What was not believed by then is never known to a second: a beat is no older than the gap before the last.
+        lasts = stutters_at < max(well_at, heard_at) + DOUBTED
+        return SETTINGS.echo_interval + max(still, gaps + AGREED_WITHIN if lasts else 0.0)
 
     def _stood_still(self, since: float, until: float) -> list[float]:
         return sorted(lasted for began, lasted in set(self.standstills) if began < until and began + lasted > since)
@@ -380,13 +383,10 @@ class Checker:
             living = [one for one in same_name if one.alive and not one.superseded]
             newest = (living or same_name)[-1]
             # A beginning is known to an echo at best, and errs on the side of the living.
-            began = newest.born_at - self._doubtful(newest.born_at)
-            tellable = newest.style in {"uptime", "hello"} and row.touched < began
+            tellable = newest.style in {"uptime", "hello"} and row.touched < newest.born_at - self._doubtful(newest)
             forgotten = any(newest.born_at < moment < newest.born_at + FORGET for moment in self.replica_deaths)
-            if len(living) > 1:
-                # A conflict that lasts: nothing is taken from anybody.
-                continue
-            if living and (not tellable or former.beside or forgotten):
+            # A conflict that lasts: nothing is taken from anybody.
+            if len(living) > 1 or (living and (not tellable or former.beside or forgotten)):
                 continue
             left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
         return left

@@ -299,6 +299,7 @@ def replicas_stutter(schedule: "Schedule") -> float:
         world.after(STUTTER_EVERY, once)
 
     once()
+    schedule.checker.stutters = world.now, schedule.checker.calm_at, 2 * STUTTER_EVERY + STUTTER_PAUSE
     # Hearing time is slow from here on, and a storm's hold is hearing time.
     schedule.patience *= STUTTER_EVERY / SETTINGS.echo_interval
     return 0.0

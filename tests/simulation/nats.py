@@ -47,6 +47,9 @@ class Ear:
         # Extra seconds to its reader, when the way there is slow.
         self.latency = 0.0
         self.free_at = 0.0
+        # When NATS accepted what is put into the socket just now, and what never was read.
+        self.accepted_at = 0.0
+        self.lost: set[float] = set()
 
 
 class Mouth:
@@ -122,13 +125,19 @@ class Nats:
                 ear.free_at = arrives = max(ear.free_at, now + ear.latency)
                 self.world.at(arrives, self._late(ear, ear.connection, message))
             else:
+                ear.accepted_at = now
                 ear.hear(subject, payload)
 
     def _late(self, ear: Ear, connection: int, message: Message) -> Callable[[], None]:
+        accepted_at = self.world.now
+
         def arrive() -> None:
             # What was under way on a connection that is gone never arrives.
             if ear.server is not None and ear.connection == connection:
+                ear.accepted_at = accepted_at
                 ear.hear(*message)
+            else:
+                ear.lost.add(accepted_at)
 
         return arrive
 

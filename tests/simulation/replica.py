@@ -81,8 +81,10 @@ class Replica:
         # When it last stood still, and went on.
         self.paused_at = self.went_on_at = -1e9
         self.link_down_at = world.now
+        self._links = [world.now], [world.now]
         self._asleep: list[Callable[[], None]] = []
-        self._socket: list[tuple[str, bytes]] = []
+        # With the moment at which NATS accepted it.
+        self._socket: list[tuple[str, bytes, float]] = []
         self._running: set[str] = set()
         self._not_before: dict[str, float] = {}
         self._ticks = world.random.randrange(SWEEP_TICKS)
@@ -191,18 +193,14 @@ class Replica:
             self.world.after(self.world.random.uniform(0.3, 1.5), self.connect)
             return
         self.ear.server = self.mouth.server = server
-        self.ear.connection += 1
-        self.ear.free_at = 0.0
-        self.link_up_at = self.world.now
+        self._note_link_up()
         self.listening.up()
 
     def move(self, server: Server) -> None:
         """Be connected to that server."""
         if self.ear.server is not None and self.ear.server is not server and server.up and not self.paused:
             self.ear.server = self.mouth.server = server
-            self.ear.connection += 1
-            self.ear.free_at = 0.0
-            self.link_up_at = self.world.now
+            self._note_link_up()
             self.listening.down()
             self.listening.up()
 
@@ -212,8 +210,21 @@ class Replica:
             return
         self.ear.server = self.mouth.server = None
         self.link_down_at = self.world.now
+        self._links[1].append(self.world.now)
+        self.ear.lost.update(accepted_at for *_, accepted_at in self._socket)
         self._socket.clear()
         self.when_awake(self._notice)
+
+    def _note_link_up(self) -> None:
+        self.ear.connection += 1
+        self.ear.free_at = 0.0
+        self.link_up_at = self.world.now
+        self._links[0].append(self.world.now)
+
+    def link_at(self, moment: float) -> tuple[float, float]:
+        """Return when its link had last come up, and gone down, by that moment."""
+        up, down = (max(at for at in some if at <= moment) for some in self._links)
+        return up, down
 
     def _notice(self) -> None:
         self.listening.down()
@@ -252,7 +263,7 @@ class Replica:
 
     def _receive(self, subject: str, payload: bytes) -> None:
         if self.paused or self._socket:
-            self._socket.append((subject, payload))
+            self._socket.append((subject, payload, self.ear.accepted_at))
         elif self.started:
             if subject[11] == "a":
                 # A heartbeat: of a worker, or an echo.
@@ -265,8 +276,8 @@ class Replica:
 
     def _read(self) -> None:
         # What is in the socket is read at once, and in its order; the duties come behind it.
-        for message in self._socket:
-            self._take(*message)
+        for subject, payload, _ in self._socket:
+            self._take(subject, payload)
         self._socket.clear()
         self._work_if_woken()
 

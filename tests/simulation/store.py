@@ -131,14 +131,16 @@ class Epochs(Parts):
         """See former_incarnations.sql."""
 
         def body(_now: float) -> list[Former]:
+            opened = self.postgres.open
             return [
                 Former(worker, one.incarnation, one.epoch)
                 for worker, some in self.postgres.expirations.items()
-                if worker in self.postgres.open and (names is None or worker in names)
+                if (worker in opened or (some and some[-1].reason == "restarted"))
+                and (names is None or worker in names)
                 for one in some
                 if one.reason == "restarted"
                 and one.incarnation is not None
-                and one.incarnation != self.postgres.open[worker].incarnation
+                and (worker not in opened or one.incarnation != opened[worker].incarnation)
             ]
 
         return await self.read(body)  # type: ignore[no-any-return]
