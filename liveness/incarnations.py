@@ -77,8 +77,8 @@ class Claim(msgspec.Struct):
     rival_at: float | None = None
     # Hearing time of the last beat of the incarnation that the lease bears.
     own_at: float | None = None
-    # And of others that were heard beside both; whoever is claimed next has to know of them.
-    thirds: dict[str, float] = {}
+    # And what others claim that were heard beside both; whoever is claimed next has to know of them.
+    thirds: "dict[str, Claim]" = {}
 
     def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
         """Take one of its beats: `now` in hearing time."""
@@ -222,16 +222,16 @@ class Incarnations:
         worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
         if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
-            return claim, self._rival(worker, claim, now, incarnation)
+            return claim, self._third(worker, claim, beat, now, when)
         if claim is None or claim.incarnation != incarnation:
             former, claim = claim, Claim(incarnation, when.not_before, now)
             self.claims[worker] = claim
             claim.own_at = lease.last_beat
             if former is not None:
                 claim.own_at = former.heard_at if former.incarnation == own else former.own_at
-                claim.thirds = {third: at for third, at in former.thirds.items() if third != incarnation}
-            others = (claim.own_at, None if former is None else former.heard_at, *claim.thirds.values())
-            heard = [moment for moment in others if moment is not None]
+                claim.thirds = {name: third for name, third in former.thirds.items() if name != incarnation}
+            others = [] if former is None else [former, *claim.thirds.values()]
+            heard = [moment for moment in (claim.own_at, *(one.heard_at for one in others)) if moment is not None]
             if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
                 claim.rival_at = max(heard)
@@ -254,7 +254,7 @@ class Incarnations:
         claim = self.claims.get(worker)
         if claim is not None and claim.is_beside(own, when.proven, lease.ttl) and claim.incarnation != beat.incarnation:
             # A third one.
-            return Whose.CONFLICT if self._rival(worker, claim, now, beat.incarnation) else Whose.OWN
+            return Whose.CONFLICT if self._third(worker, claim, beat, now, when) else Whose.OWN
         if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
@@ -280,13 +280,17 @@ class Incarnations:
             return False
         return self._rival(lease.worker, claim, now)
 
-    def _rival(self, worker: str, claim: Claim, now: float, third: str | None = None) -> bool:
+    def _third(self, worker: str, claim: Claim, beat: Heartbeat, now: float, when: Arrived) -> bool:
+        name = beat.incarnation or ""
+        third = claim.thirds.pop(name, None) or Claim(name, when.not_before, now)
+        third.heard(now, when, beat.uptime)
+        claim.thirds[name] = third
+        if len(claim.thirds) > FORMERS_REMEMBERED:
+            del claim.thirds[next(iter(claim.thirds))]
+        return self._rival(worker, claim, now)
+
+    def _rival(self, worker: str, claim: Claim, now: float) -> bool:
         claim.rival_at = now
-        if third is not None:
-            claim.thirds.pop(third, None)
-            claim.thirds[third] = now
-            if len(claim.thirds) > FORMERS_REMEMBERED:
-                del claim.thirds[next(iter(claim.thirds))]
         began = worker not in self.conflicts
         self.conflicts.add(worker)
         return began
@@ -322,13 +326,17 @@ class Incarnations:
         claim = self.claims.get(worker)
         return claim is not None and claim.begun < math.inf
 
-    def successor(self, lease: Lease) -> tuple[str, float] | None:
+    def successor(self, lease: Lease, now: float) -> tuple[str, float] | None:
         """Return who is heard beside the incarnation that `lease` bears, and since when at the latest (loop time).
 
-        Of one that does not say when it began, since it was heard: what was touched before may be anybody's.
+        Of one that does not say when it began, since it was heard: what was touched before may be anybody's. `now` in
+        hearing time.
         """
         claim = self.claims.get(lease.worker)
-        if claim is None or claim.incarnation == lease.incarnation or not claim.beats:
+        if claim is not None and claim.incarnation == lease.incarnation:
+            # Its own is over with it; a third may have been heard beside that.
+            claim = next((one for one in reversed(claim.thirds.values()) if now - one.heard_at < lease.ttl), None)
+        if claim is None or not claim.beats:
             return None
         return claim.incarnation, min(claim.begun, claim.since)
 
@@ -338,6 +346,12 @@ class Incarnations:
         if lease.incarnation is not None and not self.is_introduced(lease.worker, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
+
+    def third_over(self, worker: str, incarnation: str | None) -> None:
+        """Note that whoever was heard beside what `worker` bears and what is claimed is over."""
+        claim = self.claims.get(worker)
+        if claim is not None and incarnation is not None:
+            claim.thirds.pop(incarnation, None)
 
     def acted_upon(self, worker: str, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.
@@ -352,13 +366,14 @@ class Incarnations:
             claim.acted, claim.rival_at, claim.own_at = True, None, None
             self.claims[worker] = claim
 
-    def left_alone(self, worker: str) -> None:
-        """Note that the others of `worker` are over: what is claimed is the one that lives on.
+    def left_alone(self, worker: str, incarnation: str) -> None:
+        """Note that the others of `worker` are over: `incarnation`, which is claimed, is the one that lives on.
 
         What they left that the verdict spared, as its beginning was known roughly, is looked for when it is known.
         """
         self.conflicts.discard(worker)
         claim = self.claims[worker]
+        claim = self.claims[worker] = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
         claim.rival_at = claim.own_at = None
         if claim.begun == math.inf:
             self.settled(worker)

@@ -236,10 +236,10 @@ class LeaseTable:
         if lease.incarnation != incarnation:
             claim = self.incarnations.claims.get(worker)
             if claim is not None and claim.incarnation == incarnation:
-                # It is over, and was not believed yet to have replaced the other one: whether that lives, its ttl
-                # tells.
+                # It was not believed yet to have replaced the other one: whether that lives, its ttl tells.
                 self.incarnations.rival_over(lease, now)
                 self.incarnations.replaced(worker, incarnation, None)
+            self.incarnations.third_over(worker, incarnation)
             return False
         return self._prove(lease, now, reason, details)
 
@@ -385,12 +385,12 @@ class LeaseTable:
         deadline = self.lines.deadline(lease)
         self.lines.take_out(lease)
         self._mark(lease, reason, now, deadline, proof=True, details=details)
-        successor = self.incarnations.successor(lease)
+        successor = self.incarnations.successor(lease, now)
         if successor is not None and lease.ending is not None:
             # It is heard already, and what it has touched is not taken.
             self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
             lease.incarnation, lease.ending.reborn_at = successor
-            self.incarnations.left_alone(lease.worker)
+            self.incarnations.left_alone(lease.worker, successor[0])
         return True
 
     def _mark(
