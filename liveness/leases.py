@@ -279,10 +279,11 @@ class LeaseTable:
             self.reinstate(worker, now)
             return
         unseen = worker not in self.arrivals and lease.incarnation not in {None, ending and ending.incarnation}
-        if ending is not None and ending.reborn_stated and unseen:
+        greeted = ending is not None and ending.reason == "restarted" and not ending.by_beats
+        alone = greeted or worker not in self.incarnations.conflicts
+        if ending is not None and ending.reborn_stated and unseen and alone:
             # Or it was an earlier life, and only Postgres knows what the one between has left.
-            arrival = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=not ending.by_beats)
-            self.arrivals[worker] = arrival
+            self.arrivals[worker] = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=greeted)
         self._go_on(lease, now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
@@ -375,8 +376,7 @@ class LeaseTable:
     def _go_on(self, lease: Lease, now: float) -> None:
         lease.ending = None
         self.endings.pop(lease.worker, None)
-        # At the end of its line, where it costs the same however many a rolling restart brings; and what is proven lags
-        # behind what is heard.
+        # At the end of its line: it costs the same however many restart. And what is proven lags behind what is heard.
         self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Details | None) -> bool:
