@@ -8,7 +8,8 @@ believed slowly.
    would look older than it; so a beginning counts only once two beats agree on it to a second (`AGREED_WITHIN`). They
    must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
    by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
-   it, for NATS had not accepted the beat before that: so no slowness of ours makes a beginning look later than it was.
+   it, for NATS had not accepted the beat before that; and of two, the earlier: so no slowness of ours makes a beginning
+   look later than it was.
    Where that is known only roughly (we stood still, or the beat was under way in a gap), a better one is waited for,
    but for a ttl at most.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
@@ -55,19 +56,18 @@ class Claim(msgspec.Struct):
     """An incarnation that beats beside the one that the lease bears, or of whose beginning nothing is settled yet."""
 
     incarnation: str
-    # Loop time: when this was begun.
+    # Loop time: when this was begun; and hearing time of its last beat.
     since: float
-    # Hearing time of its last beat.
     heard_at: float
-    # Loop time: not before its beginning, by those of its beats that agree; not after it, by those of them that came
-    # when we know to a second; and not after it by all.
+    # Loop time, by those of its beats that agree: not before its beginning; not after it, to a second; and not after it.
     latest: float = math.inf
     surely: float = math.inf
     roughly: float = -math.inf
     # Hearing time of the beat that others have to agree with.
     shown_at: float | None = None
-    # The latest beginning that it allows, and its uptime.
-    anchor: tuple[float, float] | None = None
+    # The latest beginning that it allows; and of those that agree the latest by the echo before, with that beat's uptime.
+    anchor: float | None = None
+    best: tuple[float, float] = (-math.inf, math.inf)
     agreed: bool = False
     # It was acted upon though its beginning is known only roughly: once more when it is known.
     acted: bool = False
@@ -86,17 +86,21 @@ class Claim(msgspec.Struct):
         if uptime is None:
             return
         latest, begun = when.arrival - uptime, when.not_before - uptime
-        if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
+        if self.anchor is None or latest < self.anchor - AGREED_WITHIN:
             # Those before it were late, and what they showed is worth nothing.
-            self.anchor, self.shown_at, self.agreed = (latest, uptime), now, False
-            self.latest, self.surely, self.roughly = latest, math.inf, -math.inf
-        if abs(latest - self.anchor[0]) > AGREED_WITHIN:
+            self.anchor, self.shown_at, self.agreed = latest, now, False
+            self.latest, self.surely, self.roughly, self.best = latest, math.inf, begun, (begun, uptime)
+        if abs(latest - self.anchor) > AGREED_WITHIN:
             return
-        self.agreed = self.agreed or uptime - self.anchor[1] > APART
         self.latest = min(self.latest, latest)
-        self.roughly = max(self.roughly, begun)
-        if latest - begun <= AGREED_WITHIN:
-            self.surely = min(self.surely, begun)
+        if uptime - self.best[1] > APART:
+            # One may have come to NATS as late as the other one came to us: they show what both of them show.
+            both = min(begun, self.best[0])
+            self.roughly, self.agreed = max(self.roughly, both) if self.agreed else both, True
+            if self.latest - self.roughly <= AGREED_WITHIN:
+                self.surely = min(self.surely, self.roughly)
+        if begun > self.best[0]:
+            self.best = begun, uptime
 
     @property
     def begun(self) -> float:
@@ -329,8 +333,7 @@ class Incarnations:
     def successor(self, lease: Lease, now: float) -> tuple[str, float] | None:
         """Return who is heard beside the incarnation that `lease` bears, and since when at the latest (loop time).
 
-        Of one that does not say when it began, since it was heard: what was touched before may be anybody's. `now` in
-        hearing time.
+        Of one that does not say when it began, since it was heard: what was touched before may be anybody's.
         """
         claim = self.claims.get(lease.worker)
         if claim is not None and claim.incarnation == lease.incarnation:
@@ -349,9 +352,8 @@ class Incarnations:
 
     def third_over(self, worker: str, incarnation: str | None) -> None:
         """Note that whoever was heard beside what `worker` bears and what is claimed is over."""
-        claim = self.claims.get(worker)
-        if claim is not None and incarnation is not None:
-            claim.thirds.pop(incarnation, None)
+        if (claim := self.claims.get(worker)) is not None:
+            claim.thirds.pop(incarnation or "", None)
 
     def acted_upon(self, worker: str, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.
@@ -373,7 +375,7 @@ class Incarnations:
         """
         self.conflicts.discard(worker)
         claim = self.claims[worker]
-        claim = self.claims[worker] = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
+        self.claims[worker] = claim = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
         claim.rival_at = claim.own_at = None
         if claim.begun == math.inf:
             self.settled(worker)
