@@ -59,13 +59,13 @@ class Claim(msgspec.Struct):
     # Loop time: when this was begun; and hearing time of its last beat.
     since: float
     heard_at: float
-    # Loop time, by those of its beats that agree: not before its beginning; not after it, to a second; and not after it.
+    # Loop time, by those of its beats that agree: not before its beginning; not after it, to a second; not after it.
     latest: float = math.inf
     surely: float = math.inf
     roughly: float = -math.inf
     # Hearing time of the beat that others have to agree with.
     shown_at: float | None = None
-    # The latest beginning that it allows; and of those that agree the latest by the echo before, with that beat's uptime.
+    # The latest beginning that it allows; and of those that agree the latest by the echo before, with its uptime.
     anchor: float | None = None
     best: tuple[float, float] = (-math.inf, math.inf)
     agreed: bool = False
