@@ -110,9 +110,10 @@ class Follow:
         for lease in leases:
             last = ended_ago.get(lease.worker)
             ended = self._has_ended(lease, last)
-            if ended and last is not None and last.restarted and self._book.incarnations.successor(lease) is not None:
+            now = self._hearing.now
+            if ended and last is not None and last.restarted and self._book.incarnations.successor(lease, now):
                 # The leader believed before us that the one heard beside it is the next.
-                self._book.end(lease.worker, self._hearing.now, "restarted")
+                self._book.end(lease.worker, now, "restarted")
             over += ended or lease.epoch is not None
             if ended and (lease.ending is None or lease.ending.reborn_at is None):
                 self._book.forget(lease.worker)

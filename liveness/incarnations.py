@@ -8,7 +8,8 @@ believed slowly.
    would look older than it; so a beginning counts only once two beats agree on it to a second (`AGREED_WITHIN`). They
    must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
    by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
-   it, for NATS had not accepted the beat before that: so no slowness of ours makes a beginning look later than it was.
+   it, for NATS had not accepted the beat before that; and of two, the earlier: so no slowness of ours makes a beginning
+   look later than it was.
    Where that is known only roughly (we stood still, or the beat was under way in a gap), a better one is waited for,
    but for a ttl at most.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
@@ -55,19 +56,18 @@ class Claim(msgspec.Struct):
     """An incarnation that beats beside the one that the lease bears, or of whose beginning nothing is settled yet."""
 
     incarnation: str
-    # Loop time: when this was begun.
+    # Loop time: when this was begun; and hearing time of its last beat.
     since: float
-    # Hearing time of its last beat.
     heard_at: float
-    # Loop time: not before its beginning, by those of its beats that agree; not after it, by those of them that came
-    # when we know to a second; and not after it by all.
+    # Loop time, by those of its beats that agree: not before its beginning; not after it, to a second; not after it.
     latest: float = math.inf
     surely: float = math.inf
     roughly: float = -math.inf
     # Hearing time of the beat that others have to agree with.
     shown_at: float | None = None
-    # The latest beginning that it allows, and its uptime.
-    anchor: tuple[float, float] | None = None
+    # The latest beginning that it allows; and of those that agree the latest by the echo before, with its uptime.
+    anchor: float | None = None
+    best: tuple[float, float] = (-math.inf, math.inf)
     agreed: bool = False
     # It was acted upon by this beginning, which was known only roughly: once more whenever it is known better.
     acted_by: float | None = None
@@ -77,8 +77,8 @@ class Claim(msgspec.Struct):
     rival_at: float | None = None
     # Hearing time of the last beat of the incarnation that the lease bears.
     own_at: float | None = None
-    # And of others that were heard beside both; whoever is claimed next has to know of them.
-    thirds: dict[str, float] = {}
+    # And what others claim that were heard beside both; whoever is claimed next has to know of them.
+    thirds: "dict[str, Claim]" = {}
 
     def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
         """Take one of its beats: `now` in hearing time."""
@@ -86,17 +86,21 @@ class Claim(msgspec.Struct):
         if uptime is None:
             return
         latest, begun = when.arrival - uptime, when.not_before - uptime
-        if self.anchor is None or latest < self.anchor[0] - AGREED_WITHIN:
+        if self.anchor is None or latest < self.anchor - AGREED_WITHIN:
             # Those before it were late, and what they showed is worth nothing.
-            self.anchor, self.shown_at, self.agreed = (latest, uptime), now, False
-            self.latest, self.surely, self.roughly = latest, math.inf, -math.inf
-        if abs(latest - self.anchor[0]) > AGREED_WITHIN:
+            self.anchor, self.shown_at, self.agreed = latest, now, False
+            self.latest, self.surely, self.roughly, self.best = latest, math.inf, begun, (begun, uptime)
+        if abs(latest - self.anchor) > AGREED_WITHIN:
             return
-        self.agreed = self.agreed or uptime - self.anchor[1] > APART
         self.latest = min(self.latest, latest)
-        self.roughly = max(self.roughly, begun)
-        if latest - begun <= AGREED_WITHIN:
-            self.surely = min(self.surely, begun)
+        if uptime - self.best[1] > APART:
+            # One may have come to NATS as late as the other one came to us: they show what both of them show.
+            both = min(begun, self.best[0])
+            self.roughly, self.agreed = max(self.roughly, both) if self.agreed else both, True
+            if self.latest - self.roughly <= AGREED_WITHIN:
+                self.surely = min(self.surely, self.roughly)
+        if begun > self.best[0]:
+            self.best = begun, uptime
 
     @property
     def begun(self) -> float:
@@ -225,16 +229,16 @@ class Incarnations:
         worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
         if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
-            return claim, self._rival(worker, claim, now, incarnation)
+            return claim, self._third(worker, claim, beat, now, when)
         if claim is None or claim.incarnation != incarnation:
             former, claim = claim, Claim(incarnation, when.not_before, now)
             self.claims[worker] = claim
             claim.own_at = lease.last_beat
             if former is not None:
                 claim.own_at = former.heard_at if former.incarnation == own else former.own_at
-                claim.thirds = {third: at for third, at in former.thirds.items() if third != incarnation}
-            others = (claim.own_at, None if former is None else former.heard_at, *claim.thirds.values())
-            heard = [moment for moment in others if moment is not None]
+                claim.thirds = {name: third for name, third in former.thirds.items() if name != incarnation}
+            others = [] if former is None else [former, *claim.thirds.values()]
+            heard = [moment for moment in (claim.own_at, *(one.heard_at for one in others)) if moment is not None]
             if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
                 claim.rival_at = max(heard)
@@ -257,7 +261,7 @@ class Incarnations:
         claim = self.claims.get(worker)
         if claim is not None and claim.is_beside(own, when.proven, lease.ttl) and claim.incarnation != beat.incarnation:
             # A third one.
-            return Whose.CONFLICT if self._rival(worker, claim, now, beat.incarnation) else Whose.OWN
+            return Whose.CONFLICT if self._third(worker, claim, beat, now, when) else Whose.OWN
         if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
@@ -283,13 +287,17 @@ class Incarnations:
             return False
         return self._rival(lease.worker, claim, now)
 
-    def _rival(self, worker: str, claim: Claim, now: float, third: str | None = None) -> bool:
+    def _third(self, worker: str, claim: Claim, beat: Heartbeat, now: float, when: Arrived) -> bool:
+        name = beat.incarnation or ""
+        third = claim.thirds.pop(name, None) or Claim(name, when.not_before, now)
+        third.heard(now, when, beat.uptime)
+        claim.thirds[name] = third
+        if len(claim.thirds) > FORMERS_REMEMBERED:
+            del claim.thirds[next(iter(claim.thirds))]
+        return self._rival(worker, claim, now)
+
+    def _rival(self, worker: str, claim: Claim, now: float) -> bool:
         claim.rival_at = now
-        if third is not None:
-            claim.thirds.pop(third, None)
-            claim.thirds[third] = now
-            if len(claim.thirds) > FORMERS_REMEMBERED:
-                del claim.thirds[next(iter(claim.thirds))]
         began = worker not in self.conflicts
         self.conflicts.add(worker)
         return began
@@ -325,13 +333,16 @@ class Incarnations:
         claim = self.claims.get(worker)
         return claim is not None and claim.begun < math.inf
 
-    def successor(self, lease: Lease) -> tuple[str, float] | None:
+    def successor(self, lease: Lease, now: float) -> tuple[str, float] | None:
         """Return who is heard beside the incarnation that `lease` bears, and since when at the latest (loop time).
 
         Of one that does not say when it began, since it was heard: what was touched before may be anybody's.
         """
         claim = self.claims.get(lease.worker)
-        if claim is None or claim.incarnation == lease.incarnation or not claim.beats:
+        if claim is not None and claim.incarnation == lease.incarnation:
+            # Its own is over with it; a third may have been heard beside that.
+            claim = next((one for one in reversed(claim.thirds.values()) if now - one.heard_at < lease.ttl), None)
+        if claim is None or not claim.beats:
             return None
         return claim.incarnation, min(claim.begun, claim.since)
 
@@ -341,6 +352,11 @@ class Incarnations:
         if lease.incarnation is not None and not self.is_introduced(lease.worker, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
+
+    def third_over(self, worker: str, incarnation: str | None) -> None:
+        """Note that whoever was heard beside what `worker` bears and what is claimed is over."""
+        if (claim := self.claims.get(worker)) is not None:
+            claim.thirds.pop(incarnation or "", None)
 
     def acted_upon(self, worker: str, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.
@@ -355,13 +371,14 @@ class Incarnations:
             claim.acted_by, claim.rival_at, claim.own_at = claim.begun, None, None
             self.claims[worker] = claim
 
-    def left_alone(self, worker: str) -> None:
-        """Note that the others of `worker` are over: what is claimed is the one that lives on.
+    def left_alone(self, worker: str, incarnation: str) -> None:
+        """Note that the others of `worker` are over: `incarnation`, which is claimed, is the one that lives on.
 
         What they left that the verdict spared, as its beginning was known roughly, is looked for when it is known.
         """
         self.conflicts.discard(worker)
         claim = self.claims[worker]
+        self.claims[worker] = claim = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
         claim.rival_at = claim.own_at = None
         if claim.begun == math.inf:
             self.settled(worker)

@@ -236,10 +236,10 @@ class LeaseTable:
         if lease.incarnation != incarnation:
             claim = self.incarnations.claims.get(worker)
             if claim is not None and claim.incarnation == incarnation:
-                # It is over, and was not believed yet to have replaced the other one: whether that lives, its ttl
-                # tells.
+                # It was not believed yet to have replaced the other one: whether that lives, its ttl tells.
                 self.incarnations.rival_over(lease, now)
                 self.incarnations.replaced(worker, incarnation, None)
+            self.incarnations.third_over(worker, incarnation)
             return False
         return self._prove(lease, now, reason, details)
 
@@ -279,10 +279,11 @@ class LeaseTable:
             self.reinstate(worker, now)
             return
         unseen = worker not in self.arrivals and lease.incarnation not in {None, ending and ending.incarnation}
-        if ending is not None and ending.reborn_stated and unseen:
+        greeted = ending is not None and ending.reason == "restarted" and not ending.by_beats
+        alone = greeted or worker not in self.incarnations.conflicts
+        if ending is not None and ending.reborn_stated and unseen and alone:
             # Or it was an earlier life, and only Postgres knows what the one between has left.
-            arrival = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=not ending.by_beats)
-            self.arrivals[worker] = arrival
+            self.arrivals[worker] = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=greeted)
         self._go_on(lease, now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
@@ -375,8 +376,7 @@ class LeaseTable:
     def _go_on(self, lease: Lease, now: float) -> None:
         lease.ending = None
         self.endings.pop(lease.worker, None)
-        # At the end of its line, where it costs the same however many a rolling restart brings; and what is proven lags
-        # behind what is heard.
+        # At the end of its line: it costs the same however many restart. And what is proven lags behind what is heard.
         self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
     def _prove(self, lease: Lease, now: float, reason: str, details: Details | None) -> bool:
@@ -385,12 +385,12 @@ class LeaseTable:
         deadline = self.lines.deadline(lease)
         self.lines.take_out(lease)
         self._mark(lease, reason, now, deadline, proof=True, details=details)
-        successor = self.incarnations.successor(lease)
+        successor = self.incarnations.successor(lease, now)
         if successor is not None and lease.ending is not None:
             # It is heard already, and what it has touched is not taken.
             self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
             lease.incarnation, lease.ending.reborn_at = successor
-            self.incarnations.left_alone(lease.worker)
+            self.incarnations.left_alone(lease.worker, successor[0])
         return True
 
     def _mark(

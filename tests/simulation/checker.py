@@ -11,9 +11,10 @@ its own doing: stalled, cut off from NATS, or looking for a server.
    machine stood still with its clocks is no time. Not claimed of a worker that beats too rarely for a server that
    stands still for so short that no echo tells.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives. Not said of what it
-   claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice.
+   claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice; or its
+   hello, by which alone a replica that was started since believes it.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
-5. `goodbye`: a goodbye takes nothing from a later process of the name that was heard before, and lives.
+5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives.
 6. `storm`: while three names or more behind a broken route live and beat, all of them heard since it broke before, and
    the other server has nobody, nothing is taken from them by silence until the hold has passed; nor by a replica that
    saw the storm, before they can have been heard again. Said of the others when one is silent by itself.
@@ -22,7 +23,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
    when all replicas that could hear died before they had looked, or that was touched within an echo of the new one's
    beginning, or as long before it as replicas or servers stood still then, or two gaps if replicas stutter from before
    they believed it to the end. A process that a hello has replaced is none by which the name lives on.
-8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name.
+8. `hello`: its answer comes when nothing that a former process claimed is RUNNING under the name, but for what was
+   touched since another process may have begun that was heard behind the hello: that is a conflict.
 9. `epoch`: an epoch ends once, and every open one of a living name was issued once.
 10. `term`: what a replica commits, it commits under the term that is current at the commit.
 11. `event without commit`, `commit without event`, `event order`: the news are what was committed, all of it, and of
@@ -52,6 +54,7 @@ from liveness.storms import PASS_SECONDS
 from tests.simulation.nats import DRAIN, Ear, Nats, Server
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
+from tests.simulation.rivals import may_be_anothers
 from tests.simulation.storm import has_to_keep
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
@@ -131,9 +134,10 @@ class Checker:
         elif expiration.reason in {"released", "died"}:
             self.checked["goodbye"] += 1
             heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
-            known = any(at < began - 1.0 for at in heard) and not self._was_over(process)
+            # Who was silent for a ttl is over: see incarnations.py.
+            known = any(1.0 < began - at < TTL + sum(self._stood_still(at, began)) for at in heard)
+            known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
             known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
-            known = known and began - replica.ear.free_at >= LATE
             if known and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
@@ -270,24 +274,21 @@ class Checker:
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
         late = self._stood_still(process.born_at, began)
-        # All of its beats may have been late, and by as much; and what is late by less than a second agrees.
-        as_late = max(late[-2] if len(late) > 1 else 0.0, AGREED_WITHIN + process.mouth.latency if late else 0.0)
-        if process is newest and claimed_at - process.born_at < as_late:
-            return
+        # All of its beats may have been late, and by as much; and what is late by less than a second agrees. Of hellos,
+        # one is enough for a replica that has not heard it before, and another one may have answered it meanwhile.
+        greets = process.style == "hello" and process.first_heard.get(id(replica.ear), 0.0) > claimed_at
+        as_late = [*(late if greets else late[:-1]), AGREED_WITHIN + process.mouth.latency] if late else [0.0]
         if process is newest:
-            self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
+            if claimed_at - process.born_at >= max(as_late):
+                self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
             return
         self.checked["conflict"] += 1
         ear = id(replica.ear)
         (former, heard, _), others = process.heard_by.get(ear, NEVER), newest.first_heard.get(ear)
-        if newest.style == "hello" or others is None:
+        if newest.style == "hello" or others is None or self._was_over(process) or began - replica.ear.free_at < LATE:
             return
-        if self._was_over(process):
-            return
-        if heard > began:
-            heard = former
-        if began - replica.ear.free_at < LATE:
-            return
+        # What is heard in the moment of the verdict is heard behind it.
+        heard = former if heard >= began else heard
         unread = any(since < heard < since + lasted for since, lasted in self.standstills)
         if 0.0 <= began - heard < TTL and heard > others + AGREED_WITHIN and newest.alive and not unread:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
@@ -333,17 +334,16 @@ class Checker:
     def hello(self, worker: Worker) -> None:
         """Judge the answer to a hello."""
         self.checked["hello"] += 1
-        last = self.postgres.expirations[worker.name][-1:]
-        for one in self.processes[worker.name]:
+        last, same_name = self.postgres.expirations[worker.name][-1:], self.processes[worker.name]
+        for one in same_name:
             over = any(end.reason == "restarted" and end.incarnation == one.incarnation for end in last)
             one.superseded = one.alive and one is not worker and over
         for row in self.postgres.held_by(worker.name):
-            former = row.claim.process if row.claim is not None else None
-            if former is None or former is worker or former.alive:
+            if (claim := row.claim) is None or claim.process.alive or claim.at >= worker.born_at:
                 # One that lives is a conflict, and no former process.
                 continue
-            if row.claim is not None and row.claim.at < worker.born_at:
-                what = f"{row.id} of {former.incarnation} is RUNNING"
+            if not may_be_anothers(row.touched, worker, same_name, self.postgres.deciding[0], self.standstills):
+                what = f"{row.id} of {claim.process.incarnation} is RUNNING"
                 self.wrong("hello", f"{worker.incarnation} is answered while {what}")
 
     def published(self, event: Event) -> None:

@@ -299,3 +299,28 @@ def test_what_a_former_life_left_is_looked_for_when_a_rival_has_said_goodbye() -
         says(book, "b", at=at, uptime=at - 100.0)
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
+
+
+def test_a_goodbye_of_the_second_process_keeps_the_work_of_a_third(book: LeaseTable) -> None:
+    """The second one had followed the first by a goodbye, too, and the third was heard beside both."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    assert book.release("w", "a", 104.0)
+    book.ended("w", 1, 104.5)
+    book.granted("w", 2)
+    assert book.release("w", "b", 105.0)
+
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("c", 102.0)
+
+
+def test_a_goodbye_of_the_second_process_leaves_nothing_to_a_third_that_is_over(book: LeaseTable) -> None:
+    """It has said goodbye before."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    assert not book.release("w", "c", 103.5)
+    assert book.release("w", "a", 104.0)
+    book.ended("w", 1, 104.5)
+    book.granted("w", 2)
+    assert book.release("w", "b", 105.0)
+
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("b", None)

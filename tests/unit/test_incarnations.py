@@ -148,13 +148,24 @@ def test_beats_agree_by_when_we_read_them(book: LeaseTable) -> None:
     """However far back NATS may have accepted them: that says nothing of how long they waited."""
     said(book, uptime=3.0, after=103.0, until=103.0)
     assert said(book, uptime=6.0, after=106.0, until=106.0 + AGREED_WITHIN + 0.25) is Heard.RENEWED
-    assert said(book, uptime=9.0, after=106.0, until=109.0) is Heard.RESTARTED
+    assert said(book, uptime=9.0, after=109.0, until=109.0) is Heard.RESTARTED
+
+
+def test_a_beat_that_was_late_does_not_agree_with_one_that_we_read_as_late(book: LeaseTable) -> None:
+    """It waited in a socket before an echo; the other one may have been accepted long before we read it."""
+    said(book, uptime=1.0, after=103.75, until=103.75)
+    assert said(book, uptime=8.5, after=108.5, until=111.5) is Heard.RENEWED
+    said(book, uptime=17.0, after=117.0, until=117.25)
+    assert said(book, uptime=25.5, after=125.5, until=125.75) is Heard.RESTARTED
+
+    assert ending_of(book).reborn_at == 100.0
 
 
 def test_a_beat_whose_arrival_is_hardly_known_does_not_make_a_beginning_look_earlier(book: LeaseTable) -> None:
-    """We stood still, and read what had waited: the next one shows the beginning. What is older goes back."""
+    """We stood still, and read what had waited: the next two show the beginning. What is older goes back."""
     said(book, uptime=3.0, after=80.0, until=103.0)
     said(book, uptime=6.0, after=106.0 - AGREED_WITHIN, until=106.0)
+    said(book, uptime=9.0, after=109.0 - AGREED_WITHIN, until=109.0)
 
     assert ending_of(book).reborn_at == 100.0 - AGREED_WITHIN
 
@@ -310,13 +321,14 @@ def test_a_third_incarnation_ends_the_second(book: LeaseTable) -> None:
 
 
 def test_a_beginning_is_never_later_than_a_beat_came(book: LeaseTable) -> None:
-    """A beat that waited behind a fresh echo overstates it, and the one in time is known less exactly."""
+    """Beats that waited behind a fresh echo overstate it, and the one in time is known less exactly."""
 
     def b_is_heard(at: float, uptime: float, not_before: float) -> Heard:
         return book.beat("w", at, Heartbeat(incarnation="b", uptime=uptime), at, Arrived(at, not_before, at - 50.0))
 
+    b_is_heard(109.0, 9.0, 107.0)
     b_is_heard(112.75, 12.0, 112.5)
-    assert b_is_heard(115.0, 15.0, 113.0) is Heard.RESTARTED
+    assert b_is_heard(115.75, 15.0, 115.5) is Heard.RESTARTED
 
     assert ending_of(book).reborn_at == 100.0
 
@@ -326,12 +338,13 @@ def test_what_was_taken_by_a_beginning_that_was_roughly_known_is_looked_for_once
     said(book, uptime=3.0, after=90.0, until=103.0)
     said(book, uptime=6.0, after=91.0, until=106.0)
     assert said(book, uptime=13.0, after=92.0, until=113.0) is Heard.RESTARTED
-    assert ending_of(book).reborn_at == 87.0
+    assert ending_of(book).reborn_at == 85.0
     book.ended("w", 1, 114.0)
     book.granted("w", 2)
     assert said(book, uptime=15.0, after=92.0, until=115.0) is Heard.RENEWED
     assert not book.arrivals
     said(book, uptime=18.0, after=118.0, until=118.0)
+    said(book, uptime=21.0, after=121.0, until=121.0)
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
     assert not book.incarnations.claims

@@ -2,7 +2,7 @@
 
 import pytest
 
-from liveness.leases import LeaseTable
+from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
@@ -102,6 +102,33 @@ def test_a_restart_of_a_life_that_others_had_ended_before_is_looked_up(book: Lea
 
     arrival = book.arrivals["w"]
     assert (arrival.incarnation, arrival.begun, arrival.greeted) == ("b", 4.0, True)
+
+
+def test_the_life_after_a_proof_that_others_acted_upon_is_not_looked_up_while_another_one_is_heard(
+    book: LeaseTable,
+) -> None:
+    """It has not said hello: the one that names no incarnation may live, and what it has touched is its own."""
+    live(book, epoch=1, incarnation="a")
+    book.release("w", "a", 4.0)
+    book.beat("w", 5.0, Heartbeat(incarnation="b", uptime=1.0), 5.0)
+    assert book.beat("w", 6.0, Heartbeat(), 6.0) is Heard.CONFLICT
+    book.ended("w", 1, 7.0, elsewhere=True)
+
+    assert not book.arrivals
+
+
+def test_the_life_after_a_proof_that_others_acted_upon_is_looked_up_as_one_that_did_not_say_hello(
+    book: LeaseTable,
+) -> None:
+    """So that whoever is heard beside it withdraws that."""
+    live(book, epoch=1, incarnation="a")
+    book.release("w", "a", 4.0)
+    book.beat("w", 5.0, Heartbeat(incarnation="b", uptime=1.0), 5.0)
+    book.ended("w", 1, 7.0, elsewhere=True)
+    assert not book.arrivals["w"].greeted
+    book.beat("w", 8.0, Heartbeat(), 8.0)
+
+    assert not book.arrivals
 
 
 def test_a_restart_that_was_ended_here_is_not_looked_up(book: LeaseTable) -> None:
