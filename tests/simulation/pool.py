@@ -26,8 +26,9 @@ from unittest import mock
 import msgspec
 
 import liveness
-from liveness import intake, listening
+from liveness import intake, listening, sweep
 from liveness.messages import decode_heartbeat
+from liveness.subjects import name_fault
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.schedule import Result, Schedule
 from tests.simulation.story import Quiet, logging_to
@@ -39,6 +40,7 @@ SEEDS_OF_A_PIECE = 100
 SEEDS_OF_A_COLLECTION = 4
 # Of one schedule, those that state no uptime: they say the same each time.
 BEATS_REMEMBERED = 32
+NAMES_REMEMBERED = 100
 # Bytes that one process may have. A healthy one has a fiftieth of it.
 MOST_MEMORY = 4 * 2**30
 # Sentences that are kept of each piece: a broken rule is broken often.
@@ -193,8 +195,18 @@ def run_piece(seeds: range) -> Summary:
 
 @contextlib.contextmanager
 def reading_once() -> Iterator[None]:
-    """Let a beat that several replicas hear at once be read once: the same bytes say the same, and that is frozen."""
-    with mock.patch.object(intake, "decode_heartbeat", functools.lru_cache(BEATS_REMEMBERED)(decode_heartbeat)):
+    """Let a beat that several replicas hear at once be read once: the same bytes say the same, and that is frozen.
+
+    And let a name be looked at once.
+    """
+    with contextlib.ExitStack() as stack:
+        for module, function, remembered in (
+            (intake, decode_heartbeat, BEATS_REMEMBERED),
+            (intake, name_fault, NAMES_REMEMBERED),
+            (sweep, name_fault, NAMES_REMEMBERED),
+        ):
+            once = functools.lru_cache(remembered)(function)
+            stack.enter_context(mock.patch.object(module, function.__name__, once))
         yield
 
 

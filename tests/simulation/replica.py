@@ -304,7 +304,7 @@ class Replica:
             return
         self._ticks += 1
         self.listening.speak()
-        if self._ticks % LEAD_TICKS == 0:
+        if self._ticks % LEAD_TICKS == 0 and not (SKIPS and self._nothing_to_take()):
             self._do("leadership", self.leadership.run_once)
         if self.store.leader.term is not None and not self.leadership.leading:
             self._do("takeover", self.leadership.learn)
@@ -341,6 +341,15 @@ class Replica:
 
     # Most rounds find nothing, and together they cost more than those that do. A round that would find nothing is not
     # begun, but for its wake-up: exactly such a round, for without SKIPS every seed ends in the same way.
+
+    def _nothing_to_take(self) -> bool:
+        # Somebody else renewed the lead a moment ago, and this one follows and hears.
+        leadership, postgres = self.leadership, self.postgres
+        if self.store.leader.term is not None or leadership.leading or leadership.caught_up or leadership._deaf_looks:
+            return False
+        if not postgres.writable or postgres.flaky or postgres.slowness or self.hearing.deaf(self.world.now):
+            return False
+        return self.world.now - postgres.renewed_at <= SETTINGS.leader_timeout
 
     def _nothing_to_learn(self) -> bool:
         book, follow = self.book, self.follow

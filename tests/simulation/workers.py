@@ -56,7 +56,7 @@ class Worker:
         self.epoch: int | None = None
         self.claims: list[tuple[Row, Claim]] = []
         # By ear: when its last two beats were heard, the one after the last silence of a ttl, and the first.
-        self.heard_by: dict[int, tuple[float, float, float]] = {}
+        self.heard_by: dict[int, list[float]] = {}
         self.first_heard: dict[int, float] = {}
         self.lost_work = 0
         self.beating_since = 1e9
@@ -110,11 +110,13 @@ class Worker:
         for ear in ears:
             known = heard_by.get(id(ear))
             if known is None:
-                heard_by[id(ear)] = (NEVER[1], now, now)
+                heard_by[id(ear)] = [NEVER[1], now, now]
                 self.first_heard[id(ear)] = now
             else:
-                _, former, again = known
-                heard_by[id(ear)] = (former, now, now if now - former >= TTL else again)
+                former = known[0] = known[1]
+                known[1] = now
+                if now - former >= TTL:
+                    known[2] = now
 
     # Its connection.
 
