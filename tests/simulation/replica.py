@@ -70,13 +70,19 @@ SKIPS = True
 class Replica:
     """One process of the service."""
 
+    # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
+    __slots__ = (
+        "_asleep", "_look_at", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off", "dead",
+        "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership", "link_down_at",
+        "link_up_at", "listening", "mouth", "name", "nats", "paused", "postgres", "published", "relay", "replies",
+        "started", "store", "storms", "sweep", "wakes", "world",
+    )  # fmt: skip
+
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
-        self.world = world
-        self.nats = nats
-        self.name = name
+        self.world, self.nats, self.name = world, nats, name
         self.dead = self.paused = False
         # Its link to NATS cannot be made.
-        self.cut_off = False
+        self.cut_off = self.started = False
         self.born_at = self.link_up_at = world.now
         self.link_down_at = world.now
         self._asleep: list[Callable[[], None]] = []
@@ -137,15 +143,11 @@ class Replica:
 
     async def _start(self) -> None:
         await self.leadership.take()
-        await restore(
-            book=self.book, hearing=self.hearing, storms=self.storms, store=self.store, default_ttl=TTL
-        )  # fmt: skip
+        await restore(book=self.book, hearing=self.hearing, storms=self.storms, store=self.store, default_ttl=TTL)
         self.started = True
         self.connect()
 
     # The process.
-
-    started = False
 
     def when_awake(self, act: Callable[[], None]) -> None:
         """Do it now, or when the process goes on."""

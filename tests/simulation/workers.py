@@ -26,6 +26,15 @@ HELLO_SECONDS = 2.0
 class Worker:
     """One process under a name."""
 
+    # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
+    __slots__ = (
+        "_keeps", "_kept", "_named", "_replicas", "_subject", "_thaws", "_waiting_for_hello", "alive", "beat_at",
+        "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "first_heard",
+        "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "lost_work",
+        "mouth", "moved_at", "name", "nats", "number", "on_hello", "partitioned", "postgres", "said_goodbye",
+        "stalled_until", "storm_from", "storm_until", "style", "superseded", "world",
+    )  # fmt: skip
+
     def __init__(
         self,
         world: World,
