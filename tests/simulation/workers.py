@@ -183,8 +183,9 @@ class Worker:
             return b'{"ttl":%a}' % TTL if self.number % 2 else b""
         server = self.mouth.server
         via = b"" if server is None or self._waiting_for_hello else server.via
-        uptime = b"" if self.style == "bare" else b',"uptime":%a' % (self.world.now - self.born_at)
-        return b"%b%b%b}" % (self._named, via, uptime)
+        if self.style == "bare":
+            return b"%b%b}" % (self._named, via)
+        return b'%b%b,"uptime":%a}' % (self._named, via, self.world.now - self.born_at)
 
     def _beat(self) -> None:
         if not self.alive:
