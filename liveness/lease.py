@@ -3,7 +3,7 @@
 import enum
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -31,7 +31,7 @@ class Heard(enum.Enum):
     STALE = "stale"
 
 
-class Arrived(NamedTuple):
+class Arrived(msgspec.Struct, frozen=True, gc=False):
     """When a beat came. Loop time: it was read at `arrival`, and NATS had not accepted it before `not_before`.
 
     `proven` is the hearing time up to which silence was proven then: whoever is said to have been silent was so by

@@ -83,11 +83,11 @@ class Listening:
         now = self._clock()
         before = self._hearing.now
         match self._hearing.heard(token, now):
+            case Echo.COUNTED:
+                self._on_time(self._hearing.now)
             case Echo.GAP:
                 self._lines.grace(self._hearing.now + self._grace)
                 log.info("gap", not_counted=round(self._hearing.lost, 3), hearing=round(before, 3))
-            case Echo.COUNTED:
-                self._on_time(self._hearing.now)
             case Echo.IGNORED:
                 pass
 

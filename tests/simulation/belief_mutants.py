@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 from unittest import mock
 
+import msgspec
+
 from liveness import incarnations, lines, storms
 from liveness.group import Storm
 from liveness.hearing import Echo, Hearing
@@ -210,7 +212,7 @@ MUTANTS.constant("two_beats_at_once_agree", "new life", 22, incarnations, "APART
 @MUTANTS.wrong("new life", 141, Claim, "heard")
 def a_beginning_is_reckoned_from_the_arrival(self: Claim, now: float, when: Arrived, uptime: float | None) -> None:
     """And not from the echo before it."""
-    CLAIM_HEARD(self, now, when._replace(not_before=when.arrival), uptime)
+    CLAIM_HEARD(self, now, msgspec.structs.replace(when, not_before=when.arrival), uptime)
 
 
 @MUTANTS.wrong("dead work", 29, Incarnations, "is_former")

@@ -6,8 +6,10 @@ of hours is a run of one version, whatever happens to the files meanwhile.
 """
 
 import contextlib
+import functools
 import gc
 import hashlib
+import itertools
 import math
 import multiprocessing
 import os
@@ -17,21 +19,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import msgspec
 
 import liveness
-from liveness import intake
-from liveness.messages import Heartbeat, decode_heartbeat
+from liveness import intake, listening, sweep
+from liveness.messages import decode_heartbeat
+from liveness.subjects import name_fault
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.schedule import Result, Schedule
 from tests.simulation.story import Quiet, logging_to
 
-# Seeds that one process runs at most, and that one message tells of.
+# Seeds that one process runs at most, that one message tells of, and after which garbage is collected: what a few leave
+# stays in the processor's cache.
 SEEDS_OF_A_PROCESS = 2_500
 SEEDS_OF_A_PIECE = 100
+SEEDS_OF_A_COLLECTION = 4
+# Of one schedule, those that state no uptime: they say the same each time.
+BEATS_REMEMBERED = 32
+NAMES_REMEMBERED = 100
 # Bytes that one process may have. A healthy one has a fiftieth of it.
 MOST_MEMORY = 4 * 2**30
 # Sentences that are kept of each piece: a broken rule is broken often.
@@ -176,25 +185,39 @@ def run_seed(seed: int) -> Result:
 def run_piece(seeds: range) -> Summary:
     """Run some seeds in this process."""
     summary = Summary()
-    with logging_to(Quiet()), reading_once():
+    with logging_to(Quiet()), reading_once(), counting_tokens():
         for seed in seeds:
             summary.note(run_seed(seed))
+            if seed % SEEDS_OF_A_COLLECTION == 0 and not gc.isenabled():
+                gc.collect()
     return summary
 
 
 @contextlib.contextmanager
 def reading_once() -> Iterator[None]:
-    """Let a beat that several replicas hear at once be read once: the same bytes say the same, and that is frozen."""
-    last: bytes | None = None
-    said: tuple[Heartbeat, str | None] = (Heartbeat(), None)
+    """Let a beat that several replicas hear at once be read once: the same bytes say the same, and that is frozen.
 
-    def once(payload: bytes) -> tuple[Heartbeat, str | None]:
-        nonlocal last, said
-        if payload is not last:
-            last, said = payload, decode_heartbeat(payload)
-        return said
+    And let a name be looked at once.
+    """
+    with contextlib.ExitStack() as stack:
+        for module, function, remembered in (
+            (intake, decode_heartbeat, BEATS_REMEMBERED),
+            (intake, name_fault, NAMES_REMEMBERED),
+            (sweep, name_fault, NAMES_REMEMBERED),
+        ):
+            once = functools.lru_cache(remembered)(function)
+            stack.enter_context(mock.patch.object(module, function.__name__, once))
+        yield
 
-    with mock.patch.object(intake, "decode_heartbeat", once):
+
+@contextlib.contextmanager
+def counting_tokens() -> Iterator[None]:
+    """Let the tokens of echoes be numbers: they have to differ, and nobody guesses here. The system's are slow."""
+    numbers = itertools.count(1)
+    counted = SimpleNamespace(
+        token_bytes=lambda size: next(numbers).to_bytes(size), token_hex=lambda size: f"{next(numbers):0{2 * size}x}"
+    )
+    with mock.patch.object(listening, "secrets", counted):
         yield
 
 

@@ -70,13 +70,19 @@ SKIPS = True
 class Replica:
     """One process of the service."""
 
+    # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
+    __slots__ = (
+        "_asleep", "_look_at", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off", "dead",
+        "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership", "link_down_at",
+        "link_up_at", "listening", "mouth", "name", "nats", "paused", "postgres", "published", "relay", "replies",
+        "started", "store", "storms", "sweep", "wakes", "world",
+    )  # fmt: skip
+
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
-        self.world = world
-        self.nats = nats
-        self.name = name
+        self.world, self.nats, self.name = world, nats, name
         self.dead = self.paused = False
         # Its link to NATS cannot be made.
-        self.cut_off = False
+        self.cut_off = self.started = False
         self.born_at = self.link_up_at = world.now
         # When it last stood still, and went on.
         self.paused_at = self.went_on_at = -1e9
@@ -141,15 +147,11 @@ class Replica:
 
     async def _start(self) -> None:
         await self.leadership.take()
-        await restore(
-            book=self.book, hearing=self.hearing, storms=self.storms, store=self.store, default_ttl=TTL
-        )  # fmt: skip
+        await restore(book=self.book, hearing=self.hearing, storms=self.storms, store=self.store, default_ttl=TTL)
         self.started = True
         self.connect()
 
     # The process.
-
-    started = False
 
     def when_awake(self, act: Callable[[], None]) -> None:
         """Do it now, or when the process goes on."""
@@ -321,7 +323,7 @@ class Replica:
             return
         self._ticks += 1
         self.listening.speak()
-        if self._ticks % LEAD_TICKS == 0:
+        if self._ticks % LEAD_TICKS == 0 and not (SKIPS and self._nothing_to_take()):
             self._do("leadership", self.leadership.run_once)
         if self.store.leader.term is not None and not self.leadership.leading:
             self._do("takeover", self.leadership.learn)
@@ -358,6 +360,15 @@ class Replica:
 
     # Most rounds find nothing, and together they cost more than those that do. A round that would find nothing is not
     # begun, but for its wake-up: exactly such a round, for without SKIPS every seed ends in the same way.
+
+    def _nothing_to_take(self) -> bool:
+        # Somebody else renewed the lead a moment ago, and this one follows and hears.
+        leadership, postgres = self.leadership, self.postgres
+        if self.store.leader.term is not None or leadership.leading or leadership.caught_up or leadership._deaf_looks:
+            return False
+        if not postgres.writable or postgres.flaky or postgres.slowness or self.hearing.deaf(self.world.now):
+            return False
+        return self.world.now - postgres.renewed_at <= SETTINGS.leader_timeout
 
     def _nothing_to_learn(self) -> bool:
         book, follow = self.book, self.follow

@@ -26,6 +26,15 @@ HELLO_SECONDS = 2.0
 class Worker:
     """One process under a name."""
 
+    # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
+    __slots__ = (
+        "_keeps", "_kept", "_named", "_replicas", "_subject", "_thaws", "_waiting_for_hello", "alive", "beat_at",
+        "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "first_heard",
+        "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "lost_work",
+        "mouth", "moved_at", "name", "nats", "number", "on_hello", "partitioned", "postgres", "said_goodbye",
+        "stalled_until", "storm_from", "storm_until", "style", "superseded", "world",
+    )  # fmt: skip
+
     def __init__(
         self,
         world: World,
@@ -56,7 +65,7 @@ class Worker:
         self.epoch: int | None = None
         self.claims: list[tuple[Row, Claim]] = []
         # By ear: when its last two beats were heard, the one after the last silence of a ttl, and the first.
-        self.heard_by: dict[int, tuple[float, float, float]] = {}
+        self.heard_by: dict[int, list[float]] = {}
         self.first_heard: dict[int, float] = {}
         self.lost_work = 0
         self.beating_since = 1e9
@@ -114,11 +123,13 @@ class Worker:
         for ear in ears:
             known = heard_by.get(id(ear))
             if known is None:
-                heard_by[id(ear)] = (NEVER[1], now, now)
+                heard_by[id(ear)] = [NEVER[1], now, now]
                 self.first_heard[id(ear)] = now
             else:
-                _, former, again = known
-                heard_by[id(ear)] = (former, now, now if now - former >= TTL else again)
+                former = known[0] = known[1]
+                known[1] = now
+                if now - former >= TTL:
+                    known[2] = now
 
     # Its connection.
 
@@ -176,8 +187,9 @@ class Worker:
             return b'{"ttl":%a}' % TTL if self.number % 2 else b""
         server = self.mouth.server
         via = b"" if server is None or self._waiting_for_hello else server.via
-        uptime = b"" if self.style == "bare" else b',"uptime":%a' % (self.world.now - self.born_at)
-        return b"%b%b%b}" % (self._named, via, uptime)
+        if self.style == "bare":
+            return b"%b%b}" % (self._named, via)
+        return b'%b%b,"uptime":%a}' % (self._named, via, self.world.now - self.born_at)
 
     def _beat(self) -> None:
         if not self.alive:
