@@ -72,10 +72,10 @@ class Replica:
 
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
-        "_asleep", "_look_at", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off", "dead",
-        "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership", "link_down_at",
-        "link_up_at", "listening", "mouth", "name", "nats", "paused", "postgres", "published", "relay", "replies",
-        "started", "store", "storms", "sweep", "wakes", "world",
+        "_asleep", "_links", "_look_at", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off",
+        "dead", "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership",
+        "link_down_at", "link_up_at", "listening", "mouth", "name", "nats", "paused", "paused_at", "postgres",
+        "published", "relay", "replies", "started", "store", "storms", "sweep", "wakes", "went_on_at", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:

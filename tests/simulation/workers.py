@@ -32,7 +32,7 @@ class Worker:
         "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "first_heard",
         "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "lost_work",
         "mouth", "moved_at", "name", "nats", "number", "on_hello", "partitioned", "postgres", "said_goodbye",
-        "stalled_until", "storm_from", "storm_until", "style", "superseded", "world",
+        "stalled_until", "storm_from", "storm_known", "storm_until", "style", "superseded", "world",
     )  # fmt: skip
 
     def __init__(
