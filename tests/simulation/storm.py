@@ -21,11 +21,22 @@ def expect(living: Sequence[Worker], now: float, seconds: float) -> bool:
 
 def expect_what_is_owed(living: Sequence[Worker], now: float, far: Server, replicas: Sequence[Replica]) -> None:
     """Expect what is held when the route heals to wait until it can have been heard again."""
-    groups = ((one, one.storms.groups.get(far.name)) for one in replicas)
-    known = {id(one.ear) for one, group in groups if group is not None and group.storm is not None}
+    names = {worker.name for worker in living if worker.excused_until <= worker.storm_from}
+    known = {id(one.ear) for one in replicas if _had_to_see(one, names, far.name)}
     for worker in living:
         if known and abs(worker.storm_until - now) < 0.01:
             worker.storm_known, worker.storm_until = known, now + worker.interval + worker.mouth.latency
+
+
+def _had_to_see(replica: Replica, names: set[str], via: str) -> bool:
+    # It holds already, or one of them had lapsed there; one that leads looks at that when it has the time.
+    group, book = replica.storms.groups.get(via), replica.book
+    for lease in book if group is not None else ():
+        lapsed = lease.ending is not None and not lease.ending.proof
+        lapsed |= not replica.leadership.leading and book.lines.deadline(lease) <= replica.hearing.now
+        if lapsed and lease.worker in names and lease.group is group:
+            return True
+    return group is not None and group.storm is not None
 
 
 def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replica: Any, began: float) -> bool:
