@@ -51,10 +51,10 @@ from liveness.bus import Event
 from liveness.incarnations import AGREED_WITHIN
 from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS
-from tests.simulation.nats import DRAIN, Ear, Nats, Server
+from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
-from tests.simulation.rivals import may_be_anothers
+from tests.simulation.rivals import is_replaced, may_be_anothers
 from tests.simulation.storm import has_to_keep
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
@@ -196,29 +196,15 @@ class Checker:
         if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
-    def _replaced(self, process: Worker, ear: Ear) -> bool:
-        # By a newer process beside it: its own beats are stale, and its work goes with the newer one.
-        same_name = self.processes[process.name]
-        # One that waits for its hello is the newer one when it is heard at last.
-        waited = any(one.style == "hello" and one is not process for one in same_name)
-        # So is one that is heard later than this one, or while this one is not heard for a ttl.
-        _, _, again = process.heard_by.get(id(ear), NEVER)
-        first = process.first_heard.get(id(ear), math.inf)
-        others = [one for one in same_name if one is not process and id(ear) in one.first_heard]
-        waited |= any(first < one.first_heard[id(ear)] for one in others)
-        beside = [one for one in others if one.died_at is None or one.died_at > again - TTL]
-        waited |= any(max(first, one.first_heard[id(ear)]) < again for one in beside)
-        return process.beside and (same_name[-1] is not process or waited)
-
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
         replica, began = expiration.decided
         if expiration.reason != "lapsed" and row.claim is not None:
             self._by_sweep(process, row.claim, replica, began, row)
-        if self._replaced(process, replica.ear):
+        if is_replaced(process, self.processes[process.name], replica.ear):
             return True
         self.checked["promise"] += 1
         for one in self.processes[process.name]:
-            if self._replaced(one, replica.ear):
+            if is_replaced(one, self.processes[one.name], replica.ear):
                 continue
             former, heard, again = one.heard_by.get(id(replica.ear), NEVER)
             if heard > began:
@@ -233,7 +219,7 @@ class Checker:
         return True
 
     def _by_silence(self, process: Worker, replica: Any, began: float, row: Row) -> None:
-        if self._replaced(process, replica.ear):
+        if is_replaced(process, self.processes[process.name], replica.ear):
             return
         self.checked["living"] += 1
         since = began - SURELY

@@ -1,14 +1,31 @@
-"""Whose work may be another's: what is not known of a process that is heard beside one that has said hello."""
+"""Whose work may be another's: what is not known of processes that live beside each other under one name."""
 
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tests.simulation.replica import SETTINGS
-from tests.simulation.workers import Worker
+from tests.simulation.nats import Ear
+from tests.simulation.replica import SETTINGS, TTL
+from tests.simulation.workers import NEVER, Worker
 
 # So many times in a row may what is under way go through a gap: see hearing.py, and the gap is not noticed yet.
 IN_A_ROW = 3
+
+
+def is_replaced(process: Worker, same_name: Sequence[Worker], ear: Ear) -> bool:
+    """Say whether the beats of `process` may be stale to who hears by `ear`, and its work go with another one's."""
+    # One that waits for its hello is the newer one when it is heard at last.
+    newer = same_name[-1] is not process or any(one.style == "hello" and one is not process for one in same_name)
+    # So is one that is heard later than this one, or while this one is not heard for a ttl.
+    _, _, again = process.heard_by.get(id(ear), NEVER)
+    first = process.first_heard.get(id(ear), math.inf)
+    for one in same_name:
+        other = one.first_heard.get(id(ear), math.inf)
+        if one is process or other == math.inf:
+            continue
+        alone = max(first, other) < again and (one.died_at is None or one.died_at > again - TTL)
+        newer = newer or first < other or alone
+    return process.beside and newer
 
 
 def may_be_anothers(
