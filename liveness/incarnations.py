@@ -3,15 +3,7 @@
 A new incarnation of a name is proof that the former process is over, and it takes work: so what is believed here is
 believed slowly.
 
-1. When a process began is the least (arrival - uptime) of its beats: durations, never the worker's own clock. A beat
-   that was delivered late makes that look later than it was, and then rows which the new process has claimed already
-   would look older than it; so a beginning counts only once two beats agree on it to a second (`AGREED_WITHIN`). They
-   must lie further apart than that (`APART`): of two that waited in one socket and came at once, the beginnings differ
-   by as much as the beats do. And of those that agree, not the arrival counts but the echo that was heard last before
-   it, for NATS had not accepted the beat before that; and of two, the earlier: so no slowness of ours makes a beginning
-   look later than it was.
-   Where that is known only roughly (we stood still, or the beat was under way in a gap), a better one is waited for,
-   but for a ttl at most.
+1. When a process began, `beginnings` reckons from its beats; a beginning counts once two of them agree on it.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
    of one name, and nobody can say whose a row is: a conflict, in which nothing is taken. It is over when one of them
    has been silent for a ttl. A beat that names no incarnation is such a rival, too; and until the verdict, either
@@ -25,107 +17,13 @@ import enum
 import math
 from collections.abc import Iterable
 
-import msgspec
-
+from liveness.beginnings import AGREED_WITHIN, Claim
 from liveness.lease import Arrived, Lease
 from liveness.messages import Heartbeat
 
-# Two beats of one process differ by what the network does to them, not by more. The contract's number.
-AGREED_WITHIN = 1.0
-APART = 2 * AGREED_WITHIN
 # Former incarnations of one name that are remembered. One that restarts more often while its former processes still
 # beat is beyond help.
 FORMERS_REMEMBERED = 8
-
-
-class Arrival(msgspec.Struct, frozen=True):
-    """An incarnation that began at `begun` (loop time), of a name whose former life is not known here.
-
-    `begun` is as exact as the worker's clock and ours are to the database's over that time, so it does not keep.
-    """
-
-    incarnation: str
-    begun: float
-    # It said hello, and waits for its answer: no epoch before it is known what a former life has left.
-    greeted: bool = False
-    # It may have begun as early as that: its hello may have waited. None: that is `begun`.
-    earliest: float | None = None
-
-
-class Claim(msgspec.Struct):
-    """An incarnation that beats beside the one that the lease bears, or of whose beginning nothing is settled yet."""
-
-    incarnation: str
-    # Loop time: when this was begun; and hearing time of its last beat.
-    since: float
-    heard_at: float
-    # Loop time, by those of its beats that agree: not before its beginning; not after it, to a second; not after it.
-    latest: float = math.inf
-    surely: float = math.inf
-    roughly: float = -math.inf
-    # Hearing time of the beat that others have to agree with.
-    shown_at: float | None = None
-    # The latest beginning that it allows; and of those that agree the latest by the echo before, with its uptime.
-    anchor: float | None = None
-    best: tuple[float, float] = (-math.inf, math.inf)
-    agreed: bool = False
-    # It was acted upon by this beginning, which was known only roughly: once more whenever it is known better.
-    acted_by: float | None = None
-    # Whether it was heard since it was put beside another: if not, it may be over.
-    beats: int = 1
-    # Hearing time of the last beat of any other incarnation, since this one is heard.
-    rival_at: float | None = None
-    # Hearing time of the last beat of the incarnation that the lease bears.
-    own_at: float | None = None
-    # And what others claim that were heard beside both; whoever is claimed next has to know of them.
-    thirds: "dict[str, Claim]" = {}
-
-    def heard(self, now: float, when: Arrived, uptime: float | None) -> None:
-        """Take one of its beats: `now` in hearing time."""
-        self.heard_at = now
-        if uptime is None:
-            return
-        latest, begun = when.arrival - uptime, when.not_before - uptime
-        if self.anchor is None or latest < self.anchor - AGREED_WITHIN:
-            # Those before it were late, and what they showed is worth nothing.
-            self.anchor, self.shown_at, self.agreed = latest, now, False
-            self.latest, self.surely, self.roughly, self.best = latest, math.inf, begun, (begun, uptime)
-        if abs(latest - self.anchor) > AGREED_WITHIN:
-            return
-        self.latest = min(self.latest, latest)
-        if uptime - self.best[1] > APART:
-            # One may have come to NATS as late as the other one came to us: they show what both of them show.
-            both = min(begun, self.best[0])
-            self.roughly, self.agreed = max(self.roughly, both) if self.agreed else both, True
-            if self.latest - self.roughly <= AGREED_WITHIN:
-                self.surely = min(self.surely, self.roughly)
-        if begun > self.best[0]:
-            self.best = begun, uptime
-
-    @property
-    def begun(self) -> float:
-        """Loop time: its beginning, or a little before; infinite while no beat has shown it."""
-        if self.surely == self.latest == math.inf:
-            return math.inf
-        # The echo before a beat that was late may be as late.
-        return min(self.latest, self.surely if self.surely < math.inf else self.roughly)
-
-    def is_beside(self, incarnation: str, proven: float, ttl: float) -> bool:
-        """Say whether it is another one, which is still heard."""
-        return self.incarnation != incarnation and self.beats > 0 and proven - self.heard_at < ttl
-
-    def holds(self, proven: float, ttl: float) -> bool:
-        """Say whether it may be acted upon: two of its beats agree, and its rivals are silent for a ttl.
-
-        One whose beginning is known roughly waits for a beat that shows it to a second, but not for longer than a ttl:
-        what a former process has touched since would stay. Where no such beat ever comes, a better one has to do.
-        """
-        if self.acted_by is None:
-            waited = self.shown_at is None or proven - self.shown_at >= ttl
-        else:
-            waited = self.begun - self.acted_by > AGREED_WITHIN
-        exact = self.surely < math.inf or waited
-        return self.agreed and exact and (self.rival_at is None or proven - self.rival_at >= ttl)
 
 
 class Whose(enum.Enum):

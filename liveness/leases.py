@@ -19,7 +19,8 @@
 
 from collections.abc import Callable, Iterator
 
-from liveness.incarnations import Arrival, Incarnations, Whose
+from liveness.beginnings import Arrival
+from liveness.incarnations import Incarnations, Whose
 from liveness.lease import Arrived, Details, Heard, Lease, ending_of, note_other, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat

@@ -47,7 +47,8 @@ PASS_SECONDS = 1.0
 QUIET_SHARE_OF_TTL = 0.5
 # Beyond so many groups the empty ones are forgotten; no real deployment has more NATS servers.
 GROUPS_REMEMBERED = 1_000
-# The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second.
+# The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second. Who does not act
+# looks at what is overdue as rarely.
 COUNT_SECONDS = 0.25
 
 
@@ -152,6 +153,8 @@ class Storms:
 
     def watch(self, book: LeaseTable, now: float) -> None:
         """Judge what is overdue while another replica acts: each once, when it would have lapsed here."""
+        if now - self._watched_to < COUNT_SECONDS:
+            return
         if not self._storming and not self.news and book.lines.next_deadline() > now:
             return
         overdue = list(book.lines.due_within(now, lambda _: 0.0))

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from liveness.incarnations import AGREED_WITHIN
+from liveness.beginnings import AGREED_WITHIN
 from tests.outages.history import Change, History, LifeStory
 
 # After a ttl without disturbance. What the issue promises.

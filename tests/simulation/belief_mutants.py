@@ -7,10 +7,11 @@ from unittest import mock
 
 import msgspec
 
-from liveness import incarnations, lines, storms
+from liveness import beginnings, lines, storms
+from liveness.beginnings import Claim
 from liveness.group import Storm
 from liveness.hearing import Echo, Hearing
-from liveness.incarnations import Claim, Incarnations, Whose
+from liveness.incarnations import Incarnations, Whose
 from liveness.lease import Arrived, Heard, Lease
 from liveness.leases import LeaseTable
 from liveness.lines import Lines
@@ -195,7 +196,7 @@ def rivals_are_ignored(self: Claim, _now: float, _ttl: float) -> bool:
     return self.agreed
 
 
-MUTANTS.constant("any_two_beats_agree", "new life", 213, incarnations, "AGREED_WITHIN", 100.0)
+MUTANTS.constant("any_two_beats_agree", "new life", 213, beginnings, "AGREED_WITHIN", 100.0)
 
 
 @MUTANTS.wrong("dead work", 2, Incarnations, "claim")
@@ -206,7 +207,7 @@ def no_beginning_is_claimed(
     return Claim(beat.incarnation or "", when.not_before, now), False
 
 
-MUTANTS.constant("two_beats_at_once_agree", "new life", 22, incarnations, "APART", 0.0)
+MUTANTS.constant("two_beats_at_once_agree", "new life", 22, beginnings, "APART", 0.0)
 
 
 @MUTANTS.wrong("new life", 141, Claim, "heard")

@@ -5,11 +5,13 @@ connection: the same server, or the other one while the route stands. A beat *is
 put it into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by
 its own doing: stalled, cut off from NATS, or looking for a server.
 
-1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, from the living nor from the dead.
+1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, from the living nor from the dead. Not
+   said, nor the next, of one beside which another of its name was heard later, or while it was not heard for a ttl.
 2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not
    excused in that time; whatever happened to the replicas, to Postgres, or to their connections. The time in which a
    machine stood still with its clocks is no time. Not claimed of a worker that beats too rarely for a server that
-   stands still for so short that no echo tells.
+   stands still for so short that no echo tells; nor of one that was listened to for three ttls in vain before it could
+   be heard again.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives. Not said of what it
    claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice; or its
    hello, by which alone a replica that was started since believes it.
@@ -43,19 +45,18 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 18. `pass`: a storm's hold ends for one worker after the other.
 """
 
-import math
 from collections import Counter, defaultdict
 from typing import Any
 
+from liveness.beginnings import AGREED_WITHIN
 from liveness.bus import Event
-from liveness.incarnations import AGREED_WITHIN
 from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.rivals import is_replaced, may_be_anothers
-from tests.simulation.storm import has_to_keep
+from tests.simulation.storm import has_to_keep, is_signed
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
 
@@ -144,18 +145,6 @@ class Checker:
     def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
         return claimed_at - process.born_at < max(self._stood_still(process.born_at, began), default=0.0)
 
-    def _signed(self, process: Worker) -> bool:
-        # Somebody has lived by the same server ever since, and both say so.
-        said = process.style != "mute" and process.moved_at < (process.died_at or 0.0) - TTL
-        return said and any(
-            one.alive
-            and one.style != "mute"
-            and one.mouth.server is process.last_server
-            and max(one.moved_at, one.excused_until, one.beating_since) < (process.died_at or 0.0)
-            for some in self.processes.values()
-            for one in some
-        )
-
     def _by_beginning(self, process: Worker, expiration: Expiration, row: Row) -> None:
         if expiration.reason != "restarted":
             return
@@ -170,7 +159,7 @@ class Checker:
         held = replica.storms.holding or (process.name, expiration.epoch) in self._held
         read = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at not in replica.ear.lost]
         known = max(read, default=0.0) > claim.at + SETTINGS.echo_interval
-        signed = held and self._signed(process)
+        signed = held and is_signed(process, self.processes.values())
         if known and same_name[-1] is process and held == signed and not any(one.alive for one in same_name):
             self.checked["prompt"] += 1
             late = self.world.now - max(self.calm_at, *(one.died_at or 0.0 for one in same_name))

@@ -29,6 +29,7 @@ from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.sweep import Sweep
 from liveness.wakes import Wakes
+from tests.simulation import idle
 from tests.simulation.nats import Ear, Mouth, Nats, Server
 from tests.simulation.postgres import Postgres
 from tests.simulation.store import store_on
@@ -63,19 +64,18 @@ def did_something(value: Any) -> bool:
 # What one duty makes to do for another, as in the assembly.
 FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "takeover": "grants"}
 LEAD_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 3, 12
-# Whether a round that would find nothing is begun all the same.
-SKIPS = True
 
 
 class Replica:
     """One process of the service."""
 
+    settings = SETTINGS
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
-        "_asleep", "_links", "_look_at", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off",
-        "dead", "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership",
-        "link_down_at", "link_up_at", "listening", "mouth", "name", "nats", "paused", "paused_at", "postgres",
-        "published", "relay", "replies", "started", "store", "storms", "sweep", "wakes", "went_on_at", "world",
+        "_asleep", "_links", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off", "dead",
+        "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership", "link_down_at",
+        "link_up_at", "listening", "look_at", "mouth", "name", "nats", "paused", "paused_at", "postgres", "published",
+        "relay", "replies", "started", "store", "storms", "sweep", "wakes", "went_on_at", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
@@ -115,7 +115,7 @@ class Replica:
         self.hearing = hearing = Hearing(clock(), max_gap=settings.max_gap, gap_grace=settings.gap_grace)
         self.storms = storms = Storms(max_hold=settings.storm_max_hold, shuffle=self.world.random.shuffle)
         self.wakes = wakes = Wakes()
-        self._look_at = 0.0
+        self.look_at = 0.0
         self.listening = Listening(
             hearing=hearing, lines=book.lines, settings=settings, clock=clock, send=self._send,
             give_up=self._give_up, on_time=self._look, on_loss=self._listen_anew,
@@ -304,7 +304,7 @@ class Replica:
     def _look(self, now: float) -> None:
         if not self.leadership.leading:
             self.storms.watch(self.book, now)
-        elif now >= self._look_at:
+        elif now >= self.look_at:
             self.wakes.endings.set()
 
     def _listen_anew(self, now: float) -> None:
@@ -323,7 +323,7 @@ class Replica:
             return
         self._ticks += 1
         self.listening.speak()
-        if self._ticks % LEAD_TICKS == 0 and not (SKIPS and self._nothing_to_take()):
+        if self._ticks % LEAD_TICKS == 0 and not idle.nothing_to_take(self):
             self._do("leadership", self.leadership.run_once)
         if self.store.leader.term is not None and not self.leadership.leading:
             self._do("takeover", self.leadership.learn)
@@ -333,7 +333,7 @@ class Replica:
         """Run what was woken, or has something to do; a follower only follows."""
         wakes, book = self.wakes, self.book
         if not self.leadership.leading:
-            if again and self._ticks % FOLLOW_TICKS == 0 and not (SKIPS and self._nothing_to_learn()):
+            if again and self._ticks % FOLLOW_TICKS == 0 and not idle.nothing_to_learn(self):
                 self._do("follow", self.follow.run_once)
             return
         if book.wanting or book.changed:
@@ -341,11 +341,11 @@ class Replica:
             self._do("grants", self.grants.run_once)
         if book.arrivals or (again and self.replies):
             wakes.arrivals.clear()
-            if book.arrivals or self.greetings._waiting or not SKIPS:
+            if book.arrivals or not idle.nobody_greets(self):
                 self._do("greetings", self.greetings.run_once)
         if wakes.endings.is_set() or book.endings:
             wakes.endings.clear()
-            if not SKIPS or not self._nothing_due():
+            if not idle.nothing_is_due(self):
                 self._do("expiry", self._expire)
         if again:
             self._work_by_tick()
@@ -358,41 +358,18 @@ class Replica:
         if self._ticks % SWEEP_TICKS == 0:
             self._do("sweep", self.sweep.run_once)
 
-    # Most rounds find nothing, and together they cost more than those that do. A round that would find nothing is not
-    # begun, but for its wake-up: exactly such a round, for without SKIPS every seed ends in the same way.
-
-    def _nothing_to_take(self) -> bool:
-        # Somebody else renewed the lead a moment ago, and this one follows and hears.
-        leadership, postgres = self.leadership, self.postgres
-        if self.store.leader.term is not None or leadership.leading or leadership.caught_up or leadership._deaf_looks:
-            return False
-        if not postgres.writable or postgres.flaky or postgres.slowness or self.hearing.deaf(self.world.now):
-            return False
-        return self.world.now - postgres.renewed_at <= SETTINGS.leader_timeout
-
-    def _nothing_to_learn(self) -> bool:
-        book, follow = self.book, self.follow
-        if book.endings or book.wanting or book.arrivals or follow._arrivals:
-            return False
-        return book.lines.next_deadline() > self.hearing.now
-
-    def _nothing_due(self) -> bool:
-        # No worker here answers probes, so there is nobody to ask.
-        if self.book.endings or self.storms.holding or self.storms.news or self.expiry._doubts:
-            return False
-        deadline, now = self.book.lines.next_deadline(), self.hearing.now
-        if deadline > now and "expiry" not in self._running and self.world.now >= self._not_before.get("expiry", 0.0):
-            self._look_at = min(deadline, now + TICK)
-        return deadline > now
-
     async def _expire(self) -> None:
         try:
             await self.expiry.run_once()
         finally:
-            self._look_at = min(self.book.lines.next_deadline(), self.hearing.now + TICK)
+            self.look_at = min(self.book.lines.next_deadline(), self.hearing.now + TICK)
+
+    def may_begin(self, duty: str) -> bool:
+        """Say whether that duty is neither under way nor backing off."""
+        return duty not in self._running and self.world.now >= self._not_before.get(duty, 0.0)
 
     def _do(self, duty: str, work: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        if duty not in self._running and self.world.now >= self._not_before.get(duty, 0.0):
+        if self.may_begin(duty):
             self._running.add(duty)
             drive(work(), partial(self._done, duty))
 

@@ -1,6 +1,6 @@
 """Whom a storm has to keep, and until when: the rule `storm` of `checker`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from liveness.storms import LEAST
@@ -56,3 +56,18 @@ def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replic
         return False
     # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough.
     return len({one.name for one in everybody if one.alive and one.excused_until <= since}) >= LEAST
+
+
+def is_signed(process: Worker, everybody: Iterable[Sequence[Worker]]) -> bool:
+    """Say whether somebody has lived by the server of one that died ever since, and both say so."""
+    died_at = process.died_at or 0.0
+    if process.style == "mute" or process.moved_at >= died_at - TTL:
+        return False
+    return any(
+        one.alive
+        and one.style != "mute"
+        and one.mouth.server is process.last_server
+        and max(one.moved_at, one.excused_until, one.beating_since) < died_at
+        for some in everybody
+        for one in some
+    )

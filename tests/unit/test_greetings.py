@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness import greetings
+from liveness.beginnings import Arrival
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.greetings import FORGET_SECONDS, Greetings
-from liveness.incarnations import Arrival
 from liveness.intake import Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, HelloAnswer

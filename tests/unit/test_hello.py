@@ -2,7 +2,7 @@
 
 import pytest
 
-from liveness.incarnations import Arrival
+from liveness.beginnings import Arrival
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says

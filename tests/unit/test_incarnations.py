@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveness.incarnations import AGREED_WITHIN, APART, FORMERS_REMEMBERED, Incarnations
+from liveness.beginnings import AGREED_WITHIN, APART
+from liveness.incarnations import FORMERS_REMEMBERED, Incarnations
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live, restored, says

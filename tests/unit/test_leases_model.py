@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from liveness.incarnations import AGREED_WITHIN, APART
+from liveness.beginnings import AGREED_WITHIN, APART
 from liveness.leases import Heard, LeaseTable
 from liveness.lines import MOST_TTLS
 from liveness.messages import Heartbeat
