@@ -249,7 +249,7 @@ def a_dispute_is_ignored(self: LeaseTable, worker: str, _now: float) -> None:
 
 
 @MUTANTS.wrong("goodbye", 1562, Incarnations, "successor")
-def nobody_is_heard_beside(_self: Incarnations, _lease: Lease) -> None:
+def nobody_is_heard_beside(_self: Incarnations, _lease: Lease, _now: float) -> None:
     """A goodbye takes what the next process has touched."""
 
 
