@@ -86,7 +86,7 @@ class Expiry:
             log.error("conflict", worker=lease.worker, complaint="two incarnations beat: the restart is not believed")
         going = self._storms.let_go(list(self._book.endings.values()), now)
         if self._hearing.in_gap(self._clock()):
-            # What would revive the others may have come already, and is read when we hear again.
+            # What would revive the others may have come already, and is read before we hear again.
             going = [lease for lease in going if lease.ending is None or lease.ending.proof]
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.

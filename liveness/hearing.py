@@ -140,8 +140,11 @@ class Hearing:
         return not self._standing or loop_time - self._proven_to > 2 * self._max_gap
 
     def in_gap(self, loop_time: float) -> bool:
-        """Say whether a gap has begun that no echo has told of yet: beats that came in it may lie unread."""
-        return not self._standing or loop_time - self._proven_to > self._max_gap
+        """Say whether a gap has begun that no echo has told of yet: beats that came in it may lie unread.
+
+        Without a subscription none does: they are lost.
+        """
+        return self._standing and loop_time - self._proven_to > self._max_gap
 
     def unanswered_for(self, loop_time: float) -> float:
         """Return for how many seconds no echo came back though the subscription stands; 0 when it does not."""

@@ -355,13 +355,14 @@ def test_what_a_rough_beginning_spared_is_looked_for_when_a_better_one_is_known(
     """Replicas that stand still again and again never know one to a second, and what was spared would stay."""
     said(book, uptime=3.0, after=50.0, until=103.0)
     assert said(book, uptime=13.0, after=50.0, until=113.0) is Heard.RESTARTED
-    assert ending_of(book).reborn_at == 47.0
+    assert ending_of(book).reborn_at == 37.0
     book.ended("w", 1, 114.0)
     book.granted("w", 2)
     # Not for less than beats differ by.
-    said(book, uptime=15.0, after=50.0 + 12.0 + AGREED_WITHIN, until=115.0)
+    said(book, uptime=15.0, after=37.0 + 15.0 + AGREED_WITHIN, until=115.0)
     assert not book.arrivals
     said(book, uptime=25.0, after=118.0, until=125.0)
+    said(book, uptime=28.0, after=122.0, until=128.0)
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 93.0)
     assert book.incarnations.claims["w"].acted_by == 93.0
