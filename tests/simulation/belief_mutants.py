@@ -144,7 +144,7 @@ def a_goodbye_ends_any_incarnation(
     return self.end(worker, now, reason, details)
 
 
-@MUTANTS.wrong("goodbye", 1562, LeaseTable, "_prove")
+@MUTANTS.wrong("goodbye", 1054, LeaseTable, "_prove")
 def a_life_ends_with_what_came_after_it(
     self: LeaseTable, lease: Lease, now: float, reason: str, details: Any = None
 ) -> bool:
@@ -248,7 +248,7 @@ def a_dispute_is_ignored(self: LeaseTable, worker: str, _now: float) -> None:
         lease.ending.disputed = False
 
 
-@MUTANTS.wrong("goodbye", 1562, Incarnations, "successor")
+@MUTANTS.wrong("goodbye", 1054, Incarnations, "successor")
 def nobody_is_heard_beside(_self: Incarnations, _lease: Lease, _now: float) -> None:
     """A goodbye takes what the next process has touched."""
 

@@ -125,7 +125,7 @@ def the_sweep_listened_before_its_connection(self: Sweep) -> float:
     return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now
 
 
-@MUTANTS.wrong("dead work", 266, Sweep, "__init__")
+@MUTANTS.wrong("dead work", 1046, Sweep, "__init__")
 def the_sweep_has_no_book(self: Sweep, **parts: Any) -> None:
     """It takes names that are heard."""
     SWEEP(self, **parts | {"book": LeaseTable(10.0)})
