@@ -283,11 +283,6 @@ def a_sign_ends_a_storm_at_once(self: Storms, lease: Lease, storm: Storm, now: f
     return storm.sign_at is not None or READY(self, lease, storm, now)
 
 
-@MUTANTS.wrong("storm", 985_672, Storms, "watch")
-def who_does_not_act_sees_no_storm(_self: Storms, _book: LeaseTable, _now: float) -> None:
-    """Who takes over judges only what lapses then."""
-
-
 @MUTANTS.wrong("prompt", 706, storms, "_sign")
 def nothing_is_a_sign(_group: object, _now: float) -> None:
     """Whoever is heard: a hold lasts to its end."""
