@@ -50,8 +50,9 @@ class Claim(msgspec.Struct):
     roughly: float = -math.inf
     # Hearing time of the beat that others have to agree with.
     shown_at: float | None = None
-    # The latest beginning that it allows; and of those that agree the latest by the echo before, with its uptime.
+    # The latest beginning that it allows; and of those that agree it and the latest by the echo before, with uptimes.
     anchor: float | None = None
+    first: tuple[float, float] = (-math.inf, math.inf)
     best: tuple[float, float] = (-math.inf, math.inf)
     agreed: bool = False
     # It was acted upon by this beginning, which was known only roughly: once more whenever it is known better.
@@ -74,13 +75,16 @@ class Claim(msgspec.Struct):
         if self.anchor is None or latest < self.anchor - AGREED_WITHIN:
             # Those before it were late, and what they showed is worth nothing.
             self.anchor, self.shown_at, self.agreed = latest, now, False
-            self.latest, self.surely, self.roughly, self.best = latest, math.inf, begun, (begun, uptime)
+            self.latest, self.surely, self.roughly = latest, math.inf, begun
+            self.first = self.best = begun, uptime
         if abs(latest - self.anchor) > AGREED_WITHIN:
             return
         self.latest = min(self.latest, latest)
-        if uptime - self.best[1] > APART:
+        # The best one may have come just now; then the first one has to do.
+        other, at_uptime = self.best if uptime - self.best[1] > APART else self.first
+        if uptime - at_uptime > APART:
             # One may have come to NATS as late as the other one came to us: they show what both of them show.
-            both = min(begun, self.best[0])
+            both = min(begun, other)
             self.roughly, self.agreed = max(self.roughly, both) if self.agreed else both, True
             if self.latest - self.roughly <= AGREED_WITHIN:
                 self.surely = min(self.surely, self.roughly)

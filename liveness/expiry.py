@@ -37,7 +37,7 @@ class Expired(msgspec.Struct):
     over: int = 0
     refused: int = 0
     items: int = 0
-    # Lapses that wait: for a storm, or for us to hear again.
+    # Lapses that a storm holds.
     held: int = 0
 
 
@@ -85,9 +85,6 @@ class Expiry:
             self._book.reinstate(lease.worker, now)
             log.error("conflict", worker=lease.worker, complaint="two incarnations beat: the restart is not believed")
         going = self._storms.let_go(list(self._book.endings.values()), now)
-        if self._hearing.in_gap(self._clock()):
-            # What would revive the others may have come already, and is read before we hear again.
-            going = [lease for lease in going if lease.ending is None or lease.ending.proof]
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
@@ -115,10 +112,14 @@ class Expiry:
 
     async def _offer(self, workers: Sequence[str], done: Expired) -> None:
         clock = self._clock()
+        # Then what undoes a lapse, or what beats have told, may have come already, and is read before we hear again.
+        in_gap = self._hearing.in_gap(clock)
         cases = [
-            case_of(lease, lease.ending, self._hearing, clock)
+            case_of(lease, ending, self._hearing, clock)
             for worker in workers
-            if (lease := self._book.endings.get(worker)) is not None and lease.ending is not None
+            if (lease := self._book.endings.get(worker)) is not None
+            and (ending := lease.ending) is not None
+            and not (in_gap and (ending.by_beats or not ending.proof))
         ]
         if not cases:
             return

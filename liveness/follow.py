@@ -74,7 +74,7 @@ class Follow:
         self._taken_over += 1
         learned = await self._learn(None)
         formers = await self._store.epochs.formers(None)
-        self._book.incarnations.restore((former.worker, former.incarnation, former.epoch) for former in formers)
+        self._book.incarnations.restore(((one.worker, one.incarnation, one.epoch) for one in formers), self._book.get)
         log.info("caught_up", **msgspec.structs.asdict(learned))
         # Last: a look that was begun until now may be answered when we have ended lives ourselves.
         self._taken_over += 1

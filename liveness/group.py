@@ -1,9 +1,28 @@
 """The workers that are heard by one NATS server, and the storm that they may be in. Pure; the rules are in `storms`."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
+
+# Of earlier storms. Who was silent through an older one was so through the oldest of these, too, and waits for that.
+PROMISES_REMEMBERED = 8
+
+
+class Promise(NamedTuple):
+    """What the sign that came at `sign_at` promised to whoever was silent then: a full ttl from `owed_from` on.
+
+    Another storm came at `until`, and is what those wait for that lapse behind that.
+    """
+
+    sign_at: float
+    owed_from: float
+    until: float
+
+    def is_kept(self, lease: Any, now: float) -> bool:
+        """Say whether `lease`, which has lapsed, was silent since the sign, and for all the time that was promised."""
+        silent = lease.last_beat is None or lease.last_beat < self.sign_at
+        return silent and lease.ending.deadline <= self.until and now >= self.owed_from + float(lease.ttl)
 
 
 class Storm(msgspec.Struct):
@@ -17,9 +36,18 @@ class Storm(msgspec.Struct):
     # When a sign came that the way is open, and from when what it promised counts: beats may have been lost since.
     sign_at: float | None = None
     owed_from: float = math.inf
+    # Of the storms that it follows: nobody waits twice.
+    promises: list[Promise] = []
     # It was told that the hold has ended.
     ending: bool = False
     next_pass: float = -math.inf
+
+    def passed_on(self, now: float) -> list[Promise]:
+        """Return what a storm that follows this one at `now` has to keep."""
+        promises = self.promises
+        if self.sign_at is not None:
+            promises = [*promises, Promise(self.sign_at, self.owed_from, now)]
+        return promises[-PROMISES_REMEMBERED:]
 
 
 class Group(msgspec.Struct, eq=False):

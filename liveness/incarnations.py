@@ -15,7 +15,7 @@ believed slowly.
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from liveness.beginnings import AGREED_WITHIN, Claim
 from liveness.lease import Arrived, Lease
@@ -78,8 +78,9 @@ class Incarnations:
     def greeted(self, lease: Lease, incarnation: str) -> None:
         """Note that `incarnation` said hello: whoever else was heard under the name is over, too."""
         claim = self.claims.get(lease.worker)
-        if claim is not None and claim.incarnation != incarnation:
-            self.replaced(lease.worker, claim.incarnation, lease.epoch)
+        for other in () if claim is None else (claim, *claim.thirds.values()):
+            if other.incarnation != incarnation:
+                self.replaced(lease.worker, other.incarnation, lease.epoch)
 
     def judge(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
         """Say whose a beat is that is not plainly that of the incarnation which `lease` bears.
@@ -129,8 +130,8 @@ class Incarnations:
         if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
             return claim, self._third(worker, claim, beat, now, when)
         if claim is None or claim.incarnation != incarnation:
-            former, claim = claim, Claim(incarnation, when.not_before, now)
-            self.claims[worker] = claim
+            former, known = claim, None if claim is None else claim.thirds.get(incarnation)
+            claim = self.claims[worker] = known or Claim(incarnation, when.not_before, now)
             claim.own_at = lease.last_beat
             if former is not None:
                 claim.own_at = former.heard_at if former.incarnation == own else former.own_at
@@ -176,14 +177,27 @@ class Incarnations:
     def _own(self, lease: Lease, claim: Claim, now: float, when: Arrived) -> bool:
         if when.proven - claim.heard_at >= lease.ttl:
             # The other one is over.
-            self.settled(lease.worker)
-            return False
+            beside = self._followed(lease, claim, when.proven)
+            if beside is None:
+                self.settled(lease.worker)
+                return False
+            claim = beside
         if lease.incarnation is not None:
             claim.own_at = now
         if not claim.beats:
             claim.rival_at = now
             return False
         return self._rival(lease.worker, claim, now)
+
+    def _followed(self, lease: Lease, over: Claim, now: float) -> Claim | None:
+        # Whoever was heard last beside one that is over is followed next.
+        beside = _beside(lease, over, now)
+        if not beside:
+            return None
+        claim = self.claims[lease.worker] = beside.pop()
+        claim.thirds = {one.incarnation: one for one in beside}
+        claim.own_at = claim.rival_at = lease.last_beat
+        return claim
 
     def _third(self, worker: str, claim: Claim, beat: Heartbeat, now: float, when: Arrived) -> bool:
         name = beat.incarnation or ""
@@ -237,15 +251,20 @@ class Incarnations:
         Of one that does not say when it began, since it was heard: what was touched before may be anybody's.
         """
         claim = self.claims.get(lease.worker)
-        if claim is not None and claim.incarnation == lease.incarnation:
-            # Its own is over with it; a third may have been heard beside that.
-            claim = next((one for one in reversed(claim.thirds.values()) if now - one.heard_at < lease.ttl), None)
-        if claim is None or not claim.beats:
+        if claim is None:
             return None
-        return claim.incarnation, min(claim.begun, claim.since)
+        heard = _beside(lease, claim, now)
+        if claim.incarnation != lease.incarnation and claim.beats:
+            # Its own would be over with it.
+            heard.append(claim)
+        # What any of them may have touched is kept.
+        return (heard[-1].incarnation, min(min(one.begun, one.since) for one in heard)) if heard else None
 
     def rival_over(self, lease: Lease, now: float) -> None:
         """Note that whoever claimed to be beside the incarnation that `lease` bears is over."""
+        claim = self.claims.get(lease.worker)
+        if claim is not None and self._followed(lease, claim, now) is not None:
+            return
         self.settled(lease.worker)
         if lease.incarnation is not None and not self.is_introduced(lease.worker, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
@@ -295,7 +314,18 @@ class Incarnations:
         self._formers.pop(worker, None)
         self._introduced.pop(worker, None)
 
-    def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:
-        """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first."""
+    def restore(self, formers: Iterable[tuple[str, str, int]], lease: Callable[[str], object]) -> None:
+        """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first.
+
+        And forget those of names that have no `lease` (by name, or None), which nothing else would.
+        """
+        for worker in [worker for worker in self._formers if lease(worker) is None]:
+            del self._formers[worker]
         for worker, incarnation, epoch in formers:
             self.replaced(worker, incarnation, epoch)
+
+
+def _beside(lease: Lease, claim: Claim, now: float) -> list[Claim]:
+    """Return who is heard beside what the lease bears and what is claimed, the one heard last behind the others."""
+    own = lease.incarnation
+    return [one for one in claim.thirds.values() if one.incarnation != own and now - one.heard_at < lease.ttl]

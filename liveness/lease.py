@@ -67,8 +67,6 @@ class Ending(msgspec.Struct, gc=False):
     # Told by heartbeats alone that another process is there; and the one that is over was heard since.
     by_beats: bool = False
     disputed: bool = False
-    # Hearing time: what a storm owes it has been given by then, whatever storms follow.
-    owed_until: float = math.inf
     # A storm has let it go: it is not asked again.
     let_go: bool = False
 

@@ -8,9 +8,9 @@ takes nearly everybody who comes by one way, all at once. So:
    heard since the start count.
 2. When a lease of a group lapses and at least `LEAST` and at least `PERCENT` of its group are quiet, that is a storm.
    Who was silent through an earlier one and its sign counts neither way. Quiet is who has used up more than half of its
-   ttl. To count the quiet ones and not only the lapsed ones is what
-   saves the first of them: beats are spread over an interval, and by the time that 55 % had lapsed, their work would
-   be gone. A worker that beats three times in a ttl is not quiet while it lives.
+   ttl. To count the quiet ones and not only the lapsed ones is what saves the first of them: beats are spread over an
+   interval, and by the time that 55 % had lapsed, their work would be gone. A worker that beats three times in a ttl is
+   not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
    or a former member that is heard by another. Then whoever is still silent has one more full ttl, those too that
    lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0: never). Storms that
@@ -20,20 +20,19 @@ takes nearly everybody who comes by one way, all at once. So:
 5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
    that is a storm, too, and the first beat of anybody is its sign. Where somebody was heard before, it is none: a
    database full of workers that are long dead is cleared at once.
-6. A replica that does not act judges in the same way (`watch`), and lets nobody go. So one that takes over in a storm
-   goes on with it, and one that takes over behind the sign owes what that promised.
+6. A replica that does not act judges in the same way (`watch`), and lets nobody go. So one that has listened since
+   before a storm and takes over in it goes on with it, and behind the sign it owes what that promised.
 
 One worker alone, or two, are never a storm.
 """
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import msgspec
 
-from liveness.group import Group, Storm
+from liveness.group import Group, Promise, Storm
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
 
@@ -47,9 +46,10 @@ PASS_SECONDS = 1.0
 QUIET_SHARE_OF_TTL = 0.5
 # Beyond so many groups the empty ones are forgotten; no real deployment has more NATS servers.
 GROUPS_REMEMBERED = 1_000
-# The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second. Who does not act
-# looks at what is overdue as rarely.
+# The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second.
 COUNT_SECONDS = 0.25
+# Who does not act goes through so many that are overdue in a second: less than a tenth of what it could.
+WATCHED_PER_SECOND = 40_000
 
 
 class News(msgspec.Struct, frozen=True):
@@ -62,6 +62,23 @@ class News(msgspec.Struct, frozen=True):
     held_for: float
 
 
+class Count(msgspec.Struct):
+    """A group at one moment: of how many members how many were quiet, and the longest ttl (seconds) of those.
+
+    Apart from them, those that were silent through a storm and its sign.
+    """
+
+    members: int
+    quiet: int = 0
+    silent_before: int = 0
+    longest_ttl: float = 0.0
+
+    @property
+    def is_storm(self) -> bool:
+        """Whether so many at once are a storm."""
+        return self.quiet >= LEAST and 100 * self.quiet >= PERCENT * (self.members - self.silent_before)
+
+
 class Storms:
     """Who may lapse. `max_hold` in seconds, 0 for ever; `shuffle` puts those that go into random order."""
 
@@ -70,13 +87,13 @@ class Storms:
         self._storming: list[Group] = []
         self._tidy_at = GROUPS_REMEMBERED
         self._counted_at = -math.inf
-        self._counted: tuple[Counter[str], Counter[str], dict[str, float]] = (Counter(), Counter(), {})
+        self._counted: dict[str, Count] = {}
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
         self._heard_anybody = False
-        # Up to when those that do not act have judged.
-        self._watched_to = -math.inf
+        # Up to when those that do not act have judged, and when to look again.
+        self._watched_to = self._watch_at = -math.inf
         # Those that were restored and not heard yet.
         self._restored = Group("(restored)")
 
@@ -137,33 +154,35 @@ class Storms:
                 doubtful[lease.group.via] = lease.group
         if restored and not self._heard_anybody and self._restored.storm is None and self._restored.members >= LEAST:
             longest = max((lease.ttl for lease in book if lease.group is None), default=0.0)
-            self._begin(self._restored, self._restored.members, restored, longest, now)
+            self._begin(self._restored, restored, longest, now)
         if doubtful:
             if now - self._counted_at >= COUNT_SECONDS or now < self._counted_at:
-                self._counted_at, self._counted = now, _quiet(book, now)
-            quiet, silent_before, longest_of = self._counted
+                self._counted_at, self._counted = now, _count(book, now)
             for via, group in doubtful.items():
-                members = group.members - silent_before[via]
-                if quiet[via] >= LEAST and 100 * quiet[via] >= PERCENT * members:
+                count = self._counted.get(via)
+                if count is not None and count.is_storm:
+                    promises: list[Promise] = []
                     if group.storm is not None:
                         # One in the wake of another: the sign was good for the first only, and for whom it held.
-                        _keep_owed(book, group, group.storm)
+                        promises = group.storm.passed_on(now)
                         self._over(group, now)
-                    self._begin(group, members, quiet[via], longest_of[via], now)
+                    self._begin(group, count.quiet, count.longest_ttl, now, promises)
 
     def watch(self, book: LeaseTable, now: float) -> None:
         """Judge what is overdue while another replica acts: each once, when it would have lapsed here."""
-        if now - self._watched_to < COUNT_SECONDS:
+        if now < self._watch_at:
             return
-        if not self._storming and not self.news and book.lines.next_deadline() > now:
-            return
-        overdue = list(book.lines.due_within(now, lambda _: 0.0))
-        before, self._watched_to = self._watched_to, now
-        self.judge(book, [lease for lease in overdue if book.lines.deadline(lease) > before], now)
-        lapsed = [lease for lease in book.endings.values() if lease.ending is not None and not lease.ending.proof]
-        silent = {id(lease.group or self._restored) for lease in chain(overdue, lapsed)}
+        overdue, fresh = 0, []
+        if book.lines.next_deadline() <= now:
+            for lease in book.lines.due_within(now, lambda _: 0.0):
+                overdue += 1
+                if book.lines.deadline(lease) > self._watched_to:
+                    fresh.append(lease)
+        self._watched_to, self._watch_at = now, now + max(COUNT_SECONDS, overdue / WATCHED_PER_SECOND)
+        self.judge(book, fresh, now)
         for group in tuple(self._storming):
-            if group.storm is not None and id(group) not in silent and self._is_past(group, group.storm, now):
+            # Who still waits then waits for the one who acts: for Postgres, or because it was never heard there.
+            if group.storm is not None and self._is_past(group, group.storm, now - _passes(group.storm)):
                 self._over(group, now)
         # The one who acts tells it; but perhaps it does not come to that.
         holding = {group.via for group in self._storming}
@@ -197,7 +216,7 @@ class Storms:
             self._tell(group, storm, "released", len(held), now)
         storm.next_pass = now + PASS_SECONDS
         self._shuffle(ready)
-        chosen = ready[: max(storm.members * PERCENT_OF_A_PASS // 100, 1)]
+        chosen = ready[: _pass_size(storm)]
         for lease in chosen:
             if lease.ending is not None:
                 lease.ending.let_go = True
@@ -217,10 +236,15 @@ class Storms:
             return False
         # By its deadline: it may have lapsed while another one acted.
         held_long = now - ending.deadline >= self._max_hold
-        return held_long or now >= storm.owed_from + lease.ttl or now >= ending.owed_until
+        kept = any(promise.is_kept(lease, now) for promise in storm.promises)
+        return held_long or kept or now >= storm.owed_from + lease.ttl
 
-    def _begin(self, group: Group, members: int, quiet: int, longest_ttl: float, now: float) -> None:
-        group.storm = Storm(since=now, members=members, quiet=quiet, longest_ttl=longest_ttl)
+    def _begin(
+        self, group: Group, quiet: int, longest_ttl: float, now: float, promises: Sequence[Promise] = ()
+    ) -> None:
+        group.storm = Storm(
+            since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl, promises=list(promises)
+        )
         self._storming.append(group)
         self._tell(group, group.storm, "held", quiet, now)
 
@@ -246,33 +270,33 @@ class Storms:
         return group
 
 
-def _quiet(book: LeaseTable, now: float) -> tuple[Counter[str], Counter[str], dict[str, float]]:
-    """Count, by group, who has used up more than half of its ttl, lapsed ones among them; and find their longest.
-
-    Apart from them, those that were silent through a storm and its sign.
-    """
-    quiet: Counter[str] = Counter()
-    silent_before: Counter[str] = Counter()
-    longest: dict[str, float] = defaultdict(float)
+def _count(book: LeaseTable, now: float) -> dict[str, Count]:
+    """Count, by group, who has used up more than half of its ttl, lapsed ones among them."""
+    counts: dict[str, Count] = {}
     due = book.lines.due_within(now, lambda ttl: QUIET_SHARE_OF_TTL * ttl)
     for lease in chain(due, book.endings.values()):
         group = lease.group
         if group is None or (lease.ending is not None and lease.ending.proof):
             continue
-        via = group.via
+        count = counts.get(group.via)
+        if count is None:
+            # As many as now: those that leave until it is counted again are still among the quiet ones.
+            count = counts[group.via] = Count(group.members)
         if group.was_silent(lease):
-            silent_before[via] += 1
+            count.silent_before += 1
         else:
-            quiet[via] += 1
-            longest[via] = max(longest[via], lease.ttl)
-    return quiet, silent_before, longest
+            count.quiet += 1
+            count.longest_ttl = max(count.longest_ttl, lease.ttl)
+    return counts
 
 
-def _keep_owed(book: LeaseTable, group: Group, storm: Storm) -> None:
-    """Let those that were silent through a storm and its sign owe nothing to the next one."""
-    for lease in book.endings.values():
-        if lease.group is group and lease.ending is not None and group.was_silent(lease):
-            lease.ending.owed_until = min(lease.ending.owed_until, storm.owed_from + lease.ttl)
+def _pass_size(storm: Storm) -> int:
+    return max(storm.members * PERCENT_OF_A_PASS // 100, 1)
+
+
+def _passes(storm: Storm) -> float:
+    """Return how long all the passes of a storm take, in seconds."""
+    return PASS_SECONDS * math.ceil(storm.members / _pass_size(storm))
 
 
 def _sign(group: Group, now: float) -> None:

@@ -4,12 +4,13 @@
 -- $1: names, or NULL for all
 SELECT o.worker, f.incarnation, f.epoch
 FROM (
-    SELECT e.worker FROM liveness.epoch AS e WHERE e.ended_at IS NULL
+    SELECT e.worker FROM liveness.epoch AS e WHERE e.ended_at IS NULL AND ($1::text[] IS NULL OR e.worker = ANY ($1))
     UNION
     SELECT x.worker
     FROM liveness.expiration AS x
-    -- Nobody recovered from it yet: an index has those.
+    -- Nobody recovered from it yet, and it was a moment ago: an index has those.
     WHERE x.recovered_at IS NULL AND x.reason = 'restarted' AND x.expired_at > now() - interval '1 day'
+        AND ($1::text[] IS NULL OR x.worker = ANY ($1))
         AND NOT EXISTS (SELECT FROM liveness.epoch AS e WHERE e.worker = x.worker AND e.epoch > x.epoch)
 ) AS o
 CROSS JOIN LATERAL (
@@ -20,5 +21,4 @@ CROSS JOIN LATERAL (
     ORDER BY x.epoch DESC
     LIMIT 8
 ) AS f
-WHERE ($1::text[] IS NULL OR o.worker = ANY ($1))
 ORDER BY o.worker, f.epoch

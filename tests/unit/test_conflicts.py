@@ -324,3 +324,52 @@ def test_a_goodbye_of_the_second_process_leaves_nothing_to_a_third_that_is_over(
     assert book.release("w", "b", 105.0)
 
     assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("b", None)
+
+
+def test_a_third_that_is_older_than_the_second_keeps_its_work(book: LeaseTable) -> None:
+    """What any of those may have touched that are heard beside the one that says goodbye is kept."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=13.0)
+    assert book.release("w", "a", 104.0)
+
+    assert ending_of(book).reborn_at == 90.0
+
+
+def test_a_third_is_known_when_the_second_has_said_goodbye(book: LeaseTable) -> None:
+    """The first one's goodbye takes nothing of it."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    assert not book.release("w", "b", 103.5)
+    assert book.incarnations.conflicts == {"w"}
+    assert book.release("w", "a", 104.0)
+
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("c", 102.0)
+
+
+def test_a_third_is_known_when_the_second_is_silent(book: LeaseTable) -> None:
+    """For a ttl; the first one's goodbye takes nothing of it."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    for at in (108.0, 112.0):
+        says(book, "a", at=at, uptime=at)
+    assert book.release("w", "a", 112.5)
+
+    assert (lease_of(book).incarnation, ending_of(book).reborn_at) == ("c", 102.0)
+
+
+def test_what_a_third_has_shown_of_its_beginning_is_kept_when_it_is_followed(book: LeaseTable) -> None:
+    """It does not begin anew when the second one is silent."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+
+    assert says(book, "c", at=112.0, uptime=10.0) is Heard.RESTARTED
+
+
+def test_whoever_says_hello_ends_all_others(book: LeaseTable) -> None:
+    """A straggler of a third one is one of the past."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "c", at=103.0, uptime=1.0)
+    book.hello("w", 104.0, Heartbeat(incarnation="d", uptime=0.5), 104.0)
+
+    for incarnation in "abc":
+        assert says(book, incarnation, at=105.0, uptime=5.0) is Heard.STALE

@@ -128,7 +128,7 @@ async def test_no_verdict_is_asked_for_while_a_beat_may_lie_unread(court: Court)
     court.postgres.offered.clear()
     court.ears.wait(60.0)
 
-    assert await court.expiry.run_once() == Expired(held=1)
+    assert await court.expiry.run_once() == Expired()
     assert court.beat("w") is Heard.REVIVED
     court.ears.hear(court.ears.send())
     assert await court.expiry.run_once() == Expired()
@@ -138,10 +138,41 @@ async def test_no_verdict_is_asked_for_while_a_beat_may_lie_unread(court: Court)
 async def test_what_lapsed_before_a_gap_is_settled_when_we_hear_again(court: Court) -> None:
     """It owes nothing more: the silence of a ttl was proven before."""
     court.ears.wait(60.0)
-    assert await court.expiry.run_once() == Expired(held=1)
+    assert await court.expiry.run_once() == Expired()
     court.ears.hear(court.ears.send())
 
     assert await court.expiry.run_once() == Expired(ended=1)
+
+
+async def test_a_gap_that_begins_while_we_ask_holds_what_is_not_asked_yet(court: Court) -> None:
+    """More lives than one transaction ends lapse at once, and we stand still during the first."""
+    for number in range(BATCH):
+        court.live(f"w{number}", 2 + number)
+    court.ears.listen(10.0)
+    settle = court.postgres.settle
+
+    async def slow(cases: Sequence[Case]) -> list[Verdict]:
+        court.ears.wait(60.0)
+        return await settle(cases)
+
+    court.postgres.settle = slow  # type: ignore[method-assign]
+    assert (await court.expiry.run_once()).ended == BATCH
+    assert len(court.postgres.offered) == 1
+
+
+async def test_a_restart_that_beats_told_of_waits_while_a_beat_may_lie_unread(court: Court) -> None:
+    """The process that is thought over may dispute it."""
+    for uptime in (1.0, 4.0):
+        court.ears.listen(3.0)
+        court.book.beat("w", court.ears.stamp(), Heartbeat(incarnation="b", uptime=uptime), court.ears.time)
+    lease = lease_of(court.book)
+    assert lease.ending is not None
+    assert lease.ending.by_beats
+    court.ears.wait(60.0)
+
+    assert await court.expiry.run_once() == Expired()
+    court.ears.hear(court.ears.send())
+    assert (await court.expiry.run_once()).ended == 1
 
 
 async def test_a_proof_does_not_wait_for_us_to_hear_again(court: Court) -> None:

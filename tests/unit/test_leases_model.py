@@ -165,7 +165,7 @@ class Book(RuleBasedStateMachine):
         known = self.book.incarnations
         claim = known.claims.get(name)
         again = known.is_introduced(name, incarnation)
-        return set() if claim is None or again or claim.incarnation == incarnation else {claim.incarnation}
+        return set() if claim is None or again else {claim.incarnation, *claim.thirds} - {incarnation}
 
     def take(self, name: str, beat: Heartbeat, heard: Heard, former: str | None) -> None:
         """Let the model hear what the book has heard."""

@@ -84,3 +84,53 @@ def test_who_was_heard_between_a_sign_and_a_loss_was_heard_since_the_sign(weathe
 
     for quarter in range(80, 2_000):
         assert weather.look(quarter / 4) == []
+
+
+def test_lapses_that_follow_each_other_at_once_are_set_against_the_group_as_it_was(weather: Weather) -> None:
+    """Three of six die within a moment: that some are gone already makes no storm of the rest."""
+    weather.beat(*crowd(3, "live"), now=9.0, ttl=LONG)
+    for number, worker in enumerate(crowd(3, "dead")):
+        weather.beat(worker, now=number / 16)
+    gone = [worker for sixteenth in range(160, 176) for worker in weather.end(sixteenth / 16)]
+
+    assert gone == crowd(3, "dead")
+
+
+def test_a_death_among_the_passes_of_a_storm_is_no_storm(weather: Weather) -> None:
+    """Those that were silent before leave the group faster than it is counted."""
+    weather.beat(*crowd(200, "dead"), now=0.0)
+    assert weather.look(10.0) == []
+    weather.beat(*crowd(17), now=12.0)
+    gone: list[str] = []
+    for sixteenth in range(193, 16 * 40):
+        now = sixteenth / 16
+        weather.beat(*crowd(17)[min(max(sixteenth - 210, 0), 3) :], now=now)
+        gone += weather.end(now)
+
+    assert sorted(gone) == sorted([*crowd(200, "dead"), *crowd(3)])
+    assert weather.news() == [("n1", "held"), ("n1", "released"), ("n1", "over")]
+
+
+def test_who_takes_over_in_a_second_storm_lets_go_whom_the_first_ones_sign_has_not_brought_back(
+    weather: Weather,
+) -> None:
+    """It was promised a ttl and silent all the time, in the eyes of those too that did not act."""
+    weather.beat(*crowd(6, "dead"), now=0.0)
+    weather.storms.watch(weather.book, 10.0)
+    weather.beat(*crowd(9), now=12.0)
+    weather.storms.watch(weather.book, 22.0)
+    assert weather.storms.holding
+    gone = [worker for now in range(23, 60) for worker in weather.end(float(now))]
+
+    assert sorted(gone) == crowd(6, "dead")
+
+
+def test_who_lapses_only_in_a_second_storm_waits_for_that_one(weather: Weather) -> None:
+    """However silent it was since before the first: it promised long, and the way was open for a moment only."""
+    weather.beat(*crowd(20), now=0.0)
+    weather.beat("slow", now=-50.0, ttl=100.0)
+    assert weather.look(10.0) == []
+    weather.beat(*crowd(20), now=20.0)
+
+    for now in range(20, 600):
+        assert weather.look(float(now)) == []
