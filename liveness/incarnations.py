@@ -17,7 +17,7 @@ import enum
 import math
 from collections.abc import Callable, Iterable
 
-from liveness.beginnings import AGREED_WITHIN, Claim
+from liveness.beginnings import AGREED_WITHIN, Arrival, Claim
 from liveness.lease import Arrived, Lease
 from liveness.messages import Heartbeat
 
@@ -287,6 +287,16 @@ class Incarnations:
             self._introduced.pop(worker, None)
             claim.acted_by, claim.rival_at, claim.own_at = claim.begun, None, None
             self.claims[worker] = claim
+
+    def believed(self, worker: str, new: Arrival) -> None:
+        """Note that `new` is there alone, and that what former processes held is, or will be, looked for."""
+        claim = self.claims.get(worker)
+        if claim is None or claim.incarnation != new.incarnation or claim.acted_by is None or new.greeted:
+            self.settled(worker)
+            self.introduce(worker, new.incarnation)
+        else:
+            # Its beginning is known roughly: what is spared is looked for again.
+            self.acted_upon(worker, claim)
 
     def left_alone(self, worker: str, incarnation: str) -> None:
         """Note that the others of `worker` are over: `incarnation`, which is claimed, is the one that lives on.

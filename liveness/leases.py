@@ -146,8 +146,7 @@ class LeaseTable:
             # A third process: what the second one touched is spared by the verdict that is under way.
             self.arrivals[worker] = new
         self.incarnations.replaced(worker, former, lease.epoch)
-        self.incarnations.settled(worker)
-        self.incarnations.introduce(worker, new.incarnation)
+        self.incarnations.believed(worker, new)
         lease.incarnation = new.incarnation
         return ended
 

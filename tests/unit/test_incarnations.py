@@ -388,3 +388,20 @@ def test_what_a_rough_beginning_spared_is_looked_for_when_a_better_one_is_known(
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 93.0)
     assert book.incarnations.claims["w"].acted_by == 93.0
+
+
+def test_what_a_look_up_by_a_rough_beginning_spared_is_looked_for_again() -> None:
+    """Its former life was not known here; what is found does not make its own beginning any better known."""
+    book = LeaseTable(TTL)
+    said(book, uptime=3.0, after=50.0, until=103.0)
+    said(book, uptime=13.0, after=50.0, until=113.0)
+    assert book.arrivals["w"].begun == 37.0
+    book.restart("w", 113.5, book.arrivals["w"], former=None)
+    book.granted("w", 1)
+    book.ended("w", 1, 114.0)
+    book.granted("w", 2)
+    assert not book.arrivals
+    said(book, uptime=25.0, after=118.0, until=125.0)
+    said(book, uptime=28.0, after=122.0, until=128.0)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 93.0)
