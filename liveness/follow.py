@@ -74,7 +74,12 @@ class Follow:
         self._taken_over += 1
         learned = await self._learn(None)
         formers = await self._store.epochs.formers(None)
-        self._book.incarnations.restore(((one.worker, one.incarnation, one.epoch) for one in formers), self._book.get)
+        self._book.incarnations.tidy(self._book.get)
+        for start in range(0, len(formers), BATCH):
+            if start:
+                await asyncio.sleep(0)
+            some = formers[start : start + BATCH]
+            self._book.incarnations.restore((one.worker, one.incarnation, one.epoch) for one in some)
         log.info("caught_up", **msgspec.structs.asdict(learned))
         # Last: a look that was begun until now may be answered when we have ended lives ourselves.
         self._taken_over += 1

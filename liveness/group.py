@@ -42,6 +42,12 @@ class Storm(msgspec.Struct):
     ending: bool = False
     next_pass: float = -math.inf
 
+    def lost(self, now: float) -> None:
+        """Count what was promised from now on."""
+        if self.sign_at is not None:
+            self.owed_from = max(self.owed_from, now)
+        self.promises = [promise._replace(owed_from=max(promise.owed_from, now)) for promise in self.promises]
+
     def passed_on(self, now: float) -> list[Promise]:
         """Return what a storm that follows this one at `now` has to keep."""
         promises = self.promises

@@ -196,7 +196,8 @@ class Incarnations:
             return None
         claim = self.claims[lease.worker] = beside.pop()
         claim.thirds = {one.incarnation: one for one in beside}
-        claim.own_at = claim.rival_at = lease.last_beat
+        claim.own_at = over.heard_at if over.incarnation == lease.incarnation else over.own_at
+        claim.rival_at = lease.last_beat
         return claim
 
     def _third(self, worker: str, claim: Claim, beat: Heartbeat, now: float, when: Arrived) -> bool:
@@ -305,8 +306,11 @@ class Incarnations:
         """
         self.conflicts.discard(worker)
         claim = self.claims[worker]
+        thirds = {third.incarnation: third for third in claim.thirds.values() if third.incarnation != incarnation}
         self.claims[worker] = claim = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
-        claim.rival_at = claim.own_at = None
+        # Those that were heard beside both may live, too.
+        claim.thirds, claim.own_at = thirds, None
+        claim.rival_at = max((third.heard_at for third in thirds.values()), default=None)
         if claim.begun == math.inf:
             self.settled(worker)
 
@@ -324,15 +328,15 @@ class Incarnations:
         self._formers.pop(worker, None)
         self._introduced.pop(worker, None)
 
-    def restore(self, formers: Iterable[tuple[str, str, int]], lease: Callable[[str], object]) -> None:
-        """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first.
-
-        And forget those of names that have no `lease` (by name, or None), which nothing else would.
-        """
-        for worker in [worker for worker in self._formers if lease(worker) is None]:
-            del self._formers[worker]
+    def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:
+        """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first."""
         for worker, incarnation, epoch in formers:
             self.replaced(worker, incarnation, epoch)
+
+    def tidy(self, lease: Callable[[str], object]) -> None:
+        """Forget the former incarnations of names that have no `lease` (by name, or None): nothing else would."""
+        for worker in [worker for worker in self._formers if lease(worker) is None]:
+            del self._formers[worker]
 
 
 def _beside(lease: Lease, claim: Claim, now: float) -> list[Claim]:

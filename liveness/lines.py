@@ -147,6 +147,15 @@ class Lines:
                     break
                 yield lease
 
+    def overdue(self, now: float) -> Iterator[tuple[float, Lease]]:
+        """Go through the leases whose deadline is not after `now`, with that; the lines must not change meanwhile."""
+        for line in self._lines.values():
+            for lease in _walk(line):
+                deadline = self.deadline(lease)
+                if deadline > now:
+                    break
+                yield deadline, lease
+
     def soonest(self) -> Iterator[Lease]:
         """Go through all leases in the order of their deadlines; the lines must not change meanwhile."""
         yield from heapq.merge(*map(_walk, self._lines.values()), key=self.deadline)

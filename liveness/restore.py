@@ -40,7 +40,7 @@ async def restore(*, book: LeaseTable, hearing: Hearing, storms: Storms, store: 
     for life in names:
         # The last life's ttl may be all that we know of a worker which rarely beats; to wait longer takes nothing.
         book.restore(life.worker, hearing.now, max(life.ttl or 0.0, default_ttl))
-    book.incarnations.restore(((one.worker, one.incarnation, one.epoch) for one in formers), book.get)
+    book.incarnations.restore((one.worker, one.incarnation, one.epoch) for one in formers)
     storms.restored(len(book))
     restored = Restored(len(open_lives), len(names), left)
     log.info("restored", **msgspec.structs.asdict(restored))

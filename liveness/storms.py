@@ -27,7 +27,8 @@ One worker alone, or two, are never a storm.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -48,8 +49,10 @@ QUIET_SHARE_OF_TTL = 0.5
 GROUPS_REMEMBERED = 1_000
 # The quiet ones of 100,000 take a tenth of a second to count, and lapses come fifty times a second.
 COUNT_SECONDS = 0.25
-# Who does not act goes through so many that are overdue in a second: less than a tenth of what it could.
+# Who does not act goes through so many that are overdue in a second, a tenth of what it could; but what a sign promises
+# may not be missed, so it looks once in so many seconds.
 WATCHED_PER_SECOND = 40_000
+WATCH_SECONDS = 1.0
 
 
 class News(msgspec.Struct, frozen=True):
@@ -134,8 +137,8 @@ class Storms:
     def lost(self, now: float) -> None:
         """Note that beats may have been lost until now: what a sign promised counts from here."""
         for group in self._storming:
-            if group.storm is not None and group.storm.sign_at is not None:
-                group.storm.owed_from = max(group.storm.owed_from, now)
+            if group.storm is not None:
+                group.storm.lost(now)
 
     def overheard(self, via: str | None, now: float) -> None:
         """Note a beat that renewed no lease: it came by that server all the same."""
@@ -167,26 +170,37 @@ class Storms:
                         promises = group.storm.passed_on(now)
                         self._over(group, now)
                     self._begin(group, count.quiet, count.longest_ttl, now, promises)
+                    # A sign that comes now would make another storm of the same count.
+                    del self._counted[via]
 
     def watch(self, book: LeaseTable, now: float) -> None:
         """Judge what is overdue while another replica acts: each once, when it would have lapsed here."""
         if now < self._watch_at:
             return
-        overdue, fresh = 0, []
-        if book.lines.next_deadline() <= now:
-            for lease in book.lines.due_within(now, lambda _: 0.0):
-                overdue += 1
-                if book.lines.deadline(lease) > self._watched_to:
-                    fresh.append(lease)
-        self._watched_to, self._watch_at = now, now + max(COUNT_SECONDS, overdue / WATCHED_PER_SECOND)
-        self.judge(book, fresh, now)
-        for group in tuple(self._storming):
-            # Who still waits then waits for the one who acts: for Postgres, or because it was never heard there.
-            if group.storm is not None and self._is_past(group, group.storm, now - _passes(group.storm)):
-                self._over(group, now)
+        overdue = list(book.lines.overdue(now))
+        pause = len(overdue) / WATCHED_PER_SECOND
+        before, self._watched_to = self._watched_to, now
+        self._watch_at = now + min(max(pause, COUNT_SECONDS), WATCH_SECONDS)
+        self.judge(book, [lease for deadline, lease in overdue if deadline > before], now)
+        if self._storming:
+            lapsed = (lease for lease in book.endings.values() if lease.ending is not None and not lease.ending.proof)
+            waiting = Counter(
+                (lease.group or self._restored).via for lease in chain((lease for _, lease in overdue), lapsed)
+            )
+            self._end_past(waiting, now)
         # The one who acts tells it; but perhaps it does not come to that.
         holding = {group.via for group in self._storming}
-        self.news = [news for news in self.news if news.state == "held" and news.via in holding]
+        self.news = list(
+            {news.via: news for news in self.news if news.state == "held" and news.via in holding}.values()
+        )
+
+    def _end_past(self, waiting: Mapping[str, int], now: float) -> None:
+        for group in tuple(self._storming):
+            # Whom nobody who acts ends, because it lives or was heard here only, must not keep a storm up for ever; but
+            # so many as make one wait for Postgres.
+            left = Count(group.members, waiting[group.via])
+            if group.storm is not None and self._is_past(group, group.storm, now) and not left.is_storm:
+                self._over(group, now)
 
     def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
         """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""
@@ -292,11 +306,6 @@ def _count(book: LeaseTable, now: float) -> dict[str, Count]:
 
 def _pass_size(storm: Storm) -> int:
     return max(storm.members * PERCENT_OF_A_PASS // 100, 1)
-
-
-def _passes(storm: Storm) -> float:
-    """Return how long all the passes of a storm take, in seconds."""
-    return PASS_SECONDS * math.ceil(storm.members / _pass_size(storm))
 
 
 def _sign(group: Group, now: float) -> None:

@@ -254,7 +254,7 @@ def nobody_is_heard_beside(_self: Incarnations, _lease: Lease, _now: float) -> N
 
 
 @MUTANTS.wrong("dead work", 126, Incarnations, "restore")
-def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[object], _book: object) -> None:
+def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[object]) -> None:
     """After a start they are as good as any."""
     list(formers)
 

@@ -373,3 +373,31 @@ def test_whoever_says_hello_ends_all_others(book: LeaseTable) -> None:
 
     for incarnation in "abc":
         assert says(book, incarnation, at=105.0, uptime=5.0) is Heard.STALE
+
+
+def test_a_goodbye_leaves_those_in_conflict_that_are_heard_beside_it(book: LeaseTable) -> None:
+    """Two of three live on: nothing is looked for in the name of one of them while the other is heard."""
+    for at in (121.0, 124.0, 127.0, 130.0):
+        says(book, "a", at=at, uptime=at)
+        says(book, "b", at=at + 0.25, uptime=at + 0.25 - 100.0)
+        says(book, "c", at=at + 0.5, uptime=at + 0.5 - 50.0)
+    assert book.release("w", "a", 131.0)
+    book.ended("w", 1, 131.1)
+    says(book, "b", at=133.25, uptime=33.25)
+
+    assert not book.arrivals
+
+
+def test_what_follows_a_rival_that_is_over_says_when_the_former_was_heard(book: LeaseTable) -> None:
+    """And not when the rivals were: it stands in the record of the life that ends."""
+    says(book, "a", at=100.0, uptime=100.0)
+    for at in range(103, 200, 3):
+        says(book, "b", at=float(at), uptime=at - 102.0)
+        says(book, "c", at=at + 1.0, uptime=at - 101.5)
+    book.release("w", "b", 199.5)
+    for at in range(202, 220, 3):
+        said = says(book, "c", at=float(at), uptime=at - 102.5)
+        if said is Heard.RESTARTED:
+            break
+
+    assert ending_of(book).last_beat == 100.0

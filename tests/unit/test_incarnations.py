@@ -286,7 +286,7 @@ def test_the_newest_former_incarnations_are_remembered() -> None:
 
 def test_former_incarnations_that_the_database_knows_are_stale(book: LeaseTable) -> None:
     """After a restart of the service."""
-    book.incarnations.restore([("w", "old", 0)], book.get)
+    book.incarnations.restore([("w", "old", 0)])
 
     assert says(book, "old", at=1.0, uptime=100.0) is Heard.STALE
     assert book.incarnations.epoch_of("w", "old") == 0
@@ -296,7 +296,7 @@ def test_a_former_incarnation_of_a_life_without_one_is_stale() -> None:
     """After a restart of the service, of a name whose open epoch names none."""
     book = LeaseTable(TTL)
     restored(book, "w")
-    book.incarnations.restore([("w", "old", 0)], book.get)
+    book.incarnations.restore([("w", "old", 0)])
 
     assert says(book, "old", at=1.0, uptime=100.0) is Heard.STALE
     assert lease_of(book).incarnation is None
@@ -304,18 +304,17 @@ def test_a_former_incarnation_of_a_life_without_one_is_stale() -> None:
 
 def test_the_incarnation_that_lives_is_never_stale(book: LeaseTable) -> None:
     """Not even if one of that name was replaced once, and came back when the name had left the book."""
-    book.incarnations.restore([("w", "a", 0)], book.get)
+    book.incarnations.restore([("w", "a", 0)])
     says(book, "b", at=1.0, uptime=1.0)
 
     assert says(book, "a", at=2.0, uptime=100.0) is not Heard.STALE
     assert book.hello("w", 3.0, Heartbeat(incarnation="a"), 3.0) is not Heard.STALE
 
 
-def test_former_incarnations_of_names_that_left_are_forgotten_when_others_are_restored(book: LeaseTable) -> None:
-    """No lease ever frees those of a name that has none."""
-    book.incarnations.restore([("gone", "old", 0)], book.get)
-    assert book.incarnations.is_former("gone", "old")
-    book.incarnations.restore([("w", "old", 0)], book.get)
+def test_former_incarnations_of_names_without_a_lease_can_be_forgotten(book: LeaseTable) -> None:
+    """Nothing else frees those of a name that has none."""
+    book.incarnations.restore([("gone", "old", 0), ("w", "old", 0)])
+    book.incarnations.tidy(book.get)
 
     assert book.incarnations.is_former("w", "old")
     assert not book.incarnations.is_former("gone", "old")

@@ -134,3 +134,50 @@ def test_who_lapses_only_in_a_second_storm_waits_for_that_one(weather: Weather) 
 
     for now in range(20, 600):
         assert weather.look(float(now)) == []
+
+
+def test_what_an_earlier_sign_promised_counts_from_a_later_loss(weather: Weather) -> None:
+    """Its beats may have been lost, too, whatever storm holds by then."""
+    weather.beat("slow", "slower", now=-10.0, ttl=20.0)
+    weather.beat(*crowd(20), now=0.0)
+    assert weather.look(10.0) == []
+    weather.beat(*crowd(20), now=20.5)
+    assert weather.look(30.5) == []
+    weather.storms.lost(35.0)
+
+    for quarter in range(124, 4 * 55):
+        assert weather.look(quarter / 4) == []
+    assert len(weather.look(55.0)) == 2
+
+
+def test_a_sign_makes_no_second_storm_of_the_same_count(weather: Weather) -> None:
+    """Sixty of a hundred die, a moment apart, and the others beat on."""
+    weather.beat(*crowd(40, "live"), now=9.0, ttl=LONG)
+    for number, worker in enumerate(crowd(60, "dead")):
+        weather.beat(worker, now=number / 64)
+    for number in range(64):
+        now = 10.0 + number / 64
+        weather.look(now)
+        weather.beat(f"live{number % 40:03}", now=now, ttl=LONG)
+
+    assert weather.news() == [("n1", "held")]
+
+
+def test_who_does_not_act_goes_on_with_a_storm_whose_dead_wait_for_postgres(weather: Weather) -> None:
+    """They have waited for their ttl behind the sign, and go in passes when it takes over."""
+    weather.beat(*crowd(60, "dead"), now=0.0)
+    weather.beat(*crowd(40, "live"), now=9.0, ttl=LONG)
+    for second in range(10, 40):
+        weather.storms.watch(weather.book, float(second))
+        weather.beat(*crowd(40, "live"), now=float(second), ttl=LONG)
+
+    assert len(weather.end(40.0)) == 15
+
+
+def test_storms_that_follow_each_other_are_one_piece_of_news_for_who_takes_over(weather: Weather) -> None:
+    """The last one is what holds."""
+    for beaten in (0.0, 12.0, 24.0):
+        weather.beat(*crowd(5), now=beaten)
+        weather.storms.watch(weather.book, beaten + 10.0)
+
+    assert weather.news() == [("n1", "held")]
