@@ -3,7 +3,7 @@
 living     nothing was taken from a process that lived and beat, and no epoch of one was ended
 back       the work of a process that died is back, within the bound
 epochs     an epoch ends once and says why; a name has one open epoch at most
-endings    the stream says so of each epoch that ended, once
+endings    the stream says so of each epoch that ended, once; of an orphan's, not again
 events     what was committed was published and what was published was committed, each event once
 trail      the service's own account of what it took is the same as the host's
 finisher   a piece of work is completed once, out of the hands of who claimed it

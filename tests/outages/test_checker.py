@@ -297,3 +297,17 @@ def test_what_was_claimed_within_a_second_before_the_next_process_stays_until_th
             running=[*RIGHT.running, (WORK, "w", "w#1")],
         )
         assert (not broken(history) & {"back", "running"}) == allowed, (claimed_at, ended)
+
+
+def test_an_epoch_that_was_opened_for_an_orphan_is_not_told() -> None:
+    """Its owner was told of before, or was never known; told all the same, it would be told twice."""
+    orphan = expiration(2, 23.0, "w#1") | {"reason": "orphaned", "incarnation": None}
+    history = replace(
+        RIGHT,
+        epochs=[*RIGHT.epochs, epoch("w", 2, "w#1", 23.0)],
+        expirations=[*RIGHT.expirations, orphan],
+    )
+    told = replace(history, events=[*RIGHT.events, event(3, 23.0, "worker.expired", worker="w", epoch=2)])
+
+    assert "endings" not in broken(history)
+    assert "endings" in broken(told)
