@@ -31,7 +31,7 @@ def hearing_counts_through_gaps(self: Hearing, token: bytes, loop_time: float) -
         return HEARD(self, token, loop_time)
 
 
-@MUTANTS.wrong("promise", 111, Hearing, "heard")
+@MUTANTS.wrong("promise", 14, Hearing, "heard")
 def hearing_moves_to_when_the_echo_was_heard(self: Hearing, token: bytes, loop_time: float) -> Echo:
     """What was accepted while the echo was under way may be on its way still."""
     echo = HEARD(self, token, loop_time)
@@ -47,20 +47,20 @@ def stamp_is_what_is_proven(self: Hearing, _loop_time: float) -> float:
     return self.now
 
 
-@MUTANTS.wrong("living", 35, Hearing, "start")
+@MUTANTS.wrong("living", 34, Hearing, "start")
 def a_new_connection_is_no_gap(self: Hearing, loop_time: float) -> None:
     """What passed without a connection counts."""
     self.now += max(loop_time - self._proven_to, 0.0)
     START(self, loop_time)
 
 
-@MUTANTS.wrong("dead work", 28, Hearing, "deaf")
+@MUTANTS.wrong("dead work", 23, Hearing, "deaf")
 def hearing_is_never_deaf(_self: Hearing, _loop_time: float) -> bool:
     """What was listened for before counts while nothing can be heard."""
     return False
 
 
-@MUTANTS.wrong("living", 9537, Hearing, "heard")
+@MUTANTS.wrong("living", 808, Hearing, "heard")
 def hearing_goes_on_with_any_echo(self: Hearing, token: bytes, loop_time: float) -> Echo:
     """One that was sent before the gap was noticed proves the gap, too."""
     sent = self._sent.get(token, loop_time)
@@ -70,7 +70,7 @@ def hearing_goes_on_with_any_echo(self: Hearing, token: bytes, loop_time: float)
     return echo
 
 
-@MUTANTS.wrong("prompt", 143, Hearing, "stamp")
+@MUTANTS.wrong("prompt", 134, Hearing, "stamp")
 def a_stamp_has_no_limit(self: Hearing, loop_time: float) -> float:
     """What did not count is given to whoever is heard at its end."""
     self._last_stamp = max(self._last_stamp, self.now + loop_time - self._proven_to)
@@ -80,12 +80,12 @@ def a_stamp_has_no_limit(self: Hearing, loop_time: float) -> float:
 # Deadlines.
 
 
-@MUTANTS.wrong("living", 58, Lines, "extend")
+@MUTANTS.wrong("living", 11, Lines, "extend")
 def extend_does_nothing(_self: Lines, _now: float) -> None:
     """Where beats may have been lost, nobody is owed a ttl."""
 
 
-@MUTANTS.wrong("living", 470, Lines, "grace")
+@MUTANTS.wrong("living", 2, Lines, "grace")
 def grace_does_nothing(_self: Lines, _until: float) -> None:
     """Where beats may be late, nobody is owed anything."""
 
@@ -97,7 +97,7 @@ def a_ttl_is_eighty_percent(self: Lines, lease: Lease) -> float:
 
 
 MUTANTS.constant("no_limit_of_three_ttls", "dead work", 82, lines, "MOST_TTLS", math.inf)
-MUTANTS.constant("limit_of_one_ttl", "living", 58, lines, "MOST_TTLS", 1)
+MUTANTS.constant("limit_of_one_ttl", "living", 2, lines, "MOST_TTLS", 1)
 
 
 # The book.
@@ -108,7 +108,7 @@ def a_beat_does_not_revive(_self: LeaseTable, _lease: Lease, _now: float) -> Non
     """Who has lapsed stays lapsed, whatever is heard before the verdict."""
 
 
-@MUTANTS.wrong("promise", 682, LeaseTable, "_go_on")
+@MUTANTS.wrong("promise", 44, LeaseTable, "_go_on")
 def who_goes_on_does_so_from_what_is_proven(self: LeaseTable, lease: Lease, now: float) -> None:
     """The next life counts from hearing time, though its beat was heard later."""
     lease.ending = None
@@ -125,7 +125,7 @@ def proof_is_undone_by_a_beat(
     MARK(self, lease, reason, now, deadline, proof=False, details=details)
 
 
-@MUTANTS.wrong("promise", 2, LeaseTable, "ended")
+@MUTANTS.wrong("promise", 100, LeaseTable, "ended")
 def ended_forgets_who_was_reborn(
     self: LeaseTable, worker: str, epoch: int, now: float, *, elsewhere: bool = False
 ) -> Lease | None:
@@ -155,7 +155,7 @@ def a_life_ends_with_what_came_after_it(
     return proven
 
 
-@MUTANTS.wrong("hello", 70, LeaseTable, "hello")
+@MUTANTS.wrong("hello", 146, LeaseTable, "hello")
 def a_hello_is_a_beat(
     self: LeaseTable, worker: str, now: float, beat: Heartbeat, arrival: float, _waited: float = 0.0
 ) -> Heard:
@@ -163,12 +163,12 @@ def a_hello_is_a_beat(
     return self.beat(worker, now, beat, arrival)
 
 
-@MUTANTS.wrong("in step", 11, LeaseTable, "learn")
+@MUTANTS.wrong("in step", 25, LeaseTable, "learn")
 def nothing_is_learnt(*_: object) -> None:
     """A replica knows of the epochs that it has granted itself, and of no others."""
 
 
-@MUTANTS.wrong("living", 27, LeaseTable, "restore")
+@MUTANTS.wrong("living", 29, LeaseTable, "restore")
 def restored_leases_have_a_tenth_of_their_ttl(
     self: LeaseTable, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
 ) -> None:
@@ -176,7 +176,7 @@ def restored_leases_have_a_tenth_of_their_ttl(
     RESTORE(self, worker, now, ttl / 10, epoch, incarnation)
 
 
-@MUTANTS.wrong("dead work", 57, LeaseTable, "restore")
+@MUTANTS.wrong("dead work", 29, LeaseTable, "restore")
 def restore_does_nothing(*_: object) -> None:
     """A service that starts knows of nobody."""
 
@@ -184,13 +184,13 @@ def restore_does_nothing(*_: object) -> None:
 # Incarnations.
 
 
-@MUTANTS.wrong("new life", 40, Claim, "holds")
+@MUTANTS.wrong("new life", 49, Claim, "holds")
 def a_beginning_is_believed_at_the_first_beat(self: Claim, now: float, ttl: float) -> bool:
     """However late it was delivered."""
     return self.begun < math.inf and (self.rival_at is None or now - self.rival_at >= ttl)
 
 
-@MUTANTS.wrong("conflict", 6, Claim, "holds")
+@MUTANTS.wrong("conflict", 25, Claim, "holds")
 def rivals_are_ignored(self: Claim, _now: float, _ttl: float) -> bool:
     """A new incarnation ends the former one that still beats."""
     return self.agreed
@@ -207,7 +207,7 @@ def no_beginning_is_claimed(
     return Claim(beat.incarnation or "", when.not_before, now), False
 
 
-MUTANTS.constant("two_beats_at_once_agree", "new life", 22, beginnings, "APART", 0.0)
+MUTANTS.constant("two_beats_at_once_agree", "new life", 2, beginnings, "APART", 0.0)
 
 
 @MUTANTS.wrong("new life", 141, Claim, "heard")
@@ -222,7 +222,7 @@ def former_incarnations_renew(_self: Incarnations, _worker: str, _incarnation: s
     return False
 
 
-@MUTANTS.wrong("no uptime", 26, Incarnations, "judge")
+@MUTANTS.wrong("no uptime", 31, Incarnations, "judge")
 def whoever_is_new_replaces(
     self: Incarnations, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived
 ) -> Whose:
@@ -234,13 +234,13 @@ def whoever_is_new_replaces(
     return Whose.NEW
 
 
-@MUTANTS.wrong("dead work", 107, Claim, "holds")
+@MUTANTS.wrong("dead work", 62, Claim, "holds")
 def a_conflict_is_never_over(self: Claim, _proven: float, _ttl: float) -> bool:
     """However long one of the two has been silent."""
     return self.agreed and self.rival_at is None
 
 
-@MUTANTS.wrong("conflict", 25, LeaseTable, "reinstate")
+@MUTANTS.wrong("conflict", 42, LeaseTable, "reinstate")
 def a_dispute_is_ignored(self: LeaseTable, worker: str, _now: float) -> None:
     """Who is heard after a restart that beats told of, and before the verdict, is over all the same."""
     lease = self.get(worker)
@@ -261,8 +261,8 @@ def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[
 
 # Storms.
 
-MUTANTS.constant("storms_never_hold", "storm", 92, storms, "LEAST", 10**6)
-MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 93, storms, "QUIET_SHARE_OF_TTL", 0.0)
+MUTANTS.constant("storms_never_hold", "storm", 57, storms, "LEAST", 10**6)
+MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 133, storms, "QUIET_SHARE_OF_TTL", 0.0)
 
 
 @MUTANTS.wrong("dead work", 7, Storms, "_pass")
@@ -272,18 +272,18 @@ def storms_hold_for_ever(self: Storms, *arguments: Any) -> list[Lease]:
         return PASS(self, *arguments)
 
 
-@MUTANTS.wrong("storm", 57, Storms, "restored")
+@MUTANTS.wrong("storm", 84, Storms, "restored")
 def nobody_doubts_a_start(_self: Storms, _leases: int) -> None:
     """That nobody at all was heard since then says nothing."""
 
 
-@MUTANTS.wrong("storm", 330, Storms, "_is_ready")
+@MUTANTS.wrong("storm", 133, Storms, "_is_ready")
 def a_sign_ends_a_storm_at_once(self: Storms, lease: Lease, storm: Storm, now: float) -> bool:
     """Nobody has time to be heard after it."""
     return storm.sign_at is not None or READY(self, lease, storm, now)
 
 
-@MUTANTS.wrong("prompt", 706, storms, "_sign")
+@MUTANTS.wrong("prompt", 53, storms, "_sign")
 def nothing_is_a_sign(_group: object, _now: float) -> None:
     """Whoever is heard: a hold lasts to its end."""
 

@@ -31,7 +31,7 @@ MUTANTS = Family()
 # Greetings and grants.
 
 
-@MUTANTS.wrong("hello", 11, Greetings, "run_once")
+@MUTANTS.wrong("hello", 9, Greetings, "run_once")
 async def a_hello_is_answered_while_work_is_owed(self: Greetings) -> int:
     """Before what a former life left is back."""
     await self._look_back()
@@ -66,7 +66,7 @@ def an_arrival_is_named_at_once(_self: Grants, lease: Lease) -> Life:
 # The way out.
 
 
-@MUTANTS.wrong("prompt", 0, Expiry, "_offer")
+@MUTANTS.wrong("prompt", 176, Expiry, "_offer")
 async def a_lapse_is_forgotten_when_postgres_is_away(self: Expiry, workers: Sequence[str], done: Any) -> None:
     """A verdict that was not given is taken for one."""
     try:
@@ -85,14 +85,14 @@ def a_slow_transaction_reaches_into_the_next_life(
     return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), measured_at=None)
 
 
-@MUTANTS.wrong("memory", 4, expiry, "case_of")
+@MUTANTS.wrong("memory", 33, expiry, "case_of")
 def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """As if it could be somebody else's: it is left to the sweep."""
     case = case_of(lease, ending, hearing, loop_time)
     return case if ending.proof else msgspec.structs.replace(case, untouched_for=2 * ending.ttl)
 
 
-@MUTANTS.wrong("in step", 35, Expiry, "_clear_doubts")
+@MUTANTS.wrong("in step", 293, Expiry, "_clear_doubts")
 async def doubts_are_never_cleared(self: Expiry) -> None:
     """An answer that was lost is never asked for again."""
     self._doubts.clear()
@@ -104,7 +104,7 @@ def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hea
     return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
 
 
-@MUTANTS.wrong("dead work", 0, Finish, "run_once")
+@MUTANTS.wrong("dead work", 1, Finish, "run_once")
 async def nothing_is_finished(_self: Finish) -> Finished:
     """What one transaction left is left."""
     return Finished()
@@ -113,13 +113,13 @@ async def nothing_is_finished(_self: Finish) -> Finished:
 # The sweep.
 
 
-@MUTANTS.wrong("sweep", 34, Sweep, "_listened_for")
+@MUTANTS.wrong("sweep", 51, Sweep, "_listened_for")
 def the_sweep_does_not_listen(_self: Sweep) -> float:
     """It takes at once, and while deaf."""
     return math.inf
 
 
-@MUTANTS.wrong("sweep", 167, Sweep, "_listened_for")
+@MUTANTS.wrong("sweep", 287, Sweep, "_listened_for")
 def the_sweep_listened_before_its_connection(self: Sweep) -> float:
     """What was heard by a former connection counts."""
     return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now
@@ -131,7 +131,7 @@ def the_sweep_has_no_book(self: Sweep, **parts: Any) -> None:
     SWEEP(self, **parts | {"book": LeaseTable(10.0)})
 
 
-@MUTANTS.wrong("sweep", 61, Sweep, "__init__")
+@MUTANTS.wrong("sweep", 124, Sweep, "__init__")
 def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
     """It does not know of any."""
     SWEEP(self, **parts | {"storms": Storms(max_hold=60.0, shuffle=lambda _: None)})
@@ -140,7 +140,7 @@ def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
 # The news.
 
 
-@MUTANTS.wrong("commit without event", 1, Relay, "run_once")
+@MUTANTS.wrong("commit without event", 2, Relay, "run_once")
 async def the_relay_clears_what_was_not_acknowledged(self: Relay) -> Relayed:
     """What is said is said."""
     while pending := await self._store.outbox.pending(0, relay.BATCH):
@@ -155,13 +155,13 @@ def the_relay_makes_up_an_id(self: Relay, pending: Pending) -> Event:
     return EVENT(self, msgspec.structs.replace(pending, id=f"9{pending.id}"))
 
 
-@MUTANTS.wrong("event order", 25, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 11, relay, "in_commit_order")
 def the_latest_news_first(events: Sequence[Pending]) -> list[list[Pending]]:
     """In the order of a stack."""
     return [list(reversed(events))]
 
 
-@MUTANTS.wrong("event order", 181, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 40, relay, "in_commit_order")
 def all_news_at_once(events: Sequence[Pending]) -> list[list[Pending]]:
     """Nobody waits for the acknowledgement of what was earlier."""
     return [list(events)]
@@ -170,13 +170,13 @@ def all_news_at_once(events: Sequence[Pending]) -> list[list[Pending]]:
 # Replicas.
 
 
-@MUTANTS.wrong("in step", 31, Follow, "run_once")
+@MUTANTS.wrong("in step", 4, Follow, "run_once")
 async def followers_do_not_follow(_self: Follow) -> Learned:
     """The dead stay in their books."""
     return Learned()
 
 
-@MUTANTS.wrong("in step", 41, Follow, "catch_up")
+@MUTANTS.wrong("in step", 24, Follow, "catch_up")
 async def catching_up_does_nothing(_self: Follow) -> Learned:
     """A new leader knows what it has heard, and no more."""
     return Learned()
@@ -198,13 +198,13 @@ def a_row_that_is_taken_is_not_changed(self: Postgres, row: Row, *arguments: Any
     row.status, row.owner, row.claim = "RUNNING", owner, claim
 
 
-@MUTANTS.wrong("term", 41, Postgres, "holds")
+@MUTANTS.wrong("term", 23, Postgres, "holds")
 def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
     """Whoever led once acts for ever."""
     return True
 
 
-MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 41, leadership, "DEAF_LOOKS", 10**9)
+MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 23, leadership, "DEAF_LOOKS", 10**9)
 
 OFFER, SWEEP, EVENT = Expiry._offer, Sweep.__init__, Relay._event
 END, PUT_BACK = Postgres.end, Postgres.put_back
