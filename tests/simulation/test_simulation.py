@@ -19,6 +19,15 @@ PROCESSES = 2
 SCHEDULES, CHUNK = 20_000, 2_000
 # Where a mutant is looked for when the schedules have changed, and its own seed does not show it any more.
 SEARCHED = 1_000
+# Schedules that broke a rule once, of a million or two. Most of them run differently since, and some of them do not.
+ONCE_BROKEN = (
+    11_763, 15_848, 86_982, 133_513, 153_647, 171_259, 206_789, 213_962, 233_649, 252_565, 265_270, 282_997, 288_895,
+    294_683, 295_392, 323_094, 343_657, 350_898, 351_117, 355_300, 371_980, 395_592, 481_150, 482_587, 482_633,
+    521_782, 526_393, 527_409, 537_179, 541_266, 545_272, 565_180, 567_259, 578_664, 584_844, 588_564, 595_829,
+    597_767, 602_387, 613_671, 626_243, 648_075, 673_943, 681_844, 701_495, 702_680, 718_968, 760_858, 775_107,
+    792_257, 803_641, 829_559, 847_208, 868_457, 878_365, 910_628, 913_358, 936_711, 956_542, 974_964, 980_161,
+    985_672, 999_508, 1_025_321,
+)  # fmt: skip
 # As the checker's first lines name them.
 RULES = set(re.findall(r"`([a-z ]+)`", re.sub(r"`[A-Z]+`", "", checker.__doc__ or "")))
 # A mutant for the tests that need a story which ends badly.
@@ -42,6 +51,11 @@ def test_no_schedule_breaks_a_rule(first: int, account: Summary) -> None:
     assert not summary.failed, "\n".join(
         f"{sentence}\n    python -m tests.simulation --seed {seed} --story" for seed, sentence in summary.sentences
     )
+
+
+def test_no_schedule_breaks_a_rule_that_has_done_so_once() -> None:
+    """Each was a fault of the service or of the simulation."""
+    assert {seed: found for seed in ONCE_BROKEN if (found := run_seed(seed).violations)} == {}
 
 
 def test_the_schedules_are_hard(account: Summary) -> None:
