@@ -229,7 +229,7 @@ class Assembly:
 
     def _look(self, now: float) -> None:
         if not self.leadership.leading:
-            self.storms.watch(self.book, now)
+            self.storms.watch(self.book, now, away=self.follow.away)
         elif now >= self._look_at:
             self.wakes.endings.set()
 

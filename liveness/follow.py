@@ -44,6 +44,8 @@ class Follow:
         self._default_ttl = default_ttl
         self._clock = clock
         self._next = 0
+        # Whether Postgres did not answer when it was asked last.
+        self.away = False
         self._arrivals: dict[str, float] = {}
         # Counts the times that we took over: what was read before is not true any more.
         self._taken_over = 0
@@ -58,7 +60,12 @@ class Follow:
         start = self._next if self._next < len(names) else 0
         looked_at = list(names)[start : start + BATCH]
         self._next = start + BATCH
-        return await self._learn(looked_at) if looked_at else Learned()
+        if not looked_at:
+            return Learned()
+        self.away = True
+        learned = await self._learn(looked_at)
+        self.away = False
+        return learned
 
     def _drop_old_arrivals(self) -> None:
         # The leader has looked at them; and a beginning that was reckoned long ago is off by what the clocks drift.

@@ -133,13 +133,15 @@ class LeaseTable:
         `former` is the incarnation that is over, None where it is not known.
         """
         lease, claim = self._leases[worker], self.incarnations.claims.get(worker)
-        own_at = None if claim is None or claim.incarnation != new.incarnation else claim.own_at
+        heard_at, told = lease.last_beat, new.incarnation != lease.incarnation
+        if claim is not None and claim.incarnation == new.incarnation and (told or claim.own_at is not None):
+            # The lease was heard last when the new one was.
+            heard_at = claim.own_at
         ended = self._prove(lease, now, "restarted", None)
         self.arrivals.pop(worker, None)
         if ended and (ending := lease.ending) is not None:
-            # The lease was heard last when the new one was.
-            ending.last_beat = ending.last_beat if own_at is None else own_at
-            ending.incarnation, ending.reborn_at, ending.reborn_stated = former, new.begun, True
+            ending.last_beat, ending.incarnation = heard_at, former
+            ending.reborn_at, ending.reborn_stated = new.begun, True
             ending.reborn_after = new.begun if new.earliest is None else new.earliest
             ending.by_beats = not new.greeted
         elif lease.ending is not None and lease.ending.reborn_at is not None:
@@ -307,10 +309,7 @@ class LeaseTable:
         self.incarnations.forget(worker)
 
     def soonest(self) -> Iterator[Lease]:
-        """Go through all leases, those that are ending first, then in the order of their deadlines.
-
-        The book must not change meanwhile. The cost follows how far one goes.
-        """
+        """Go through all leases, those that are ending first, then by deadline. The book must not change meanwhile."""
         yield from self.endings.values()
         yield from self.lines.soonest()
 

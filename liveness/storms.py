@@ -12,9 +12,9 @@ takes nearly everybody who comes by one way, all at once. So:
    interval, and by the time that 55 % had lapsed, their work would be gone. A worker that beats three times in a ttl is
    not quiet while it lives.
 3. Lapses of a group in a storm wait; proofs do not. They wait for a sign: any beat by that server, of new names too,
-   or a former member that is heard by another. Then whoever is still silent has one more full ttl, those too that
-   lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0: never). Storms that
-   follow each other hold nobody for longer than that.
+   or a former member that is heard by another. Then whoever is still silent has one more full ttl, those too that were
+   quiet when it began and lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0:
+   never). Storms that follow each other hold nobody for longer than that.
 4. They go in random order and at most `PERCENT_OF_A_PASS` of the group (or one) per pass, so that a mistake shows
    before it is complete.
 5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
@@ -173,8 +173,11 @@ class Storms:
                     # A sign that comes now would make another storm of the same count.
                     del self._counted[via]
 
-    def watch(self, book: LeaseTable, now: float) -> None:
-        """Judge what is overdue while another replica acts: each once, when it would have lapsed here."""
+    def watch(self, book: LeaseTable, now: float, *, away: bool = False) -> None:
+        """Judge what is overdue while another replica acts: each once, when it would have lapsed here.
+
+        `away`: Postgres has not answered us when we asked last.
+        """
         if now < self._watch_at:
             return
         overdue = list(book.lines.overdue(now))
@@ -187,7 +190,7 @@ class Storms:
             waiting = Counter(
                 (lease.group or self._restored).via for lease in chain((lease for _, lease in overdue), lapsed)
             )
-            self._end_past(waiting, now)
+            self._end_past(waiting if away else {}, now)
         # The one who acts tells it; but perhaps it does not come to that.
         holding = {group.via for group in self._storming}
         self.news = list(
@@ -196,10 +199,12 @@ class Storms:
 
     def _end_past(self, waiting: Mapping[str, int], now: float) -> None:
         for group in tuple(self._storming):
-            # Whom nobody who acts ends, because it lives or was heard here only, must not keep a storm up for ever; but
-            # so many as make one wait for Postgres.
-            left = Count(group.members, waiting[group.via])
-            if group.storm is not None and self._is_past(group, group.storm, now) and not left.is_storm:
+            storm = group.storm
+            if storm is None or not self._is_past(group, storm, now - _passes(storm)):
+                continue
+            # Whoever is still overdue by then is heard by the one who acts, and by others only: no sign of before is
+            # good for them. Or Postgres is away, and they wait for that.
+            if not Count(group.members, waiting.get(group.via, 0)).is_storm:
                 self._over(group, now)
 
     def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
@@ -306,6 +311,11 @@ def _count(book: LeaseTable, now: float) -> dict[str, Count]:
 
 def _pass_size(storm: Storm) -> int:
     return max(storm.members * PERCENT_OF_A_PASS // 100, 1)
+
+
+def _passes(storm: Storm) -> float:
+    """Return how long all the passes of a storm take, in seconds."""
+    return PASS_SECONDS * math.ceil(storm.members / _pass_size(storm))
 
 
 def _sign(group: Group, now: float) -> None:

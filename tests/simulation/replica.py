@@ -303,7 +303,7 @@ class Replica:
 
     def _look(self, now: float) -> None:
         if not self.leadership.leading:
-            self.storms.watch(self.book, now)
+            self.storms.watch(self.book, now, away=self.follow.away)
         elif now >= self.look_at:
             self.wakes.endings.set()
 

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from liveness.errors import DatabaseAwayError
 from liveness.follow import ARRIVAL_SECONDS, Follow, Learned
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
@@ -25,11 +26,14 @@ class Epochs:
         # Whose restart it was, if it was one.
         self.restarted: str | None = None
         self.former: list[Former] = []
+        self.fails: list[Exception] = []
         self.asked: list[tuple[str, list[str] | None]] = []
 
     async def open_lives(self, names: list[str] | None) -> list[Life]:
         """Which of these live."""
         self.asked.append(("open", names))
+        if self.fails:
+            raise self.fails.pop()
         return [life for life in self.open if names is None or life.worker in names]
 
     async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
@@ -306,3 +310,16 @@ async def test_who_was_heard_beside_a_life_that_a_restart_has_ended_is_the_next(
     lease = lease_of(follower.book, "v")
     assert (lease.incarnation, lease.epoch, lease.ending) == ("b", None, None)
     assert "v" in follower.book.wanting
+
+
+async def test_that_postgres_is_away_is_known_until_it_answers_again(follower: Follower) -> None:
+    """Who is overdue here may wait for it there; a look that asks nothing says nothing of that."""
+    follower.beat()
+    follower.ears.listen(10.0)
+    follower.epochs.fails = [DatabaseAwayError("away")]
+    with pytest.raises(DatabaseAwayError):
+        await follower.follow.run_once()
+    assert follower.follow.away
+    await follower.follow.run_once()
+
+    assert not follower.follow.away

@@ -404,3 +404,13 @@ def test_what_a_look_up_by_a_rough_beginning_spared_is_looked_for_again() -> Non
     said(book, uptime=28.0, after=122.0, until=128.0)
 
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 93.0)
+
+
+def test_a_former_process_that_was_never_heard_has_no_last_beat() -> None:
+    """Those that told of its end were the new one's."""
+    book = LeaseTable(TTL)
+    book.restore("w", 0.0, TTL, 1, "a")
+    says(book, "b", at=105.0, uptime=5.0)
+    assert says(book, "b", at=108.0, uptime=8.0) is Heard.RESTARTED
+
+    assert (ending_of(book).incarnation, ending_of(book).last_beat) == ("a", None)

@@ -201,14 +201,14 @@ def test_who_loses_the_lead_in_a_storm_and_leads_again_goes_on_with_it(weather: 
 
 
 def test_a_storm_is_over_for_those_too_that_do_not_act(weather: Weather) -> None:
-    """A ttl has passed since the sign."""
+    """A ttl has passed since the sign, and a pass for each of those that never came back."""
     weather.beat(*crowd(5), now=0.0)
     weather.storms.watch(weather.book, 10.0)
-    for now in (12.0, 17.0):
+    for now in (12.0, 17.0, 22.0):
         weather.beat(*crowd(5)[1:], now=now)
-    weather.storms.watch(weather.book, 20.75)
+    weather.storms.watch(weather.book, 26.75)
     assert weather.storms.holding
-    weather.storms.watch(weather.book, 22.0)
+    weather.storms.watch(weather.book, 27.0)
 
     assert not weather.storms.holding
     assert weather.news() == []

@@ -168,10 +168,35 @@ def test_who_does_not_act_goes_on_with_a_storm_whose_dead_wait_for_postgres(weat
     weather.beat(*crowd(60, "dead"), now=0.0)
     weather.beat(*crowd(40, "live"), now=9.0, ttl=LONG)
     for second in range(10, 40):
-        weather.storms.watch(weather.book, float(second))
+        weather.storms.watch(weather.book, float(second), away=True)
         weather.beat(*crowd(40, "live"), now=float(second), ttl=LONG)
 
     assert len(weather.end(40.0)) == 15
+
+
+def test_who_takes_over_between_two_passes_goes_on_with_them(weather: Weather) -> None:
+    """Perhaps somebody saw by the first one that it was a mistake."""
+    weather.beat(*crowd(60, "dead"), now=0.0)
+    weather.beat(*crowd(40, "live"), now=9.0, ttl=LONG)
+    weather.storms.watch(weather.book, 10.0)
+    weather.beat(*crowd(40, "live"), now=12.0, ttl=LONG)
+    weather.storms.watch(weather.book, 22.0)
+    for worker in crowd(15, "dead"):
+        weather.book.forget(worker)
+    weather.storms.watch(weather.book, 22.5)
+
+    assert len(weather.end(22.75)) == 15
+
+
+def test_a_sign_of_long_ago_is_no_sign_for_who_takes_over(weather: Weather) -> None:
+    """Sixty of a hundred are heard by the one who acts and not here; those that are heard here gave the sign."""
+    weather.beat(*crowd(60, "far"), now=0.0)
+    for second in range(10, 100):
+        weather.storms.watch(weather.book, float(second))
+        weather.beat(*crowd(40, "near"), now=float(second), ttl=LONG)
+
+    assert weather.end(100.0) == []
+    assert weather.storms.holding
 
 
 def test_storms_that_follow_each_other_are_one_piece_of_news_for_who_takes_over(weather: Weather) -> None:
