@@ -33,7 +33,7 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
 13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that under an epoch,
-    unless replicas or servers have stood still since.
+    unless replicas or servers have stood still since, or who ended its epoch had not heard it since.
 14. `sweep`: nor anything before the replica has been connected for a ttl, or when it has not been for a while, or while
     a storm holds lapses.
 15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
@@ -183,6 +183,9 @@ class Checker:
         missed = bool(self._stood_still(claim.at, began))
         lives = self.postgres.epochs[process.name][:-1]
         missed |= not any(one.ended_at is None or one.ended_at > claim.at for one in lives)
+        # Or who gave that verdict had lost it from sight before it claimed.
+        givers = [end.decided[0] for end in self.postgres.expirations[process.name][-2:-1]]
+        missed |= any(process.heard_by.get(id(giver.ear), NEVER)[1] <= claim.at for giver in givers)
         if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, up_at):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
