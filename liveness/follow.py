@@ -55,7 +55,7 @@ class Follow:
         self._drop_old_arrivals()
         now = self._hearing.now
         names = dict.fromkeys((*self._book.endings, *self._book.wanting))
-        names.update(dict.fromkeys(lease.worker for lease in self._book.lines.due_within(now, lambda _: 0.0)))
+        names.update(dict.fromkeys(lease.worker for _, lease in self._book.lines.overdue(now)))
         # Where there are more, each look begins where the last one ended.
         start = self._next if self._next < len(names) else 0
         looked_at = list(names)[start : start + BATCH]

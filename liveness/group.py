@@ -21,8 +21,11 @@ class Promise(NamedTuple):
 
     def is_kept(self, lease: Any, now: float) -> bool:
         """Say whether `lease`, which has lapsed, was silent since the sign, and for all the time that was promised."""
-        silent = lease.last_beat is None or lease.last_beat < self.sign_at
-        return silent and lease.ending.deadline <= self.until and now >= self.owed_from + float(lease.ttl)
+        return (
+            _silent_since(lease, self.sign_at)
+            and lease.ending.deadline <= self.until
+            and now >= self.owed_from + float(lease.ttl)
+        )
 
 
 class Storm(msgspec.Struct):
@@ -71,4 +74,8 @@ class Group(msgspec.Struct, eq=False):
     def was_silent(self, lease: Any) -> bool:
         """Say whether `lease` was not heard since the sign that ended the hold of a storm; who gave it was."""
         sign_at = None if self.storm is None else self.storm.sign_at
-        return sign_at is not None and (lease.last_beat is None or lease.last_beat < sign_at)
+        return sign_at is not None and _silent_since(lease, sign_at)
+
+
+def _silent_since(lease: Any, sign_at: float) -> bool:
+    return bool(lease.last_beat is None or lease.last_beat < sign_at)

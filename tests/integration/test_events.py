@@ -12,7 +12,6 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
 from liveness.client import Event, events
-from liveness.client.consumer import PATIENCE_SECONDS, PULL_SECONDS
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError
 from liveness.messages import WorkerEnded, WorkflowReclaimed
@@ -371,14 +370,14 @@ async def test_restart_while_working(nats: NatsServer, publisher: Publisher, *, 
         assert await publisher.finished() == 1
 
 
-async def test_consumer_that_was_deleted(nats: NatsServer, publisher: Publisher) -> None:
+async def test_consumer_that_was_deleted(
+    nats: NatsServer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader whose consumer is deleted, while it waits and while it works, makes it again and reads on."""
-    pulled = await publisher.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.LIVENESS_EVENTS.d")
     # NATS does not always tell who waits; then the pull has to expire first.
-    async with (
-        asyncio.timeout(SECONDS + PULL_SECONDS + PATIENCE_SECONDS),
-        aclosing(events(nats.url, durable="d")) as news,
-    ):
+    monkeypatch.setattr("liveness.client.consumer.PULL_SECONDS", 1.0)
+    pulled = await publisher.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.LIVENESS_EVENTS.d")
+    async with asyncio.timeout(SECONDS), aclosing(events(nats.url, durable="d")) as news:
         first = asyncio.ensure_future(anext(news))
         await pulled.next_msg(SECONDS)
         # While somebody listens there, NATS does not say that nobody answers.
