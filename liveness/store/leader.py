@@ -13,10 +13,13 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import structlog
 
 from liveness.errors import DatabaseAwayError, NotLeaderError
-from liveness.store.database import Connection, Database
+from liveness.store.database import IDLE_SECONDS, Connection, Database
 from liveness.store.statements import statement_text
+
+log = structlog.get_logger("liveness.leader")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -51,13 +54,20 @@ class Leader:
                 term = await connection.fetchval(statement_text("leader_take"), self.holder, timeout, self._acts)
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
-                # Somebody acts all the time, or another one is taking over.
+                # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
+                await self._evict()
                 return False
             raise
         if term is None:
             return False
         self.term = term
         return True
+
+    async def _evict(self) -> None:
+        async with self._database.transaction(reserved=True) as connection:
+            ended = await connection.fetchval(statement_text("leader_evict"), IDLE_SECONDS)
+        if ended:
+            log.warning("sessions_ended", sessions=ended, cause="they acted under the former term and stood still")
 
     async def renew(self) -> bool:
         """Say that this process leads on; return False when another term has begun, or none of ours had.

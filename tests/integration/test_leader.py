@@ -176,6 +176,41 @@ async def test_a_leader_that_is_paused_in_a_transaction_is_succeeded(host: HostT
             pass
 
 
+async def test_a_leader_that_is_paused_in_the_middle_of_a_statement_is_succeeded(
+    host: HostTables, leaders: Leaders
+) -> None:
+    """Parsed, and not bound yet: no timeout of Postgres ends that, so its successor does."""
+    first, second = leaders("a"), leaders("b", lock_timeout=0.2)
+    await first.take(HOUR)
+
+    async def paused() -> None:
+        async with first.transaction() as connection:
+            await connection.execute("INSERT INTO worker (worker_name) VALUES ('undone')")
+            # The driver leaves it so, and sends the rest with the parameters: here, never.
+            await connection.prepare("SELECT $1::int")
+            while not await second.take(0.0):
+                pass
+
+    with pytest.raises(DatabaseAwayError):
+        await asyncio.wait_for(paused(), SOON)
+
+    assert second.term == 2
+    assert await host.worker_status("undone") == []
+
+
+async def test_a_session_that_works_is_not_ended_by_who_wants_the_lead(leaders: Leaders) -> None:
+    """However long it takes: only one whose client is silent in it is."""
+    first, second = leaders("a"), leaders("b", lock_timeout=0.2)
+    await first.take(HOUR)
+
+    async with first.transaction() as connection:
+        working = asyncio.create_task(connection.execute("SELECT pg_sleep(1.6)"))
+        while not working.done():
+            assert not await second.take(0.0)
+        await working
+    assert await second.take(0.0)
+
+
 async def test_what_a_takeover_is_waited_for_by_fails_on_its_term(dsn: str, host: HostTables, leaders: Leaders) -> None:
     """A transaction that meets a takeover under way finds its term over when that is committed."""
     leader = leaders("a")
