@@ -91,6 +91,7 @@ class Service:
                 found.append("NATS: connected, and nothing is heard, not even ourselves")
             found += self.parts.storms.held(self.parts.hearing.now)
             found += [f"{duty.name}: Postgres does not answer" for duty in self.parts.rounds if duty.failing_since]
+            found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
         return found
 
     async def _finish_duties(self) -> None:

@@ -1,6 +1,7 @@
--- End the sessions that keep the next term from beginning though their client has said nothing for so long. Postgres ends
--- those that idle between two statements; one whose client stands still in the middle of a statement, parsed and not
--- bound yet, counts as active to it, and no timeout of before version 17 ends that while it reads.
+-- End the sessions that keep the next term from beginning though their client stands still for so long. Postgres ends
+-- those that idle between two statements; one whose client stops in the middle of a statement, parsed and not bound yet,
+-- or with more of the answer to come than the sockets hold, counts as active to it, and no timeout of before version 17
+-- ends that while it reads or writes.
 -- $1: seconds
 SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) AS ended
 FROM pg_locks AS l
@@ -10,4 +11,5 @@ WHERE l.locktype = 'relation' AND l.relation = 'liveness.leader'::regclass
     AND l.mode = 'RowShareLock' AND l.granted
     -- Nobody else's sessions, whatever they do there, and whatever the role may do.
     AND a.usename = current_user AND a.datname = current_database()
-    AND a.wait_event = 'ClientRead' AND a.state_change < clock_timestamp() - make_interval(secs => $1)
+    AND a.state = 'active' AND a.wait_event IN ('ClientRead', 'ClientWrite')
+    AND a.state_change < clock_timestamp() - make_interval(secs => $1)

@@ -41,7 +41,7 @@ RESERVED_SIZE = 1
 # A process that is paused in the middle of a transaction holds the host's rows, and the leader's row, which the next
 # leader waits for. Postgres ends such a session after this time (local to the transaction, as all settings). It is
 # longer than any stall of a loop that is healthy, and no longer than the default leader_timeout: when the others find
-# that a leader was paused, its locks are gone, too.
+# that a leader was paused between two statements, its locks are gone, too.
 IDLE_SECONDS = 1.0
 # Closing is a courtesy to Postgres; a server that hangs does not get more of it.
 CLOSE_SECONDS = 0.5
@@ -173,7 +173,8 @@ class Database:
         """A READ COMMITTED transaction that never waits long for a lock, is never idle for long and speaks UTC.
 
         READ COMMITTED because every UPDATE of ours re-checks what it believes on the row as it is then; a stricter
-        level would fail instead. `reserved`: on the connection that is kept free for who leads. `patient`: Postgres
+        level would fail instead. `reserved`: on the connection that is kept free for who leads, waiting for a lock at
+        most IDLE_SECONDS. `patient`: Postgres
         lets a statement take PATIENT_SECONDS, and whoever asks for one that does says so, too (`timeout=PATIENCE`).
         Raises DatabaseAwayError, DatabaseRefusedError.
         """
@@ -184,6 +185,8 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, *, reserved: bool, patient: bool) -> AsyncIterator[Connection]:
         await self._made()
+        # Who holds the leader's row for longer may be silent in it, which has to be looked into soon (`Leader._evict`).
+        lock_timeout = min(self._lock_timeout, IDLE_SECONDS) if reserved else self._lock_timeout
         async with (self._reserved if reserved else self._pool).acquire() as connection:
             transaction = connection.transaction(isolation="read_committed")
             begun = False
@@ -194,7 +197,7 @@ class Database:
                         "SELECT set_config('lock_timeout', $1, true), set_config('timezone', 'UTC', true),"
                         " set_config('idle_in_transaction_session_timeout', $2, true),"
                         " set_config('statement_timeout', $3, true)",
-                        _milliseconds(self._lock_timeout),
+                        _milliseconds(lock_timeout),
                         _milliseconds(IDLE_SECONDS),
                         _milliseconds(PATIENT_SECONDS if patient else COMMAND_SECONDS + self._lock_timeout),
                     )

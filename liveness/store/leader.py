@@ -15,11 +15,15 @@ import asyncpg
 import msgspec
 import structlog
 
-from liveness.errors import DatabaseAwayError, NotLeaderError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.store.database import IDLE_SECONDS, Connection, Database
 from liveness.store.statements import statement_text
 
 log = structlog.get_logger("liveness.leader")
+
+# So many tries in a row that waited for the leader's row in vain are said aloud. Each takes a lock_timeout, and whoever
+# was paused is ended within two; a patient statement of a leader that was killed may take many more.
+TRIES_UNSAID = 5
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -42,12 +46,21 @@ class Leader:
         self._acts = acts
         self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
+        # How many tries to take the lead, one after the other, found its row held.
+        self._kept_out = 0
+
+    @property
+    def trouble(self) -> str | None:
+        """Why nobody leads, when it is for a cause that may last; else None."""
+        if self._kept_out < TRIES_UNSAID:
+            return None
+        return "leadership: nobody leads, and another session holds the row of liveness.leader (pg_locks shows which)"
 
     async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - an age by the database's clock, not a wait
         """Begin the next term if the current one was not renewed for `timeout` seconds; return whether it is ours.
 
-        Waits, at most lock_timeout, for what is under way in the current term. Raises DatabaseAwayError: try again (a
-        term that began without our learning of it is nobody's, and runs out).
+        Waits, at most lock_timeout and IDLE_SECONDS, for what is under way in the current term. Raises
+        DatabaseAwayError: try again (a term that began without our learning of it is nobody's, and runs out).
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
@@ -56,16 +69,27 @@ class Leader:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
                 await self._evict()
+                self._kept_out += 1
+                if self._kept_out == TRIES_UNSAID:
+                    log.warning(
+                        "lead_kept_out", advice="pg_locks shows who holds liveness.leader: end what is not at work"
+                    )
                 return False
             raise
+        self._kept_out = 0
         if term is None:
             return False
         self.term = term
         return True
 
     async def _evict(self) -> None:
-        async with self._database.transaction(reserved=True) as connection:
-            ended = await connection.fetchval(statement_text("leader_evict"), IDLE_SECONDS)
+        try:
+            async with self._database.transaction(reserved=True) as connection:
+                ended = await connection.fetchval(statement_text("leader_evict"), IDLE_SECONDS)
+        except DatabaseRefusedError as error:
+            # A database whose owner keeps that to himself: the lead has to wait, and nothing else.
+            log.warning("eviction_refused", cause=str(error), advice="grant EXECUTE on pg_terminate_backend")
+            return
         if ended:
             log.warning("sessions_ended", sessions=ended, cause="they acted under the former term and stood still")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from liveness.apart import apart
 from liveness.errors import DatabaseAwayError, NotLeaderError
@@ -15,6 +16,8 @@ from tests.conftest import SOON, HostTables
 from tests.integration.conftest import Grant, case
 
 HOUR = 3600.0
+# More than any socket holds.
+MANY_BYTES = 20_000_000
 Leaders = Callable[..., Leader]
 
 
@@ -23,13 +26,24 @@ async def leaders(dsn: str) -> AsyncIterator[Leaders]:
     """Make the leader's part of replicas, each with connections of its own."""
     opened = []
 
-    def make(holder: str, lock_timeout: float = SOON) -> Leader:
-        opened.append(Database(dsn, lock_timeout))
+    def make(holder: str, lock_timeout: float = SOON, *, by: str = dsn) -> Leader:
+        opened.append(Database(by, lock_timeout))
         return Leader(opened[-1], holder)
 
     yield make
     for database in opened:
         database.terminate()
+
+
+@pytest.fixture
+async def plain_dsn(dsn: str, host: HostTables) -> AsyncIterator[str]:
+    """The same database, for a role that owns nothing and may lead."""
+    await host.connection.execute(
+        "CREATE ROLE plain LOGIN; GRANT USAGE ON SCHEMA liveness TO plain;"
+        " GRANT SELECT, UPDATE ON liveness.leader TO plain"
+    )
+    yield "postgresql://plain@" + dsn.partition("@")[2]
+    await host.connection.execute("DROP OWNED BY plain; DROP ROLE plain")
 
 
 async def waits(host: HostTables, statement: str) -> bool:
@@ -196,6 +210,66 @@ async def test_a_leader_that_is_paused_in_the_middle_of_a_statement_is_succeeded
 
     assert second.term == 2
     assert await host.worker_status("undone") == []
+
+
+async def test_a_leader_that_is_paused_while_it_is_told_much_is_succeeded(leaders: Leaders) -> None:
+    """Postgres writes to it for ever, and breaks off neither the statement nor the session by itself."""
+    first, second = leaders("a"), leaders("b", lock_timeout=0.2)
+    await first.take(HOUR)
+
+    async def paused() -> None:
+        async with first.transaction() as connection:
+            much = await connection.prepare("SELECT repeat('x', $1)")
+            # Nothing is taken off the socket: so it is with a process that was stopped.
+            transport: asyncio.Transport = connection._con._transport  # type: ignore[attr-defined]
+            transport.pause_reading()
+            told = asyncio.create_task(much.fetchval(MANY_BYTES))
+            while not await second.take(0.0):
+                assert not told.done()
+            transport.resume_reading()
+            await told
+
+    with pytest.raises(DatabaseAwayError):
+        await asyncio.wait_for(paused(), SOON)
+
+    assert second.term == 2
+
+
+async def test_a_session_of_another_role_is_left_alone_and_said_aloud(leaders: Leaders, plain_dsn: str) -> None:
+    """However silent it is, and though this role may end all; nobody leads meanwhile, which has to be known."""
+    leader = leaders("a", lock_timeout=0.3)
+    stranger = await asyncpg.connect(plain_dsn)
+    holding = stranger.transaction()
+    await holding.start()
+    await stranger.execute("SELECT FROM liveness.leader FOR KEY SHARE")
+    await stranger.prepare("SELECT $1::int")
+
+    with capture_logs() as logs:
+        taken = [await leader.take(0.0) for _ in range(4)]
+        unsaid = leader.trouble
+        taken += [await leader.take(0.0) for _ in range(2)]
+
+    assert taken == [False] * 6
+    assert [line["event"] for line in logs] == ["lead_kept_out"]
+    assert unsaid is None
+    assert "liveness.leader" in (leader.trouble or "")
+    await holding.rollback()
+    await stranger.close()
+    assert await leader.take(0.0)
+    assert leader.trouble is None
+
+
+async def test_who_may_not_end_sessions_waits_for_the_lead(host: HostTables, leaders: Leaders, plain_dsn: str) -> None:
+    """It is no outage, and nothing that a replica could not start for."""
+    await host.connection.execute("REVOKE EXECUTE ON FUNCTION pg_terminate_backend FROM PUBLIC")
+    first, second = leaders("a"), leaders("b", lock_timeout=0.01, by=plain_dsn)
+    await first.take(HOUR)
+
+    async with first.transaction():
+        with capture_logs() as logs:
+            assert not await second.take(0.0)
+    assert [(line["event"], line["log_level"]) for line in logs] == [("eviction_refused", "warning")]
+    assert await second.take(0.0)
 
 
 async def test_a_session_that_works_is_not_ended_by_who_wants_the_lead(leaders: Leaders) -> None:

@@ -205,6 +205,24 @@ async def test_a_reconnect_owes_everyone_a_full_ttl(nats: NatsServer, serve: Ser
     assert parts.book.lines.deadline(lease) == parts.sweep.listening_since + 5.0 > before
 
 
+async def test_a_service_that_cannot_lead_for_a_lock_is_not_ready(dsn: str, serve: Serve) -> None:
+    """While nobody acts, an orchestrator has to know it; once the row is free, all is well by itself."""
+    holder = await asyncpg.connect(dsn)
+    holding = holder.transaction()
+    await holding.start()
+    await holder.execute("SELECT FROM liveness.leader FOR KEY SHARE")
+    service = await serve(lock_timeout=0.01)
+
+    async with asyncio.timeout(SOON):
+        while not service.troubles():
+            await holder.execute("SELECT 1")
+        assert "pg_locks" in service.troubles()[0]
+        await holding.rollback()
+        while service.troubles():
+            await holder.execute("SELECT 1")
+    await holder.close()
+
+
 async def test_the_probes_of_an_orchestrator_are_answered(serve: Serve) -> None:
     """Alive and ready, and 404 for anything else."""
     service = await serve()
