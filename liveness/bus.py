@@ -34,8 +34,11 @@ CHECK_SECONDS = 1.0
 ANSWER_SECONDS = 2
 # As long as it sends us other things, the answer may wait behind those for this long.
 BUSY_SECONDS = 20
-# The first wait between two attempts to connect, and the longest.
-BACKOFF_LEAST, BACKOFF_MOST = 0.1, 2.0
+# The first wait between two attempts to connect, and the longest. The dead wait for it after an outage, and for the
+# grace behind a new connection; a few replicas cost a server nothing.
+BACKOFF_LEAST, BACKOFF_MOST = 0.1, 0.5
+# For a server that was there and let us in no more: each attempt is a line in its log.
+REFUSED_SECONDS = 2.0
 # A link that did not last so long is another failure; the next one is made after a wait.
 LASTING_SECONDS = 5.0
 # A fault that comes with every message must not cost a line of the log for every message.
@@ -147,7 +150,7 @@ class Bus:
         while True:
             with contextlib.suppress(CannotStartError):
                 return await self.connect()
-            await asyncio.sleep(BACKOFF_MOST * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+            await asyncio.sleep(REFUSED_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
     def give_up(self, cause: str) -> None:
         """Make `keep` drop the link that stands and make the next one: for who is sure to hear nothing on this one.
