@@ -112,7 +112,7 @@ async def read_events(url: str, stream: str = "LIVENESS_EVENTS") -> list[dict[st
 async def read_history(stage: Stage) -> History:
     """Read everything, Postgres in one snapshot. Nothing should be under way."""
     async with stage.database() as database, database.transaction(isolation="repeatable_read", readonly=True):
-        # When the transaction began, not by a clock that is read behind the snapshot: what a worker noted between the two
+        # When the transaction began, not by a clock that is read behind the snapshot: what a worker noted between these
         # is not in it.
         now = (await database.fetchval("SELECT now()")).timestamp()
         changes = [
