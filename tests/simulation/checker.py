@@ -235,8 +235,7 @@ class Checker:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
             self.taken_unheard += 1
-        everybody = [one for some in self.processes.values() for one in some]
-        if has_to_keep(process, everybody, self.nats, replica, began):
+        if has_to_keep(process, self.processes.values(), self.nats, replica, began):
             self.wrong("storm", f"{process.incarnation} and all others are behind a broken route; it loses {row.id}")
 
     def _overtakes(self, server: Server, process: Worker, replica: Any, since: float) -> bool:

@@ -1,11 +1,12 @@
 """Whom a storm has to keep, and until when: the rule `storm` of `checker`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from liveness.storms import LEAST
 from tests.simulation.nats import Nats, Server
 from tests.simulation.replica import TTL, Replica
+from tests.simulation.rivals import is_replaced
 from tests.simulation.workers import Worker
 
 
@@ -39,7 +40,9 @@ def _had_to_see(replica: Replica, names: set[str], via: str) -> bool:
     return group is not None and group.storm is not None
 
 
-def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replica: Any, began: float) -> bool:
+def has_to_keep(
+    process: Worker, processes: Collection[Sequence[Worker]], nats: Nats, replica: Any, began: float
+) -> bool:
     """Say whether a storm forbids `replica` to take from `process` by silence, by what it knew when it `began`."""
     since, known = process.storm_from, process.storm_known
     if not since < began < process.storm_until or max(server.broken_at for server in nats.servers) >= since:
@@ -48,14 +51,22 @@ def has_to_keep(process: Worker, everybody: Sequence[Worker], nats: Nats, replic
     if known is not None and began > nats.route_broken_at and id(replica.ear) not in known:
         return False
     # Who has heard some of them since they are all behind that server does not know that they are.
+    everybody = [one for same_name in processes for one in same_name]
     heard = any(id(replica.ear) in one.first_heard for one in everybody)
     if heard and max(replica.link_up_at, replica.ear.free_at) >= since:
         return False
     # One of them who dies meanwhile, or just before, is not behind a route; one who connects again may be a sign.
     if any((one.died_at or 0.0) > since - TTL or (one.alive and one.moved_at > since) for one in everybody):
         return False
-    # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough.
-    return len({one.name for one in everybody if one.alive and one.excused_until <= since}) >= LEAST
+    # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough. And one
+    # whose name has gone over to another renews nothing: it is no member.
+    members = {
+        one.name
+        for same_name in processes
+        for one in same_name
+        if one.alive and one.excused_until <= since and not is_replaced(one, same_name, replica.ear)
+    }
+    return len(members) >= LEAST
 
 
 def is_signed(process: Worker, everybody: Iterable[Sequence[Worker]]) -> bool:
