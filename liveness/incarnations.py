@@ -224,8 +224,7 @@ class Incarnations:
         if former is not None:
             self._formers.get(worker, {}).pop(former, None)
         if self.is_introduced(worker, newer):
-            # What former processes held is to be looked for when it is alone again.
-            del self._introduced[worker]
+            self.look_again(worker)
         if former is None and worker in self.claims:
             # The other one's: the claim of `newer` begins anew when that is settled.
             return False
@@ -317,6 +316,10 @@ class Incarnations:
     def introduce(self, worker: str, incarnation: str) -> None:
         """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""
         self._introduced[worker] = incarnation
+
+    def look_again(self, worker: str) -> None:
+        """Note that what former processes of `worker` held is to be looked for when one is alone again."""
+        self._introduced.pop(worker, None)
 
     def is_introduced(self, worker: str, incarnation: str) -> bool:
         """Say whether `introduce` was called for this incarnation."""

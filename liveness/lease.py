@@ -137,14 +137,19 @@ def ending_of(
     )
 
 
-def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str | None) -> None:
-    """Note since when the life behind `ending` is there: what it has touched is not taken."""
+def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str | None) -> bool:
+    """Note since when the life behind `ending` is there: what it has touched is not taken.
+
+    Return whether this is for the sake of another process than the `successor` that said hello: what is spared then may
+    be older than that one.
+    """
     if ending.reason == "restarted" and not ending.by_beats and beat.incarnation not in {None, successor}:
         # The successor said hello, and so that all others are over; but a hello that was read late says nothing of who
         # has begun since it may have been sent.
-        if beat.uptime is not None and when.arrival - beat.uptime >= ending.reborn_after:
-            ending.reborn_at = min(ending.reborn_at or math.inf, when.not_before - beat.uptime)
-        return
+        if beat.uptime is None or when.arrival - beat.uptime < ending.reborn_after:
+            return False
+        ending.reborn_at = min(ending.reborn_at or math.inf, when.not_before - beat.uptime)
+        return True
     stated = beat.incarnation != ending.incarnation and beat.uptime is not None
     if beat.uptime is None or not stated:
         # A straggler of the process that ended says nothing of the next one's beginning.
@@ -154,6 +159,7 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
         begun = (when.arrival if ending.reborn_stated else when.not_before) - beat.uptime
     ending.reborn_stated |= stated
     ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+    return False
 
 
 def note_other(ending: Ending, beat: Heartbeat, *, stale: bool) -> None:

@@ -94,7 +94,8 @@ class LeaseTable:
             self.lines.renew(lease, now)
             return heard
         if ending.proof:
-            note_reborn(ending, beat, when, lease.incarnation)
+            if note_reborn(ending, beat, when, lease.incarnation):
+                self.incarnations.look_again(worker)
             return Heard.AFTER_PROOF if heard is Heard.RENEWED else heard
         self._revive(lease, now)
         return Heard.REVIVED if heard is Heard.RENEWED else heard

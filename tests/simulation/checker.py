@@ -19,7 +19,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives.
 6. `storm`: while three names or more behind a broken route live and beat, all of them heard since it broke before, and
    the other server has nobody, nothing is taken from them by silence until the hold has passed; nor by a replica that
-   saw the storm, before they can have been heard again. Said of the others when one is silent by itself.
+   saw the storm, before they can have been heard again. Said of the others when one is silent by itself; not of a
+   replica that stood still when the route broke, and dates the last beats apart.
 7. `dead work`: when faults have ended, all work of dead processes is back within `BOUND` seconds. Not claimed: work of
    a former process while its name lives on in a process that states no uptime, or that claimed beside a living one, or
    when all replicas that could hear died before they had looked, or that was touched within an echo of the new one's

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.simulation import database_faults, worker_faults
 from tests.simulation.nats import DRAIN, LOST_ACK
 from tests.simulation.replica import SETTINGS, TTL, Replica
-from tests.simulation.storm import expect, expect_what_is_owed
+from tests.simulation.storm import SAID_SECONDS, expect, expect_what_is_owed
 from tests.simulation.worker_faults import rarest, somebody
 
 if TYPE_CHECKING:
@@ -382,9 +382,7 @@ FAULTS: dict[str, Fault] = {
 WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}
 ALL_SHARE = 0.5
 LEADER_SHARE = 0.7
-# Seconds in which every worker has said by which server it comes, but for the rarest.
-SAID_SECONDS = 6.0
-# And in which the dead are given up.
+# Seconds in which the dead are given up.
 FORGOTTEN = 2.5 * TTL
 # Seconds: DEAF_LOOKS of a leader, and what the next one needs.
 GIVEN_AWAY = 75.0

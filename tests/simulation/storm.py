@@ -7,7 +7,10 @@ from liveness.storms import LEAST
 from tests.simulation.nats import Nats, Server
 from tests.simulation.replica import TTL, Replica
 from tests.simulation.rivals import is_replaced
-from tests.simulation.workers import Worker
+from tests.simulation.workers import NEVER, Worker
+
+# Seconds in which every worker has said by which server it comes, but for the rarest; then the route breaks.
+SAID_SECONDS = 6.0
 
 
 def expect(living: Sequence[Worker], now: float, seconds: float) -> bool:
@@ -55,18 +58,27 @@ def has_to_keep(
     heard = any(id(replica.ear) in one.first_heard for one in everybody)
     if heard and max(replica.link_up_at, replica.ear.free_at) >= since:
         return False
+    # Beats that wait while the replica stands still are dated later than those before, and break the silence in two.
+    if replica.paused_at < since + SAID_SECONDS and replica.went_on_at > since:
+        return False
     # One of them who dies meanwhile, or just before, is not behind a route; one who connects again may be a sign.
     if any((one.died_at or 0.0) > since - TTL or (one.alive and one.moved_at > since) for one in everybody):
         return False
-    # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough. And one
-    # whose name has gone over to another renews nothing: it is no member.
+    # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough.
     members = {
         one.name
         for same_name in processes
         for one in same_name
-        if one.alive and one.excused_until <= since and not is_replaced(one, same_name, replica.ear)
+        if one.alive and one.excused_until <= since and _is_member(one, same_name, replica, since, began)
     }
-    return len(members) >= LEAST
+    return process.name in members and len(members) >= LEAST
+
+
+def _is_member(process: Worker, same_name: Sequence[Worker], replica: Any, since: float, began: float) -> bool:
+    # One whose name has gone over to another renews nothing; and one that was sent there has to be heard from there.
+    former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
+    heard = former if heard > began else heard
+    return not is_replaced(process, same_name, replica.ear) and (process.moved_at < since or heard > since)
 
 
 def is_signed(process: Worker, everybody: Iterable[Sequence[Worker]]) -> bool:

@@ -265,6 +265,22 @@ def test_what_a_goodbye_spared_is_looked_for_when_the_successors_beginning_is_kn
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
 
 
+def test_what_a_verdict_spared_for_a_third_is_looked_for_when_that_is_over(book: LeaseTable) -> None:
+    """A third one that was heard behind a hello may have begun before it, and hides what a former process left."""
+    book.hello("w", 20.0, Heartbeat(incarnation="b", uptime=0.0), 20.0, waited=15.0)
+    book.beat("w", 21.0, Heartbeat(incarnation="c", uptime=15.0), 21.0, Arrived(21.0, 6.0, 21.0))
+    assert ending_of(book).reborn_at == -9.0
+    book.ended("w", 1, 21.0)
+    book.granted("w", 2)
+
+    for at in (24.0, 28.0, 32.0):
+        says(book, "b", at=at, uptime=at - 20.0)
+    assert book.arrivals == {}
+    says(book, "b", at=36.0, uptime=16.0)
+
+    assert book.arrivals["w"].begun == 20.0
+
+
 def test_a_third_process_disputes_a_restart_that_beats_told_of(book: LeaseTable) -> None:
     """What it has touched would go with the first one's."""
     says(book, "b", at=101.0, uptime=1.0)
