@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.hearing import Hearing
 from tests.simulation.world import Ask, World
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class Process(Protocol):
 
     dead: bool
     paused: bool
+    hearing: Hearing
 
     def when_awake(self, act: Callable[[], None]) -> None:
         """Do it now, or when the process goes on."""
@@ -127,6 +129,8 @@ class Postgres:
         self.acting: dict[int, int] = {}
         self.commits = self.refusals = 0
         self.deciding: tuple[Any, float] = (None, 0.0)
+        # And which hearing time was proven then.
+        self.proven = 0.0
         # Of each event: whose, and by which transaction.
         self.written: dict[int, tuple[str, int]] = {}
         self._sequence = 0
@@ -183,7 +187,7 @@ class Postgres:
             return await Ask(lambda resume: Transaction(self, process, leader, body, acts=acts, resume=resume).linger())
         if acts and self.read_only:
             raise DatabaseAwayError("gone")
-        self.deciding = (process, self.world.now)
+        self.deciding, self.proven = (process, self.world.now), process.hearing.now
         value = self.commit(leader, body, self.world.now, acts=acts)
         if self.lost_answer:
             self.lost_answer = False
@@ -307,6 +311,7 @@ class Transaction:
         self.body, self.acts, self.resume = body, acts, resume
         # When it was asked for, which is when its cases were decided, and when it began.
         self.asked = self.began = postgres.world.now
+        self.proven = process.hearing.now
         self.failing = ""
         self.number = 0
 
@@ -365,7 +370,7 @@ class Transaction:
         if not postgres.up or self.failing == "d" or (self.acts and postgres.read_only):
             self._answer(None, DatabaseAwayError("gone"))
             return
-        postgres.deciding = (self.process, self.asked)
+        postgres.deciding, postgres.proven = (self.process, self.asked), self.proven
         try:
             value = postgres.commit(self.leader, self.body, self.began, acts=self.acts)
         except DatabaseRefusedError as error:
