@@ -40,8 +40,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
     dead.
 16. `prompt`: dead work of a name of which no process lives, and whose last one was heard and read after it had claimed
-    that, is back within `PROMPT` seconds of that death and of the last fault. What a storm held may take until all of
-    its group have gone, one in each pass; and its whole hold, unless another that comes by the same server lives.
+    that, is back within `PROMPT` seconds of that death and of the last fault, or is the sweep's, by `memory`. What a
+    storm held may take until all have gone, one a pass; and its whole hold, unless another by the same server lives.
 17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
 18. `pass`: a storm's hold ends for one worker after the other, where 15 % of its group are no two.
 """
@@ -157,10 +157,11 @@ class Checker:
 
     def _by_death(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
         self.lateness.append(self.world.now - (process.died_at or 0.0))
-        (replica, _), same_name = expiration.decided, self.processes[process.name]
+        (replica, began), same_name = expiration.decided, self.processes[process.name]
         held = replica.storms.holding or (process.name, expiration.epoch) in self._held
         read = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at not in replica.ear.lost]
-        known = max(read, default=0.0) > claim.at + SETTINGS.echo_interval
+        left = expiration.reason == "orphaned" and self._may_be_left(process, claim, began)
+        known = max(read, default=0.0) > claim.at + SETTINGS.echo_interval and not left
         signed = held and is_signed(process, self.processes.values())
         if known and same_name[-1] is process and held == signed and not any(one.alive for one in same_name):
             self.checked["prompt"] += 1
@@ -180,15 +181,15 @@ class Checker:
         self.checked["memory"] += 1
         former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
         heard = former if heard > began else heard
-        # Left by a late verdict, if anything was missed; or claimed under no epoch.
-        missed = bool(self._stood_still(claim.at, began))
-        lives = self.postgres.epochs[process.name][:-1]
-        missed |= not any(one.ended_at is None or one.ended_at > claim.at for one in lives)
-        # Or who gave that verdict had lost it from sight before it claimed.
-        givers = [end.decided[0] for end in self.postgres.expirations[process.name][-2:-1]]
-        missed |= any(process.heard_by.get(id(giver.ear), NEVER)[1] <= claim.at for giver in givers)
-        if not process.beside and not missed and heard > max(claim.at + SETTINGS.echo_interval, up_at):
+        if heard > max(claim.at + SETTINGS.echo_interval, up_at) and not self._may_be_left(process, claim, began):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
+
+    def _may_be_left(self, process: Worker, claim: Claim, until: float) -> bool:
+        # By a late verdict, if anything was missed, or if who gave it had lost it from sight before it claimed.
+        givers = [end.decided[0] for end in self.postgres.expirations[process.name][-2:-1]]
+        unseen = any(process.heard_by.get(id(giver.ear), NEVER)[1] <= claim.at for giver in givers)
+        missed = unseen or bool(self._stood_still(claim.at, until))
+        return process.beside or missed or self.postgres.is_nameless(process.name, claim)
 
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
         replica, began = expiration.decided

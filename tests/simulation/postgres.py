@@ -268,6 +268,10 @@ class Postgres:
             claim.taken += 1
         self.tell("workflow.reclaimed", row.id, expiration.worker, self._transactions)
 
+    def is_nameless(self, worker: str, claim: Claim) -> bool:
+        """Say whether it was claimed when no epoch of `worker` was open, but for the last one."""
+        return not any(one.ended_at is None or one.ended_at > claim.at for one in self.epochs[worker][:-1])
+
     def held_by(self, worker: str) -> list[Row]:
         """Return the RUNNING rows of a name."""
         return [row for row in self.rows.values() if row.status == "RUNNING" and row.owner == worker]

@@ -139,7 +139,7 @@ class Replica:
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)
         self.relay = Relay(store=store, settings=settings, publish=self._publish_events)
         self.follow = Follow(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
-        self.leadership = Leadership(
+        self.leadership: Leadership = Leadership(
             leader=store.leader, timeout=settings.leader_timeout, catch_up=self.follow.catch_up,
             hears=lambda: not hearing.deaf(clock()),
         )  # fmt: skip
