@@ -188,8 +188,7 @@ class Checker:
         # By a late verdict, if anything was missed, or if who gave it had lost it from sight before it claimed.
         givers = [end.decided[0] for end in self.postgres.expirations[process.name][-2:-1]]
         unseen = any(process.heard_by.get(id(giver.ear), NEVER)[1] <= claim.at for giver in givers)
-        missed = unseen or bool(self._stood_still(claim.at, until))
-        return process.beside or missed or self.postgres.is_nameless(process.name, claim)
+        return process.beside or unseen or bool(self._stood_still(claim.at, until)) or self.postgres.is_nameless(claim)
 
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
         replica, began = expiration.decided

@@ -268,9 +268,10 @@ class Postgres:
             claim.taken += 1
         self.tell("workflow.reclaimed", row.id, expiration.worker, self._transactions)
 
-    def is_nameless(self, worker: str, claim: Claim) -> bool:
-        """Say whether it was claimed when no epoch of `worker` was open, but for the last one."""
-        return not any(one.ended_at is None or one.ended_at > claim.at for one in self.epochs[worker][:-1])
+    def is_nameless(self, claim: Claim) -> bool:
+        """Say whether it was claimed when no epoch of the name was open, but for the last one."""
+        lives = self.epochs[claim.process.name][:-1]
+        return not any(one.ended_at is None or one.ended_at > claim.at for one in lives)
 
     def held_by(self, worker: str) -> list[Row]:
         """Return the RUNNING rows of a name."""
