@@ -54,6 +54,8 @@ class Incarnations:
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
         self._introduced: dict[str, str] = {}
+        # Those of them of whose former processes something was spared for another's sake.
+        self._spared: set[str] = set()
         # By name: incarnation to the epoch it lived under, None while that is not known.
         self._formers: dict[str, dict[str, int | None]] = {}
 
@@ -99,7 +101,7 @@ class Incarnations:
                 if (
                     incarnation is not None
                     and lease.worker not in self.claims
-                    and not self.is_introduced(lease.worker, incarnation)
+                    and self._is_to_be_looked_for(lease.worker, incarnation)
                 ):
                     # The rival's claim stood in the place of its own, which nobody has acted upon yet.
                     self.claim(lease, beat, now, when)
@@ -224,7 +226,8 @@ class Incarnations:
         if former is not None:
             self._formers.get(worker, {}).pop(former, None)
         if self.is_introduced(worker, newer):
-            self.look_again(worker)
+            # What former processes held is to be looked for when it is alone again.
+            del self._introduced[worker]
         if former is None and worker in self.claims:
             # The other one's: the claim of `newer` begins anew when that is settled.
             return False
@@ -266,7 +269,7 @@ class Incarnations:
         if claim is not None and self._followed(lease, claim, now) is not None:
             return
         self.settled(lease.worker)
-        if lease.incarnation is not None and not self.is_introduced(lease.worker, lease.incarnation):
+        if lease.incarnation is not None and self._is_to_be_looked_for(lease.worker, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
 
@@ -316,10 +319,14 @@ class Incarnations:
     def introduce(self, worker: str, incarnation: str) -> None:
         """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""
         self._introduced[worker] = incarnation
+        self._spared.discard(worker)
 
     def look_again(self, worker: str) -> None:
-        """Note that what former processes of `worker` held is to be looked for when one is alone again."""
-        self._introduced.pop(worker, None)
+        """Note that the verdict spares for another's sake: what it leaves is looked for when `worker` is one again."""
+        self._spared.add(worker)
+
+    def _is_to_be_looked_for(self, worker: str, incarnation: str) -> bool:
+        return worker in self._spared or not self.is_introduced(worker, incarnation)
 
     def is_introduced(self, worker: str, incarnation: str) -> bool:
         """Say whether `introduce` was called for this incarnation."""
@@ -330,6 +337,7 @@ class Incarnations:
         self.settled(worker)
         self._formers.pop(worker, None)
         self._introduced.pop(worker, None)
+        self._spared.discard(worker)
 
     def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:
         """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first."""

@@ -270,7 +270,10 @@ def test_what_a_verdict_spared_for_a_third_is_looked_for_when_that_is_over(book:
     book.hello("w", 20.0, Heartbeat(incarnation="b", uptime=0.0), 20.0, waited=15.0)
     book.beat("w", 21.0, Heartbeat(incarnation="c", uptime=15.0), 21.0, Arrived(21.0, 6.0, 21.0))
     assert ending_of(book).reborn_at == -9.0
-    book.ended("w", 1, 21.0)
+    # Asked once more, as long as there is no answer: it is no second beginning, and the other is none of before.
+    book.hello("w", 22.0, Heartbeat(incarnation="b", uptime=2.0), 22.0)
+    assert says(book, "c", at=22.0, uptime=16.0) is Heard.AFTER_PROOF
+    book.ended("w", 1, 22.0)
     book.granted("w", 2)
 
     for at in (24.0, 28.0, 32.0):
