@@ -7,7 +7,8 @@ believed slowly.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
    of one name, and nobody can say whose a row is: a conflict, in which nothing is taken. It is over when one of them
    has been silent for a ttl. A beat that names no incarnation is such a rival, too; and until the verdict, either
-   disputes what was believed before.
+   disputes what was believed before. So is one that was restored, until we have listened for a ttl, to whoever began
+   before that.
 3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
 4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
    is in the book; a name that comes back later comes back as whoever it is.
@@ -139,7 +140,9 @@ class Incarnations:
                 claim.own_at = former.heard_at if former.incarnation == own else former.own_at
                 claim.thirds = {name: third for name, third in former.thirds.items() if name != incarnation}
             others = [] if former is None else [former, *claim.thirds.values()]
-            heard = [moment for moment in (claim.own_at, *(one.heard_at for one in others)) if moment is not None]
+            # Of one that was restored nobody can say whether it was heard until then.
+            own_at = lease.since if lease.last_beat is None else claim.own_at
+            heard = [moment for moment in (own_at, *(one.heard_at for one in others)) if moment is not None]
             if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
                 claim.rival_at = max(heard)

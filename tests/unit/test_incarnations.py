@@ -414,3 +414,20 @@ def test_a_former_process_that_was_never_heard_has_no_last_beat() -> None:
     assert says(book, "b", at=108.0, uptime=8.0) is Heard.RESTARTED
 
     assert (ending_of(book).incarnation, ending_of(book).last_beat) == ("a", None)
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_a_process_from_before_the_start_waits_for_one_that_was_restored(*, lives: bool) -> None:
+    """That may live and be the newer one: only a ttl of listening tells. One that has begun since is believed as ever."""
+    book = LeaseTable(TTL)
+    restored(book, "w", "other", incarnation="a")
+    assert says(book, "b", at=1.0, uptime=16.0) is Heard.RENEWED
+    assert says(book, "b", at=4.0, uptime=19.0) is Heard.RENEWED
+    assert says(book, "b", at=8.0, uptime=3.0, worker="other") is Heard.RENEWED
+    assert says(book, "b", at=11.0, uptime=6.0, worker="other") is Heard.RESTARTED
+
+    if lives:
+        assert says(book, "a", at=9.0, uptime=15.0) is Heard.CONFLICT
+    heard = says(book, "b", at=12.0, uptime=27.0)
+
+    assert heard is (Heard.RENEWED if lives else Heard.RESTARTED)
