@@ -418,7 +418,7 @@ def test_a_former_process_that_was_never_heard_has_no_last_beat() -> None:
 
 @pytest.mark.parametrize("lives", [True, False])
 def test_a_process_from_before_the_start_waits_for_one_that_was_restored(*, lives: bool) -> None:
-    """That may live and be the newer one: only a ttl of listening tells. One that has begun since is believed as ever."""
+    """That may live and be the newer one: only a ttl of listening tells. One that began since is believed as ever."""
     book = LeaseTable(TTL)
     restored(book, "w", "other", incarnation="a")
     assert says(book, "b", at=1.0, uptime=16.0) is Heard.RENEWED
