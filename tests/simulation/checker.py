@@ -5,7 +5,7 @@ connection: the same server, or the other one while the route stands. A beat *is
 put it into the replica's socket, whether the replica has read it or not. A worker is *excused* while it is silent by
 its own doing: stalled, cut off from NATS, or looking for a server.
 
-1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, from the living nor from the dead. Not
+1. `promise`: nothing is taken by silence within a ttl of a beat that was heard, but from who said goodbye. Not
    said, nor the next, of one beside which another of its name was heard later, or while it was not heard for a ttl.
 2. `living`: nothing is taken by silence from a process that lives, was hearable for the last 1.6 ttls, and was not
    excused in that time; whatever happened to the replicas, to Postgres, or to their connections. The time in which a
@@ -34,7 +34,7 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     each worker in the order of the transactions.
 12. `finisher`: a claim is finished at most once, and not after it was taken.
 13. `memory`: the sweep takes nothing of a process that the replica heard after it had claimed that under an epoch,
-    unless replicas or servers have stood still since, or who ended its epoch had not heard it since.
+    unless replicas or servers have stood still since, who ended its epoch had not heard it since, or it said goodbye.
 14. `sweep`: nor anything before the replica has been connected for a ttl, or when it has not been for a while, or while
     a storm holds lapses.
 15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
@@ -186,8 +186,8 @@ class Checker:
 
     def _may_be_left(self, process: Worker, claim: Claim, until: float) -> bool:
         # By a late verdict, if anything was missed, or if who gave it had lost it from sight before it claimed.
-        givers = [end.decided[0] for end in self.postgres.expirations[process.name][-2:-1]]
-        unseen = any(process.heard_by.get(id(giver.ear), NEVER)[1] <= claim.at for giver in givers)
+        ears = [end.decided[0].ear for end in self.postgres.expirations[process.name][-2:-1]]
+        unseen = process.said_goodbye or any(process.heard_by.get(id(ear), NEVER)[1] <= claim.at for ear in ears)
         return process.beside or unseen or bool(self._stood_still(claim.at, until)) or self.postgres.is_nameless(claim)
 
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
@@ -198,7 +198,7 @@ class Checker:
             return True
         self.checked["promise"] += 1
         for one in self.processes[process.name]:
-            if is_replaced(one, self.processes[one.name], replica.ear):
+            if one.said_goodbye or is_replaced(one, self.processes[one.name], replica.ear):
                 continue
             former, heard, again = one.heard_by.get(id(replica.ear), NEVER)
             if heard > began:
