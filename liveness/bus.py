@@ -34,8 +34,7 @@ CHECK_SECONDS = 1.0
 ANSWER_SECONDS = 2
 # As long as it sends us other things, the answer may wait behind those for this long.
 BUSY_SECONDS = 20
-# The first wait between two attempts to connect, and the longest. The dead wait for it after an outage, and for the
-# grace behind a new connection; a few replicas cost a server nothing.
+# The first wait between two attempts to connect, and the longest: after an outage the dead wait for it, too.
 BACKOFF_LEAST, BACKOFF_MOST = 0.1, 0.5
 # For a server that was there and let us in no more: each attempt is a line in its log.
 REFUSED_SECONDS = 2.0

@@ -55,7 +55,7 @@ class Incarnations:
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
         self._introduced: dict[str, str] = {}
-        # Those of them of whose former processes something was spared for another's sake.
+        # Names of which a verdict has spared something for another process's sake.
         self._spared: set[str] = set()
         # By name: incarnation to the epoch it lived under, None while that is not known.
         self._formers: dict[str, dict[str, int | None]] = {}

@@ -174,9 +174,8 @@ class Database:
 
         READ COMMITTED because every UPDATE of ours re-checks what it believes on the row as it is then; a stricter
         level would fail instead. `reserved`: on the connection that is kept free for who leads, waiting for a lock at
-        most IDLE_SECONDS. `patient`: Postgres
-        lets a statement take PATIENT_SECONDS, and whoever asks for one that does says so, too (`timeout=PATIENCE`).
-        Raises DatabaseAwayError, DatabaseRefusedError.
+        most IDLE_SECONDS. `patient`: Postgres lets a statement take PATIENT_SECONDS, and whoever asks for one that does
+        says so, too (`timeout=PATIENCE`). Raises DatabaseAwayError, DatabaseRefusedError.
         """
         with answers():
             async with self._transaction(reserved=reserved, patient=patient) as connection:
