@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from liveness.hearing import Hearing
-from liveness.lease import Lease
+from liveness.lease import Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.store import Ended, Life, Store
 
@@ -125,7 +125,7 @@ class Follow:
             now = self._hearing.now
             if ended and last is not None and last.restarted and self._book.incarnations.successor(lease, now):
                 # The leader believed before us that the one heard beside it is the next.
-                self._book.end(lease.worker, now, "restarted")
+                self._book.end(lease.worker, now, Proof("restarted"))
             over += ended or lease.epoch is not None
             if ended and (lease.ending is None or lease.ending.reborn_at is None):
                 self._book.forget(lease.worker)

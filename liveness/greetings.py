@@ -5,12 +5,13 @@ process it did not, only the database can tell whether there is work from before
 once for each arrival, in one statement for all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
 
-from liveness.apart import apart
+from liveness.apart import Refusals, apart
+from liveness.beginnings import Arrival
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
 from liveness.intake import Intake
@@ -26,6 +27,8 @@ WAITING_MOST = 10_000
 # Nobody waits for an answer any longer (seconds); the worker asks again, and is answered at once if all is well by
 # then.
 FORGET_SECONDS = 60.0
+# Names that one statement looks for in the work tables.
+BATCH = 1_000
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -63,6 +66,7 @@ class Greetings:
         self._leading = leading
         self._wakes = wakes
         self._waiting: dict[str, Waiting] = {}
+        self._refusals = Refusals(clock)
 
     def hello(self, subject: str, payload: bytes, reply: str) -> None:
         """Take one hello in; it is answered when the former life's work is back."""
@@ -117,24 +121,25 @@ class Greetings:
         arrivals = {
             worker: arrival
             for worker, arrival in self._book.arrivals.items()
-            if (lease := self._book.get(worker)) is not None and lease.ending is None
+            if (lease := self._book.get(worker)) is not None and lease.ending is None and worker not in self._refusals
         }
-        if not arrivals:
-            return
-        found: dict[str, float] = {}
+        due = list(arrivals)
+        for start in range(0, len(due), BATCH):
+            for worker, error in await apart(due[start : start + BATCH], lambda names: self._look(names, arrivals)):
+                # Asked again later: until it is known, nobody is promised anything.
+                self._refusals.add(worker)
+                log.error("former_life_unknown", worker=worker, cause=str(error))
+        if due:
+            # Who waited for this may have its epoch now.
+            self._wakes.lives.set()
 
-        async def look(names: Sequence[str]) -> None:
-            now = self._clock()
-            asked = {name: (arrivals[name].incarnation, now - arrivals[name].begun) for name in names}
-            ages = await self._store.host.holding(asked)
-            # Not later than it was: what passes until the answer is on the safe side.
-            found.update((name, now - age) for name, age in ages.items())
-
-        for worker, error in await apart(list(arrivals), look):
-            # Left to the sweep, and to whoever reads this.
-            log.error("former_life_unknown", worker=worker, cause=str(error))
-        for worker, arrival in arrivals.items():
-            lease = self._book.get(worker)
+    async def _look(self, names: Sequence[str], arrivals: Mapping[str, Arrival]) -> None:
+        now = self._clock()
+        asked = {name: (arrivals[name].incarnation, now - arrivals[name].begun) for name in names}
+        # Not later than it was: what passes until the answer is on the safe side.
+        found = {name: now - age for name, age in (await self._store.host.holding(asked)).items()}
+        for worker in names:
+            lease, arrival = self._book.get(worker), arrivals[worker]
             if lease is None or lease.ending is not None or self._book.arrivals.get(worker) is not arrival:
                 # While we asked, it was withdrawn, or another one came.
                 continue
@@ -145,8 +150,6 @@ class Greetings:
                 self._wakes.lives.set()
             else:
                 self._book.arrived(worker, arrival.incarnation)
-        # Who waited for this may have its epoch now.
-        self._wakes.lives.set()
 
 
 def _answer(worker: str, incarnation: str | None, epoch: int | None, error: str | None) -> bytes:

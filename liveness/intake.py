@@ -4,7 +4,7 @@ Whatever its bytes, a heartbeat is a beat of the worker in its subject: it lives
 they take work, so they must be legible and name the incarnation that they speak of.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 
 import msgspec
@@ -12,7 +12,7 @@ import structlog
 
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
-from liveness.lease import Arrived, Heard, Lease
+from liveness.lease import Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
@@ -63,7 +63,7 @@ class Intake:
         self._wakes = wakes
         self._tell = tell
         self._told: dict[str, float] = {}
-        self._complained: set[str] = set()
+        self._complained: defaultdict[str, set[str]] = defaultdict(set)
 
     def worker_of(self, subject: str) -> str:
         """Return the worker of whom a subject that we listen to speaks."""
@@ -125,8 +125,9 @@ class Intake:
             self._complain("goodbye_malformed", worker, str(error))
             return
         details = {"exit_code": goodbye.exit_code, "signal": goodbye.signal} if goodbye.reason == "died" else None
-        now = self._hearing.stamp(self._clock())
-        if self._book.release(worker, goodbye.incarnation, now, goodbye.reason, details):
+        arrival = self._clock()
+        proof = Proof(goodbye.reason, details, told_at=arrival)
+        if self._book.release(worker, goodbye.incarnation, self._hearing.stamp(arrival), proof):
             log.info("goodbye", worker=worker, reason=goodbye.reason)
             self._wakes.endings.set()
         else:
@@ -207,10 +208,13 @@ class Intake:
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:
         self.counts[kind] += 1
-        key = f"{kind}:{worker}"
-        if key not in self._complained and len(self._complained) < COMPLAINTS_REMEMBERED:
-            self._complained.add(key)
+        # By kind: whoever has many names must not silence what is said of others.
+        complained = self._complained[kind]
+        if worker not in complained and len(complained) < COMPLAINTS_REMEMBERED:
+            complained.add(worker)
             log.warning(kind, worker=worker, complaint=complaint)
+            if len(complained) == COMPLAINTS_REMEMBERED:
+                log.warning("complaints_end", kind=kind, complaint="from here on they are only counted")
 
 
 def _legible(worker: str, payload: bytes) -> Hello:

@@ -43,6 +43,17 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
     proven: float
 
 
+class Proof(msgspec.Struct, frozen=True, gc=False):
+    """Word that a life is over: why, what the evidence keeps of it, and when it was read (loop time), if it was."""
+
+    reason: str
+    details: Details | None = None
+    told_at: float | None = None
+
+
+RELEASED = Proof("released")
+
+
 class Ending(msgspec.Struct, gc=False):
     """Why and since when a lease waits for the verdict on its epoch."""
 
@@ -67,6 +78,8 @@ class Ending(msgspec.Struct, gc=False):
     # Told by heartbeats alone that another process is there; and the one that is over was heard since.
     by_beats: bool = False
     disputed: bool = False
+    # Loop time: when the proof of it was read. Who has ended touches nothing any more.
+    told_at: float | None = None
     # A storm has let it go: it is not asked again.
     let_go: bool = False
 
@@ -119,14 +132,14 @@ def rounded_ttl(ttl: float) -> float:
     return round(math.ceil(ttl / step - 1e-9) * step, 9)
 
 
-def ending_of(
-    lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Details | None
-) -> Ending:
-    """Return why the life of `lease` ends, by what the lease says of it at hearing time `now`."""
+def ending_of(lease: Lease, now: float, deadline: float, proof: Proof | None) -> Ending:
+    """Return why the life of `lease` ends, by what it says of it at hearing time `now`; without proof, it lapsed."""
+    details = None if proof is None else proof.details
     return Ending(
-        reason=reason,
+        reason="lapsed" if proof is None else proof.reason,
         at=now,
-        proof=proof,
+        proof=proof is not None,
+        told_at=None if proof is None else proof.told_at,
         incarnation=lease.incarnation,
         last_beat=lease.last_beat,
         deadline=deadline,

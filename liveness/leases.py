@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 from liveness.beginnings import Arrival
 from liveness.incarnations import Incarnations, Whose
-from liveness.lease import Arrived, Details, Heard, Lease, ending_of, note_other, note_reborn, rounded_ttl
+from liveness.lease import RELEASED, Arrived, Heard, Lease, Proof, ending_of, note_other, note_reborn, rounded_ttl
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
 
@@ -139,7 +139,7 @@ class LeaseTable:
         if claim is not None and claim.incarnation == new.incarnation and (told or claim.own_at is not None):
             # The lease was heard last when the new one was.
             heard_at = claim.own_at
-        ended = self._prove(lease, now, "restarted", None)
+        ended = self._prove(lease, now, Proof("restarted"))
         self.arrivals.pop(worker, None)
         if ended and (ending := lease.ending) is not None:
             ending.last_beat, ending.incarnation = heard_at, former
@@ -223,12 +223,10 @@ class LeaseTable:
         """Mark every lease whose deadline is not after `now`, and return them in the order of their deadlines."""
         lapsed = self.lines.take_lapsed(now)
         for deadline, lease in lapsed:
-            self._mark(lease, "lapsed", now, deadline, proof=False)
+            self._mark(lease, now, deadline, None)
         return [lease for _, lease in lapsed]
 
-    def release(
-        self, worker: str, incarnation: str | None, now: float, reason: str = "released", details: Details | None = None
-    ) -> bool:
+    def release(self, worker: str, incarnation: str | None, now: float, proof: Proof = RELEASED) -> bool:
         """End the life of `worker` on proof, and say whether there was such a life.
 
         Only the life of that very incarnation ends, or one without incarnation if None is given.
@@ -244,12 +242,12 @@ class LeaseTable:
                 self.incarnations.replaced(worker, incarnation, None)
             self.incarnations.third_over(worker, incarnation)
             return False
-        return self._prove(lease, now, reason, details)
+        return self._prove(lease, now, proof)
 
-    def end(self, worker: str, now: float, reason: str, details: Details | None = None) -> bool:
+    def end(self, worker: str, now: float, proof: Proof) -> bool:
         """End the life of `worker`, whatever its incarnation, on an operator's word; False if there is none."""
         lease = self._leases.get(worker)
-        return lease is not None and self._prove(lease, now, reason, details)
+        return lease is not None and self._prove(lease, now, proof)
 
     def ended(self, worker: str, epoch: int, now: float, *, elsewhere: bool = False) -> Lease | None:
         """Take the verdict that `epoch` is over; return the lease if the name lives on and wants a new epoch.
@@ -379,12 +377,12 @@ class LeaseTable:
         # At the end of its line: it costs the same however many restart. And what is proven lags behind what is heard.
         self.lines.append(lease, now if lease.last_beat is None else max(now, lease.last_beat))
 
-    def _prove(self, lease: Lease, now: float, reason: str, details: Details | None) -> bool:
+    def _prove(self, lease: Lease, now: float, proof: Proof) -> bool:
         if lease.ending is not None and lease.ending.proof:
             return False
         deadline = self.lines.deadline(lease)
         self.lines.take_out(lease)
-        self._mark(lease, reason, now, deadline, proof=True, details=details)
+        self._mark(lease, now, deadline, proof)
         successor = self.incarnations.successor(lease, now)
         if successor is not None and lease.ending is not None:
             # It is heard already, and what it has touched is not taken.
@@ -393,8 +391,6 @@ class LeaseTable:
             self.incarnations.left_alone(lease.worker, successor[0])
         return True
 
-    def _mark(
-        self, lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Details | None = None
-    ) -> None:
-        lease.ending = ending_of(lease, reason, now, deadline, proof=proof, details=details)
+    def _mark(self, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
+        lease.ending = ending_of(lease, now, deadline, proof)
         self.endings[lease.worker] = lease

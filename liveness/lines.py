@@ -98,7 +98,8 @@ class Lines:
     def renew(self, lease: Lease, now: float) -> None:
         """Let the promise of `lease` count from `now`, which is not before any earlier renewal.
 
-        A worker that states a shorter ttl than it did keeps the longer promise until that has run out.
+        A worker that states a shorter ttl than it did keeps the longer promise until that has run out, or until its
+        limit would cut what the next gap owes to this beat.
         """
         line = lease.line
         if lease.stated == line.ttl:
@@ -112,7 +113,7 @@ class Lines:
             lease.previous = last
             lease.next = end
             lease.since = now
-        elif now + lease.stated >= self.deadline(lease):
+        elif now + lease.stated >= self.deadline(lease) or now + 2 * lease.stated >= lease.since + MOST_TTLS * line.ttl:
             self.append(lease, now)
         else:
             self._shortened[lease.worker] = lease

@@ -3,7 +3,7 @@
 from liveness.answers import ReclaimAnswer, ReclaimRequest
 from liveness.assembly import Assembly
 from liveness.errors import LivenessError
-from liveness.lease import Lease
+from liveness.lease import Lease, Proof
 from liveness.verdicts import Case, Outcome
 
 
@@ -37,13 +37,15 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
             incarnation=None,
             reason="operator",
             ttl=parts.settings.heartbeat_timeout,
+            untouched_for=0.0,
+            measured_at=parts.clock(),
             evidence={"why": "an operator ended it", "heard": heard},
         )
         verdict = (await parts.store.reclaims.settle([case]))[0]
         epoch = verdict.epoch if verdict.outcome is Outcome.ENDED else None
     else:
         epoch = lease.epoch
-        parts.book.end(worker, parts.hearing.now, "operator", {"heard": heard})
+        parts.book.end(worker, parts.hearing.now, Proof("operator", {"heard": heard}))
         await parts.expiry.settle([worker])
     await parts.finish.run_once()
     reclaimed = await parts.store.reclaims.count(worker, epoch) if epoch is not None else 0

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from liveness.answers import Swept
+from liveness.apart import Refusals, apart
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
@@ -53,19 +54,21 @@ class Sweep:
         self._stuck_timeout = settings.workflow_stuck_timeout
         self._observes = settings.mode == "observe"
         self._reported: set[str] = set()
+        self._refusals = Refusals(clock)
 
     async def run_once(self, *, dry_run: bool = False) -> Swept:
         """Find and take what memory never knew; with `dry_run`, only say what would be taken."""
         if not dry_run and not self._observes:
             await self._store.epochs.set_back()
         swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
+        looked_at = self._clock()
         stale = await self._takeable(await self._store.host.stale(self._heartbeat_timeout), swept)
         orphaned = await self._takeable(await self._store.host.orphaned(self._stuck_timeout), swept)
         swept.stale = [found.worker for found in stale]
         swept.orphaned = [found.worker for found in orphaned]
         self._report(swept)
         if not dry_run:
-            await self._take([self._stale_case(found) for found in stale], swept)
+            await self._take([self._stale_case(found, looked_at) for found in stale], swept)
             await self._take([self._orphan_case(found) for found in orphaned], swept)
             self.last = swept
         return swept
@@ -88,19 +91,29 @@ class Sweep:
     async def _take(self, cases: Sequence[Case], swept: Swept) -> None:
         for start in range(0, len(cases), BATCH):
             # A name may have been heard since it was found.
-            batch = [case for case in cases[start : start + BATCH] if self._book.get(case.worker) is None]
+            batch = [
+                case
+                for case in cases[start : start + BATCH]
+                if self._book.get(case.worker) is None and case.worker not in self._refusals
+            ]
             if not batch or self._listened_for() < self._heartbeat_timeout:
                 continue
             if self._storms.holding:
                 log.info("sweep_held", names=len(batch))
                 return
-            verdicts = await self._store.reclaims.settle(batch)
-            for verdict in verdicts:
-                if verdict.outcome is Outcome.ENDED:
-                    swept.ended += 1
-                    swept.items += sum(verdict.items.values())
-                    log.warning("swept", worker=verdict.worker, epoch=verdict.epoch, items=dict(verdict.items))
-            await self._adopt([verdict.worker for verdict in verdicts if verdict.outcome is Outcome.OVER])
+            for case, error in await apart(batch, lambda some: self._settle(some, swept)):
+                self._refusals.add(case.worker)
+                swept.refused[case.worker] = str(error)
+                log.error("reclaim_refused", worker=case.worker, cause=str(error))
+
+    async def _settle(self, cases: Sequence[Case], swept: Swept) -> None:
+        verdicts = await self._store.reclaims.settle(cases)
+        for verdict in verdicts:
+            if verdict.outcome is Outcome.ENDED:
+                swept.ended += 1
+                swept.items += sum(verdict.items.values())
+                log.warning("swept", worker=verdict.worker, epoch=verdict.epoch, items=dict(verdict.items))
+        await self._adopt([verdict.worker for verdict in verdicts if verdict.outcome is Outcome.OVER])
 
     async def _adopt(self, names: list[str]) -> None:
         # An open epoch that is not in the book was granted by another replica. It is owed a ttl of listening, like all.
@@ -108,10 +121,13 @@ class Sweep:
             ttl = life.ttl or self._heartbeat_timeout
             self._book.restore(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
-    def _stale_case(self, found: Found) -> Case:
+    def _stale_case(self, found: Found, looked_at: float) -> Case:
         return self._case(
             found,
             reason="stale",
+            # Whoever begins under the name while we make sure claims for itself.
+            untouched_for=0.0,
+            measured_at=looked_at,
             why=(
                 f"up in the registry, but nobody recorded a heartbeat for more than {self._heartbeat_timeout:g} s and "
                 f"none was heard in {self._listened_for():.3f} s of listening"
@@ -139,8 +155,9 @@ class Sweep:
         reason: str,
         why: str,
         must_be_up: bool,
+        untouched_for: float,
+        measured_at: float | None = None,
         spare_within: float | None = None,
-        untouched_for: float | None = None,
     ) -> Case:
         return Case(
             worker=found.worker,
@@ -151,6 +168,7 @@ class Sweep:
             must_be_up=must_be_up,
             spare_within=spare_within,
             untouched_for=untouched_for,
+            measured_at=measured_at,
             evidence={
                 "why": why,
                 "registry_silent_for": found.silent_for,

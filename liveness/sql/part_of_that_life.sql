@@ -1,5 +1,5 @@
 {status} = $2
-        AND (e.untouched_for IS NULL OR {touched} < now() - make_interval(secs => e.untouched_for))
+        AND {touched} < now() - make_interval(secs => e.untouched_for)
         AND NOT EXISTS (
             SELECT FROM liveness.remainder AS d
             WHERE d.worker = e.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text

@@ -8,6 +8,7 @@ there is no cycle that it could lose.
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +32,13 @@ class Progress(msgspec.Struct):
     looked_at: int = 0
     # Reclaims that the last chunk found unfinished.
     unfinished: int = 0
+
+
+class Began(NamedTuple):
+    """Between which loop times a transaction began."""
+
+    earliest: float
+    latest: float
 
 
 class Reclaims:
@@ -69,8 +77,8 @@ class Reclaims:
         asked_at = self._clock()
         async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
-            began_at = await self._began(connection, asked_at)
-            cases = [_aged(case, began_at) for case in cases]
+            began = await self._began(connection, asked_at)
+            cases = [_aged(case, began) for case in cases]
             opened = await self._open_unheard(connection, cases)
             offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
             rows = await connection.fetch(
@@ -142,17 +150,17 @@ class Reclaims:
                     await self._put_back_next(connection, held, progress, observed=observed)
                     await self._mark_offline(connection, held, observed=observed)
 
-    async def _began(self, connection: Connection, asked_at: float) -> float:
-        """Return the loop time at which the transaction began, or a little after it, never before.
+    async def _began(self, connection: Connection, asked_at: float) -> Began:
+        """Return the loop time at which the transaction began.
 
-        Postgres reckons every age back from the moment at which the transaction began. A case was measured before
-        that, and the wait for a connection may have been long: taken as it is, `untouched_for` would reach into what
-        the name's next life has touched meanwhile. And as exactly as can be: what is reckoned too far back is the
-        former life's and would be left RUNNING. So Postgres is asked how long ago it began, behind all waiting.
+        Postgres reckons every age back from that moment. A case was measured before it, and the wait for a connection
+        may have been long: taken as it is, `untouched_for` would reach into what the name's next life has touched
+        meanwhile. So Postgres is asked how long ago it began, behind all waiting.
         """
+        before = self._clock()
         seconds: float = await connection.fetchval(self._statements["since_begin"])
         # And never before it was asked for, whatever the database's clock was set to in between.
-        return max(self._clock() - seconds, asked_at)
+        return Began(max(before - seconds, asked_at), max(self._clock() - seconds, asked_at))
 
     async def _lock_tables(self, connection: Connection) -> None:
         # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not
@@ -224,11 +232,13 @@ class Reclaims:
         await connection.execute("SELECT pg_notify('liveness_outbox', '')")
 
 
-def _aged(case: Case, began_at: float) -> Case:
+def _aged(case: Case, began: Began) -> Case:
     """Return the case as it would have been measured when the transaction began."""
     if case.measured_at is None:
         return case
-    passed = max(began_at - case.measured_at, 0.0)
+    # What the life that is there has touched must not be reached into. Where the end itself divides, the last thing
+    # that a process touched is as near to it as a message's way, and must not be left: nobody would look for it soon.
+    passed = max((began.latest if case.reason == "restarted" else began.earliest) - case.measured_at, 0.0)
 
     def older(seconds: float | None) -> float | None:
         return None if seconds is None else seconds + passed

@@ -12,7 +12,7 @@ from liveness.beginnings import Claim
 from liveness.group import Storm
 from liveness.hearing import Echo, Hearing
 from liveness.incarnations import Incarnations, Whose
-from liveness.lease import Arrived, Heard, Lease
+from liveness.lease import RELEASED, Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
@@ -117,12 +117,11 @@ def who_goes_on_does_so_from_what_is_proven(self: LeaseTable, lease: Lease, now:
 
 
 @MUTANTS.wrong("dead work", 0, LeaseTable, "_mark")
-def proof_is_undone_by_a_beat(
-    self: LeaseTable, lease: Lease, reason: str, now: float, deadline: float, *, proof: bool, details: Any = None
-) -> None:
+def proof_is_undone_by_a_beat(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A goodbye, or a restart, is taken for a lapse."""
-    del proof
-    MARK(self, lease, reason, now, deadline, proof=False, details=details)
+    MARK(self, lease, now, deadline, proof)
+    if lease.ending is not None:
+        lease.ending.proof = False
 
 
 @MUTANTS.wrong("promise", 100, LeaseTable, "ended")
@@ -138,18 +137,16 @@ def ended_forgets_who_was_reborn(
 
 @MUTANTS.wrong("goodbye", 203, LeaseTable, "release")
 def a_goodbye_ends_any_incarnation(
-    self: LeaseTable, worker: str, _incarnation: str | None, now: float, reason: str = "released", details: Any = None
+    self: LeaseTable, worker: str, _incarnation: str | None, now: float, proof: Proof = RELEASED
 ) -> bool:
     """Of whomever it speaks."""
-    return self.end(worker, now, reason, details)
+    return self.end(worker, now, proof)
 
 
 @MUTANTS.wrong("goodbye", 1054, LeaseTable, "_prove")
-def a_life_ends_with_what_came_after_it(
-    self: LeaseTable, lease: Lease, now: float, reason: str, details: Any = None
-) -> bool:
+def a_life_ends_with_what_came_after_it(self: LeaseTable, lease: Lease, now: float, proof: Proof) -> bool:
     """A lapse that proof overtakes forgets since when its successor is there."""
-    proven = PROVE(self, lease, now, reason, details)
+    proven = PROVE(self, lease, now, proof)
     if lease.ending is not None:
         lease.ending.reborn_at = None
     return proven

@@ -101,7 +101,7 @@ async def doubts_are_never_cleared(self: Expiry) -> None:
 @MUTANTS.wrong("new life", 2, expiry, "case_of")
 def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """What the next life has touched, too."""
-    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
+    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=-1e9)
 
 
 @MUTANTS.wrong("dead work", 1, Finish, "run_once")

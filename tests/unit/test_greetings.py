@@ -10,9 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness import greetings
+from liveness.apart import PAUSE
 from liveness.beginnings import Arrival
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
-from liveness.greetings import FORGET_SECONDS, Greetings
+from liveness.greetings import BATCH, FORGET_SECONDS, Greetings
 from liveness.intake import Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, HelloAnswer
@@ -184,8 +185,8 @@ async def test_a_hello_that_ends_a_known_life_is_answered_after_the_verdict(door
     assert (len(door.postgres.looked), door.postgres.asked) == (1, [["w"], ["w"]])
 
 
-async def test_a_name_that_postgres_refuses_keeps_nobody_waiting(door: Door) -> None:
-    """Not even itself: what a former life of it has left is for the sweep, and in the log."""
+async def test_a_name_that_postgres_refuses_waits_alone_until_it_is_looked_for(door: Door) -> None:
+    """The others are answered; of itself nobody knows what its former life has left, so nothing is promised to it."""
     door.postgres.refused = {"w"}
     for worker in ("w", "v"):
         door.hello(worker, reply=worker, incarnation="a")
@@ -194,9 +195,23 @@ async def test_a_name_that_postgres_refuses_keeps_nobody_waiting(door: Door) -> 
     door.book.granted("w", 7)
     door.book.granted("v", 8)
     await door.greetings.run_once()
-
     assert [line["worker"] for line in logs if line["event"] == "former_life_unknown"] == ["w"]
-    assert door.answered() == [("w", 7), ("v", 8)]
+    assert door.answered() == [("v", 8)]
+
+    door.postgres.refused.clear()
+    door.ears.wait(PAUSE)
+    await door.greetings.run_once()
+    assert door.answered() == [("w", 7)]
+
+
+async def test_many_arrivals_are_looked_for_in_pieces(door: Door) -> None:
+    """A statement that is too slow for all of them would be so at every try."""
+    for number in range(BATCH + 1):
+        door.hello(f"w{number}", incarnation="a")
+    await door.greetings.run_once()
+
+    assert [len(names) for names in door.postgres.looked] == [BATCH, 1]
+    assert not door.book.arrivals
 
 
 async def test_while_postgres_is_away_nobody_is_answered(door: Door) -> None:

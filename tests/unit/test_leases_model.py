@@ -187,7 +187,12 @@ class Book(RuleBasedStateMachine):
         one.last_beat = self.now
         if one.proven:
             one.reborn = True
-        elif one.lapsed or one.stated == one.promise or self.now + one.stated >= self.deadline(one):
+        elif (
+            one.lapsed
+            or one.stated == one.promise
+            or self.now + one.stated >= self.deadline(one)
+            or self.now + 2 * one.stated >= one.since + MOST_TTLS * one.promise
+        ):
             one.go_on(self.now)
 
     @rule(name=NAMES, ttl=st.sampled_from([2, 5]))

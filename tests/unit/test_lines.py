@@ -158,6 +158,21 @@ def test_a_shorter_ttl_counts_once_it_reaches_beyond_the_promise_in_force(lines:
     assert (lease.line.ttl, lines.deadline(lease)) == (5.0, 110.0)
 
 
+def test_the_limit_of_a_longer_promise_does_not_cut_what_a_loss_owes_to_a_later_beat(lines: Lines) -> None:
+    """Losses keep a promise of 60 s in force for three ttls, while beats that state 10 s come all the time."""
+    lease = lines.new("w", 60.0, 0.0)
+    lease.stated = 10.0
+    for loss in (5.0, 55.0, 105.0, 155.0):
+        lines.extend(loss)
+        lines.renew(lease, loss + 9.0)
+    lines.extend(170.0)
+
+    # And not 180, three times the promise that was made at 0.
+    assert (lease.since, lines.deadline(lease)) == (164.0, 180.0)
+    lines.extend(173.0)
+    assert lines.deadline(lease) == 183.0
+
+
 def test_who_is_due_within_a_lead_that_follows_the_ttl(lines: Lines) -> None:
     """Half of each ttl, say; deadlines at exactly that moment are due."""
     for name, ttl, since in [("a", 10.0, 0.0), ("b", 10.0, 2.0), ("c", 10.0, 2.5), ("d", 4.0, 5.0), ("e", 4.0, 6.0)]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from liveness.lease import Proof
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.probes import Probes, lead
@@ -120,7 +121,7 @@ def test_what_was_said_of_an_earlier_promise_is_not_evidence(asking: Asking) -> 
 def test_what_a_certificate_knew_is_kept_beside_it(asking: Asking) -> None:
     """The details of an ending are added to."""
     asking.look(9.0)
-    asking.book.release("w", None, 9.5, "died", {"signal": 9})
+    asking.book.release("w", None, 9.5, Proof("died", {"signal": 9}))
     asking.probes.note(lease_of(asking.book))
 
     assert ending_of(asking.book).details == {"signal": 9, "probe": "no answer"}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from liveness.lease import Proof
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
@@ -62,8 +63,8 @@ def test_an_operators_word_ends_any_incarnation(book: LeaseTable) -> None:
     """And a name without a lease has nothing to end."""
     book.beat("w", 0.0, Heartbeat(incarnation="a"))
 
-    assert book.end("w", 1.0, "operator")
-    assert not book.end("nobody", 1.0, "operator")
+    assert book.end("w", 1.0, Proof("operator"))
+    assert not book.end("nobody", 1.0, Proof("operator"))
 
 
 def test_a_proof_ends_a_lapsed_life_too(book: LeaseTable) -> None:
@@ -71,7 +72,7 @@ def test_a_proof_ends_a_lapsed_life_too(book: LeaseTable) -> None:
     live(book)
     book.lapse(10.0)
 
-    assert book.release("w", None, 11.0, "died", {"signal": 9})
+    assert book.release("w", None, 11.0, Proof("died", {"signal": 9}))
     assert (ending_of(book).reason, ending_of(book).details) == ("died", {"signal": 9})
     assert book.beat("w", 12.0, Heartbeat()) is Heard.AFTER_PROOF
     assert not holds_live(book, "w")
@@ -94,7 +95,7 @@ def test_what_the_next_life_has_touched_is_kept_from_the_proof_on_the_former_one
 def test_a_last_beat_that_a_certificate_overtook_does_not_keep_the_work(book: LeaseTable) -> None:
     """The supervisor speaks by another connection. The process that is over is as old as its work: that goes back."""
     live(book, incarnation="a")
-    book.release("w", "a", 100.0, "died")
+    book.release("w", "a", 100.0, Proof("died"))
     book.beat("w", 100.5, Heartbeat(incarnation="a", uptime=99.0), 1100.5)
 
     reborn_at = ending_of(book).reborn_at

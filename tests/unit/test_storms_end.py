@@ -2,6 +2,7 @@
 
 import pytest
 
+from liveness.lease import Proof
 from liveness.storms import News
 from tests.unit.makers import restored
 from tests.unit.weather import LONG, MAX_HOLD, TTL, Weather, crowd
@@ -25,7 +26,7 @@ def storm(weather: Weather) -> Weather:
 
 def test_proofs_do_not_wait(storm: Weather) -> None:
     """Whoever said goodbye, or was certified dead, goes at once."""
-    storm.book.release("w000", None, 11.0, "died")
+    storm.book.release("w000", None, 11.0, Proof("died"))
     storm.book.release("w001", None, 11.0)
 
     assert sorted(storm.look(11.0)) == ["w000", "w001"]
@@ -171,7 +172,7 @@ def test_a_storm_is_over_when_nobody_is_held_any_more(storm: Weather) -> None:
 def test_a_storm_whose_members_all_left_is_over(storm: Weather) -> None:
     """They were ended on proof: nobody is left who could give a sign, and nobody who is held."""
     for worker in crowd(20):
-        storm.book.end(worker, 12.0, "operator")
+        storm.book.end(worker, 12.0, Proof("operator"))
     assert len(storm.end(12.0)) == 20
     storm.look(12.0)
 
