@@ -1,7 +1,10 @@
 -- Names that are up in the registry though nobody recorded a beat of them for a while, with the ttl of their last life.
 -- $1: statuses that are up  $2: seconds  $3: whether observed reclaims count (mode observe: the row stays up)
 SELECT {registry_name} AS worker, max({registry_heartbeat}) AS last_heartbeat_at,
-    extract(epoch FROM now() - max({registry_heartbeat}))::double precision AS silent_for,
+    -- An infinite one cannot be subtracted before Postgres 17.
+    CASE WHEN isfinite(max({registry_heartbeat}))
+        THEN extract(epoch FROM now() - max({registry_heartbeat}))::double precision
+    END AS silent_for,
     (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {registry_name} ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM {registry} AS r
 WHERE {registry_name} IS NOT NULL

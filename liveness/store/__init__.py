@@ -4,9 +4,10 @@ import os
 import socket
 
 from liveness.settings import Settings
+from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
-from liveness.store.host import Found, Host, read_catalogue
+from liveness.store.host import Found, Host
 from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
@@ -48,10 +49,11 @@ class Store:
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
-        """Check the schema and the host's tables and return the store, which does not lead.
+        """Check the database, our schema and the host's tables and return the store, which does not lead.
 
-        Raises CannotStartError naming what is missing and the fix.
+        Raises CannotStartError naming what is missing, or wrong, and the fix.
         """
+        await check_encoding(database)
         await check_schema(database)
         statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN)
         observed = settings.mode == "observe"

@@ -80,6 +80,19 @@ _CONNECT_REFUSED = (
 )
 
 
+# What concerns the rows that were asked for, and not the server: somebody holds what they need, or they are too many.
+_CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
+
+
+@contextlib.contextmanager
+def contested() -> Iterator[None]:
+    """Turn what only some of the rows asked for can be the cause of into DatabaseRefusedError: they are set apart."""
+    try:
+        yield
+    except _CONTESTED as error:
+        raise DatabaseRefusedError(f"{type(error).__name__}: {_one_line(error)}") from error
+
+
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
     """Turn the driver's errors into DatabaseAwayError (try again later) or DatabaseRefusedError (do not)."""
@@ -177,9 +190,18 @@ class Database:
         most IDLE_SECONDS. `patient`: Postgres lets a statement take PATIENT_SECONDS, and whoever asks for one that does
         says so, too (`timeout=PATIENCE`). Raises DatabaseAwayError, DatabaseRefusedError.
         """
-        with answers():
-            async with self._transaction(reserved=reserved, patient=patient) as connection:
-                yield connection
+        begun = False
+        try:
+            with answers():
+                async with self._transaction(reserved=reserved, patient=patient) as connection:
+                    begun = True
+                    yield connection
+        except DatabaseRefusedError as error:
+            if begun:
+                raise
+            # A login that is refused for a while (a password that changes, a server that starts) is nobody's fault of
+            # whom anything was asked.
+            raise DatabaseAwayError(f"no connection: {error}") from error
 
     @contextlib.asynccontextmanager
     async def _transaction(self, *, reserved: bool, patient: bool) -> AsyncIterator[Connection]:

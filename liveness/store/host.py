@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from liveness.errors import CannotStartError
 from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
-from liveness.work import Registry, WorkTable
 
 # A hundred years.
 LONGEST_SECONDS = 3e9
@@ -116,37 +114,3 @@ class Host:
     async def _count(self, statement: str, *parameters: object) -> int:
         rows = await self._database.fetch(statement, *parameters, patient=True)
         return int(rows[0][0])
-
-
-_COLUMNS = """
-    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
-    FROM pg_attribute AS a
-    JOIN pg_class AS c ON c.oid = a.attrelid
-    JOIN pg_namespace AS n ON n.oid = c.relnamespace
-    WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
-"""
-
-
-async def read_catalogue(database: Database, schema: str, registry: Registry, works: Sequence[WorkTable]) -> Statements:
-    """Fit the descriptions to the host's real tables and return the statements for them.
-
-    Raises CannotStartError that names the table or the columns that are missing.
-    """
-
-    async def columns(table: str, required: Sequence[str]) -> Mapping[str, str]:
-        rows = await database.fetch(_COLUMNS, schema, table)
-        found = {row["name"]: row["type"] for row in rows}
-        if not found:
-            raise CannotStartError(
-                f"there is no table {schema}.{table}: point postgres_schema at the workflow server's schema, or "
-                "create reference tables with `liveness migrate --host-tables`"
-            )
-        if missing := [column for column in required if column not in found]:
-            raise CannotStartError(f"the table {schema}.{table} has no column {', '.join(missing)}")
-        return found
-
-    return Statements(
-        schema,
-        registry.present(await columns(registry.table, registry.required)),
-        [work.present(await columns(work.table, work.required)) for work in works],
-    )

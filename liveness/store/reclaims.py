@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from liveness.store.database import PATIENCE, Connection, Database
+from liveness.store.database import PATIENCE, Connection, Database, contested
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
@@ -79,19 +79,20 @@ class Reclaims:
             await self._lock_tables(connection)
             began = await self._began(connection, asked_at)
             cases = [_aged(case, began) for case in cases]
-            opened = await self._open_unheard(connection, cases)
-            offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
-            rows = await connection.fetch(
-                self._statements["end_epochs"],
-                as_json(offered),
-                self._decided_by,
-                self._observed,
-                self._up,
-                timeout=PATIENCE,
-            )
-            await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
-            ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
-            items = await self._put_back_first(connection, ended) if ended else {}
+            with contested():
+                opened = await self._open_unheard(connection, cases)
+                offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
+                rows = await connection.fetch(
+                    self._statements["end_epochs"],
+                    as_json(offered),
+                    self._decided_by,
+                    self._observed,
+                    self._up,
+                    timeout=PATIENCE,
+                )
+                await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
+                ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
+                items = await self._put_back_first(connection, ended) if ended else {}
         found = {row["worker"]: row for row in rows}
         verdicts = []
         for case in cases:
@@ -147,8 +148,9 @@ class Reclaims:
             for observed in (False, True):
                 held = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["observed"] == observed]
                 if held:
-                    await self._put_back_next(connection, held, progress, observed=observed)
-                    await self._mark_offline(connection, held, observed=observed)
+                    with contested():
+                        await self._put_back_next(connection, held, progress, observed=observed)
+                        await self._mark_offline(connection, held, observed=observed)
 
     async def _began(self, connection: Connection, asked_at: float) -> Began:
         """Return the loop time at which the transaction began.
@@ -236,9 +238,10 @@ def _aged(case: Case, began: Began) -> Case:
     """Return the case as it would have been measured when the transaction began."""
     if case.measured_at is None:
         return case
-    # What the life that is there has touched must not be reached into. Where the end itself divides, the last thing
-    # that a process touched is as near to it as a message's way, and must not be left: nobody would look for it soon.
-    passed = max((began.latest if case.reason == "restarted" else began.earliest) - case.measured_at, 0.0)
+    # What another process has touched must not be reached into. But what the one that ended itself touched last may be
+    # as near to its word as a message's way, and if it were left, nobody would look for it soon.
+    moment = began.earliest if case.reason in {"released", "died"} else began.latest
+    passed = max(moment - case.measured_at, 0.0)
 
     def older(seconds: float | None) -> float | None:
         return None if seconds is None else seconds + passed

@@ -29,8 +29,11 @@ class Statements:
         }
         self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
         tables = [self._common["registry"], *(work_parts(work, schema)["work_table"] for work in works)]
-        # Fit for UPDATE, and the weakest lock that is.
-        self.lock_tables = f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE NOWAIT"
+        # Fit for UPDATE, and the weakest lock that is. What waits behind it is a trigger of the host's, for a lock of
+        # the host's: for so short that Postgres does not come to look for a deadlock (1 s) and end the host's side.
+        self.lock_tables = (
+            f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE NOWAIT; SET LOCAL lock_timeout = '200ms'"
+        )
         self._rendered: dict[tuple[str, str, bool], str] = {}
 
     def __getitem__(self, name: str) -> str:

@@ -37,6 +37,16 @@ class Logs(logging.Handler):
                 pass
 
 
+def standing(store: Store) -> Callable[[], float]:
+    """Return a clock that stands still, after letting the store reckon by it, too."""
+
+    def clock() -> float:
+        return 0.0
+
+    store.reclaims._clock = clock
+    return clock
+
+
 def case(worker: str, epoch: int | None, **fields: Any) -> Case:
     """Return a case with everything that a test does not care about filled in."""
     values: dict[str, Any] = {

@@ -181,3 +181,17 @@ async def test_who_listens_is_told_at_once_that_it_may_have_missed_something(dsn
     listening.cancel()
     await other.close()
     one.terminate()
+
+
+async def test_a_login_that_is_refused_is_an_outage_and_nobodys_fault(dsn: str, empty_dsn: str) -> None:
+    """A password that changes, a database that is closed for a while: whoever asks then is asked for again."""
+    fresh, other = Database(dsn), await asyncpg.connect(empty_dsn)
+    name = dsn.rpartition("/")[2]
+    await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    with pytest.raises(DatabaseAwayError, match=r"no connection.*not currently accepting"):
+        await fresh.fetch("SELECT 1")
+    await other.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+
+    assert len(await fresh.fetch("SELECT 1")) == 1
+    await fresh.close()
+    await other.close()

@@ -6,6 +6,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from liveness.errors import CannotStartError, DatabaseAwayError
 from liveness.settings import Settings
@@ -136,6 +137,58 @@ async def test_what_is_missing_is_named(dsn: str, empty_dsn: str, settings: Call
     await connection.close()
     await database.close()
     await empty.close()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "kind"),
+    [("worker", "last_heartbeat_at", "timestamp(3)"), ("workflow_execution", "updated_at", "timestamp")],
+)
+async def test_a_date_without_its_zone_is_refused_where_nobody_can_tell_what_it_means(
+    dsn: str, settings: Callable[..., Settings], table: str, column: str, kind: str
+) -> None:
+    """Every age would be off by the zone: living work would look old. In UTC it says the same with and without."""
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind} USING {column}::{kind}")
+    name = dsn.rpartition("/")[2]
+    await connection.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Europe/Berlin'")
+    abroad = Database(dsn)
+    with pytest.raises(CannotStartError, match=rf"public\.{table}\.{column}.*without time zone.*Europe/Berlin"):
+        await Store.open(abroad, settings())
+    await abroad.close()
+
+    await connection.execute(f"ALTER DATABASE \"{name}\" SET timezone = 'Etc/UTC'")
+    at_home = Database(dsn)
+    with capture_logs() as logs:
+        await Store.open(at_home, settings())
+    assert [line["column"] for line in logs if line["event"] == "dates_doubtful"] == [f"public.{table}.{column}"]
+    await at_home.close()
+    await connection.close()
+
+
+async def test_a_column_that_dates_nothing_is_refused(dsn: str, settings: Callable[..., Settings]) -> None:
+    """A text, say."""
+    connection, database = await asyncpg.connect(dsn), Database(dsn)
+    await connection.execute("ALTER TABLE task_execution ALTER COLUMN updated_at DROP DEFAULT")
+    await connection.execute("ALTER TABLE task_execution ALTER COLUMN updated_at TYPE text")
+    with pytest.raises(CannotStartError, match=r"task_execution\.updated_at is of type text: .* timestamptz"):
+        await Store.open(database, settings())
+    await database.close()
+    await connection.close()
+
+
+async def test_a_database_that_cannot_hold_every_name_is_refused(
+    empty_dsn: str, settings: Callable[..., Settings]
+) -> None:
+    """One unwritable name would keep every replica from learning what its predecessor did."""
+    connection = await asyncpg.connect(empty_dsn)
+    name = f"{empty_dsn.rpartition('/')[2]}_latin"
+    await connection.execute(f"CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING LATIN1 LOCALE 'C'")
+    latin = Database(f"{empty_dsn.rpartition('/')[0]}/{name}")
+    with pytest.raises(CannotStartError, match="encoding is LATIN1"):
+        await Store.open(latin, settings())
+    await latin.close()
+    await connection.execute(f'DROP DATABASE "{name}"')
+    await connection.close()
 
 
 async def test_an_away_database_is_an_error_of_its_own() -> None:

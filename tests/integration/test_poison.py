@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
 import pytest
 
 from liveness.expiry import Expiry
@@ -16,6 +17,7 @@ from liveness.store import Store
 from liveness.storms import Storms
 from liveness.wakes import Wakes
 from tests.conftest import HostTables
+from tests.integration.conftest import standing
 
 
 @pytest.fixture
@@ -25,16 +27,17 @@ def duties(store: Store, settings: Callable[..., Settings]) -> Any:
     async def publish(_subject: str, _payload: bytes) -> bool:
         return True
 
+    clock = standing(store)
     book, hearing = LeaseTable(10.0), Hearing(0.0, max_gap=0.5)
     hearing.start(0.0)
-    grants = Grants(book=book, hearing=hearing, store=store, settings=settings(), publish=publish, clock=lambda: 0.0)
+    grants = Grants(book=book, hearing=hearing, store=store, settings=settings(), publish=publish, clock=clock)
     expiry = Expiry(
         book=book,
         hearing=hearing,
         storms=Storms(max_hold=600.0, shuffle=lambda _: None),
         probes=Probes(book=book, ask=lambda *_: False, on_answer=lambda *_: None),
         store=store,
-        clock=lambda: 0.0,
+        clock=clock,
         wakes=Wakes(),
     )
     return book, hearing, grants, expiry
@@ -72,3 +75,29 @@ async def test_a_name_that_postgres_refuses_holds_up_no_grant(host: HostTables, 
 
     assert done.granted == 19
     assert list(book.wanting) == ["w7"]
+
+
+async def test_a_row_whose_trigger_waits_for_a_lock_holds_up_only_its_worker(
+    dsn: str, host: HostTables, duties: Any
+) -> None:
+    """The host has locked what its own trigger needs: the others go back, and nobody waits until that is over."""
+    book, hearing, grants, expiry = duties
+    await host.connection.execute(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$"
+        " BEGIN IF OLD.kind = 'held' THEN PERFORM pg_advisory_xact_lock(7); END IF; RETURN NEW; END $$;"
+        "CREATE TRIGGER waits BEFORE UPDATE ON workflow_execution FOR EACH ROW EXECUTE FUNCTION wait()"
+    )
+    for number in range(8):
+        book.beat(f"w{number}", 0.0, Heartbeat())
+        await host.workflows(f"w{number}")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'held' WHERE worker_id = 'w3'")
+    other = await asyncpg.connect(dsn)
+    await other.execute("SELECT pg_advisory_lock(7)")
+    await grants.run_once()
+    hearing.now = 10.0
+
+    done = await expiry.run_once()
+    await other.close()
+
+    assert (done.ended, done.refused) == (7, 1)
+    assert await host.count("RUNNING", "w3") == 1

@@ -1,6 +1,7 @@
 """The races of a reclaim, each forced: what happens between belief and UPDATE."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -280,6 +281,38 @@ async def test_a_table_that_is_locked_is_not_waited_for(
     assert await host.state(workflow) == ("RUNNING", "w1")
     verdicts = await store.reclaims.settle([case("w1", epoch)])
     assert verdicts[0].outcome is Outcome.ENDED
+
+
+@pytest.mark.parametrize("reason", ["lapsed", "released", "died", "operator"])
+async def test_what_is_claimed_while_a_verdict_waits_is_left_to_whoever_claimed_it(
+    host: HostTables, store: Store, grant: Grant, reason: str
+) -> None:
+    """A process that begins without a hello may claim before it is heard, up to the reclaim's snapshot."""
+    epoch = await grant("w1")
+    (old,) = await host.workflows("w1", untouched_for=10.0)
+    (new,) = await host.workflows("w1")
+
+    await store.reclaims.settle(
+        [case("w1", epoch, reason=reason, untouched_for=0.0, measured_at=time.monotonic() - 5.0)]
+    )
+
+    assert await host.state(old) == ("PENDING", None)
+    assert await host.state(new) == ("RUNNING", "w1")
+
+
+@pytest.mark.parametrize(("reason", "state"), [("lapsed", "PENDING"), ("restarted", "RUNNING")])
+async def test_work_of_which_nobody_knows_when_it_was_touched(
+    host: HostTables, store: Store, grant: Grant, reason: str, state: str
+) -> None:
+    """It goes back with the life that holds it, but for a restart: there it may be the new process's."""
+    epoch = await grant("w1")
+    (workflow,) = await host.workflows("w1")
+    await host.connection.execute("ALTER TABLE workflow_execution ALTER COLUMN updated_at DROP NOT NULL")
+    await host.connection.execute("UPDATE workflow_execution SET updated_at = NULL")
+
+    await store.reclaims.settle([case("w1", epoch, reason=reason)])
+
+    assert (await host.state(workflow))[0] == state
 
 
 async def test_a_restored_backup_issues_no_epoch_again(host: HostTables, grant: Grant) -> None:

@@ -1,20 +1,22 @@
 """The sweep: what memory never knew."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
+from liveness.answers import Swept
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.settings import Settings
-from liveness.store import Life, Progress, Store
+from liveness.store import Found, Life, Progress, Store
 from liveness.storms import Storms
 from liveness.sweep import Sweep
 from tests.conftest import HostTables
-from tests.integration.conftest import Grant, case, finish_chunk
+from tests.integration.conftest import Grant, case, finish_chunk, standing
 
 
 class Eye:
@@ -32,7 +34,7 @@ class Eye:
             storms=self.storms,
             store=store,
             settings=settings,
-            clock=lambda: 0.0,
+            clock=standing(store),
         )
 
 
@@ -249,6 +251,48 @@ async def test_observing_the_same_orphan_again_is_no_news(
 
     assert (first.ended, second.ended) == (2, 0)
     assert await host.count("RUNNING", "orphan") == 1
+
+
+async def test_a_row_that_is_refused_holds_up_only_its_worker(host: HostTables, eye: Eye) -> None:
+    """The others of the sweep are put back; of the refused one it is said, and it is left for a while."""
+    await host.connection.execute(
+        "ALTER TABLE workflow_execution ADD CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
+    )
+    for number in range(5):
+        await host.worker(f"w{number}", silent_for=61.0)
+        await host.workflows(f"w{number}")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'poison' WHERE worker_id = 'w3'")
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.ended, swept.items, list(swept.refused)) == (4, 4, ["w3"])
+    assert await host.count("RUNNING", "w3") == 1
+    assert not (await eye.sweep.run_once()).refused
+
+
+async def test_a_process_that_begins_while_the_sweep_looks_keeps_what_it_claims(
+    host: HostTables, eye: Eye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not heard yet, and the registry still shows its predecessor."""
+    await host.worker("w1", silent_for=61.0)
+    (old,) = await host.workflows("w1", untouched_for=50.0)
+    takeable = eye.sweep._takeable
+    claims: list[str] = []
+
+    async def claim_meanwhile(finds: Sequence[Found], swept: Swept) -> list[Found]:
+        if not claims:
+            claims.extend(await host.workflows("w1"))
+        return await takeable(finds, swept)
+
+    monkeypatch.setattr(eye.sweep, "_takeable", claim_meanwhile)
+    eye.sweep._clock = eye.sweep._store.reclaims._clock = time.monotonic
+    eye.hearing.start(time.monotonic())
+    # However slow this machine is.
+    eye.hearing._max_gap = 60.0
+    await eye.sweep.run_once()
+
+    assert await host.state(old) == ("PENDING", None)
+    assert await host.state(claims[0]) == ("RUNNING", "w1")
 
 
 async def test_two_sweeps_at_once_take_each_name_once(

@@ -44,17 +44,18 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     storm held may take until all have gone, one a pass; and its whole hold, unless another by the same server lives.
 17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
 18. `pass`: a storm's hold ends for one worker after the other, where 15 % of its group are no two.
+19. `offer`: nothing is taken that was claimed after the verdict had been asked for, whoever claimed it.
 """
 
 from collections import Counter, defaultdict
 from typing import Any
 
 from liveness.beginnings import AGREED_WITHIN
-from liveness.bus import Event
 from liveness.group import Group
 from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS, PERCENT_OF_A_PASS
 from tests.simulation.nats import DRAIN, Nats, Server
+from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.rivals import is_replaced, may_be_anothers
@@ -101,8 +102,7 @@ class Checker:
         # Those that a storm has let go, and when it did last, by replica and group.
         self._held: set[tuple[str, int]] = set()
         self._passes: dict[tuple[int, str], float] = {}
-        self._published: dict[int, int] = {}
-        self._last: dict[str, int] = {}
+        self.news = News(postgres, self.wrong, self.checked)
         nats.unnoticed = SETTINGS.max_gap + SETTINGS.echo_interval
         postgres.on_take = self.take
         postgres.on_end = self.end
@@ -123,6 +123,9 @@ class Checker:
         self.checked["finisher"] += 1
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
+        self.checked["offer"] += 1
+        if claim.at > began:
+            self.wrong("offer", f"row {row.id} is taken by a verdict that was asked for before it was claimed")
         process: Worker = claim.process
         self._by_beginning(process, expiration, row)
         if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
@@ -327,21 +330,6 @@ class Checker:
                 what = f"{row.id} of {claim.process.incarnation} is RUNNING"
                 self.wrong("hello", f"{worker.incarnation} is answered while {what}")
 
-    def published(self, event: Event) -> None:
-        """Judge an event that the stream has taken."""
-        self.checked["event without commit"] += 1
-        number = int(event.id)
-        if number not in self.postgres.committed:
-            self.wrong("event without commit", f"event {number}")
-            return
-        if number not in self._published:
-            worker, transaction = self.postgres.written[number]
-            self.checked["event order"] += 1
-            if worker and transaction < self._last.get(worker, 0):
-                self.wrong("event order", f"event {number} of {worker} comes behind a later one")
-            self._last[worker] = max(transaction, self._last.get(worker, 0))
-        self._published[number] = self._published.get(number, 0) + 1
-
     def _doubtful(self, newest: Worker) -> float:
         born_at, (stutters_at, well_at, gaps) = newest.born_at, self.stutters
         still = sum(self._stood_still(born_at, born_at + DOUBTED))
@@ -394,7 +382,4 @@ class Checker:
         self.checked["dead work"] += 1
         for left in self.waiting():
             self.wrong("dead work", f"{left} is still RUNNING")
-        self.checked["commit without event"] += 1
-        for number, what in self.postgres.committed.items():
-            if number not in self._published:
-                self.wrong("commit without event", f"{number} {what}")
+        self.news.finish()

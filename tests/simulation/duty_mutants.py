@@ -104,6 +104,13 @@ def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hea
     return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=-1e9)
 
 
+@MUTANTS.wrong("offer", 40, expiry, "case_of")
+def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+    """Also what was claimed while its transaction waited."""
+    case = case_of(lease, ending, hearing, loop_time)
+    return case if ending.reborn_at is not None else msgspec.structs.replace(case, untouched_for=-1e9)
+
+
 @MUTANTS.wrong("dead work", 1, Finish, "run_once")
 async def nothing_is_finished(_self: Finish) -> Finished:
     """What one transaction left is left."""

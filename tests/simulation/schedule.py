@@ -75,7 +75,7 @@ class Schedule:
     def start_replica(self) -> None:
         """Start a replica, beside those that run."""
         self._made += 1
-        replica = Replica(self.world, self.nats, self.postgres, f"r{self._made}", self.checker.published)
+        replica = Replica(self.world, self.nats, self.postgres, f"r{self._made}", self.checker.news.published)
         self.replicas.append(replica)
 
     def _starting(self, name: str, style: str) -> Callable[[], object]:
