@@ -90,7 +90,7 @@ class Swept(msgspec.Struct, kw_only=True):
 class ReclaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`reclaim`: give the work of one worker back, on the operator's word."""
 
-    worker: str
+    worker: Annotated[str, Meta(min_length=1)]
     dry_run: Annotated[bool, Meta(description="Only say what would be taken.")] = False
     force: Annotated[bool, Meta(description="Even if the worker holds a lease that has not lapsed.")] = False
 

@@ -87,7 +87,10 @@ class Api:
             log.exception("request_failed", verb=verb)
             answer = Refusal(error=f"the request {verb} failed: {type(error).__name__}; see the service's log")
         # Whoever asks chooses where: `answer` speaks to inboxes only, not to subjects that mean something.
-        self._parts.bus.answer(reply, msgspec.json.encode(answer))
+        encoded = msgspec.json.encode(answer)
+        if not self._parts.bus.answer(reply, encoded):
+            too_long = f"the answer to {verb} has {len(encoded)} bytes; if NATS carries less, raise its max_payload"
+            self._parts.bus.answer(reply, msgspec.json.encode(Refusal(error=too_long)))
 
     async def _status(self, request: StatusRequest) -> StatusAnswer:
         parts = self._parts

@@ -11,11 +11,15 @@ class StillAliveError(LivenessError):
     """The worker holds a lease, and nobody said that its work should be taken all the same."""
 
 
+class NoVerdictError(LivenessError):
+    """Postgres could not end the life just now."""
+
+
 async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     """End the life of a worker on an operator's word and put its work back.
 
-    Raises StillAliveError, unless forced, for a worker whose lease has not lapsed; DatabaseAwayError,
-    DatabaseRefusedError.
+    Raises StillAliveError, unless forced, for a worker whose lease has not lapsed; NoVerdictError for one whose rows
+    somebody holds, or the host refuses; DatabaseAwayError, DatabaseRefusedError.
     """
     worker = request.worker
     held = (await parts.store.host.running([worker])).get(worker, 0)
@@ -42,11 +46,18 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
             evidence={"why": "an operator ended it", "heard": heard},
         )
         verdict = (await parts.store.reclaims.settle([case]))[0]
+        if verdict.outcome is Outcome.HELD:
+            raise NoVerdictError(f"{worker}: somebody has its epoch locked just now; nothing was touched, ask again")
         epoch = verdict.epoch if verdict.outcome is Outcome.ENDED else None
     else:
         epoch = lease.epoch
         parts.book.end(worker, parts.hearing.now, Proof("operator", {"heard": heard}))
-        await parts.expiry.settle([worker])
+        done = await parts.expiry.settle([worker])
+        if not done.ended and not done.over:
+            raise NoVerdictError(
+                f"{worker}: it is over, but Postgres has not taken it yet: somebody holds its rows, or the host "
+                "refuses them (see the service's log); it is tried again"
+            )
     await parts.finish.run_once()
     reclaimed = await parts.store.reclaims.count(worker, epoch) if epoch is not None else 0
     return ReclaimAnswer(worker=worker, heard=heard, dry_run=False, held=held, reclaimed=reclaimed, epoch=epoch)

@@ -82,5 +82,8 @@ class Round:
                 await self._wait()
 
     async def _wait(self) -> None:
+        # Where it is woken already, the loop has its turn all the same.
+        await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), self._interval())
+            async with asyncio.timeout(self._interval()):
+                await self._woken.wait()

@@ -33,6 +33,8 @@ def command(*, worker: str, dry_run: bool, force: bool, json_output: bool, **ove
     Asks the running service. Without one, it first listens for the worker itself, unless forced. The work of a worker
     that lives is taken only with --force.
     """
+    if not worker:
+        raise click.BadParameter("a worker has a name", param_hint="WORKER")
     request = ReclaimRequest(worker=worker, dry_run=dry_run, force=force)
     settings = settings_for(**overrides)
     configure(settings.log_format, "warning")

@@ -87,7 +87,7 @@ class Heartbeater:
         self._connection = Connection(
             nats_url, f"liveness worker {worker}", patience=self._patience, problems=self._problems
         )
-        self._born = _clock()
+        self._born = 0.0
         self._seq = 0
         self._known = asyncio.Event()
         self._leaving = False
@@ -106,6 +106,8 @@ class Heartbeater:
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a Heartbeater is one life and is entered once: make another one")
+        # From here on it may claim, and not since it was made.
+        self._born = _clock()
         self._task = asyncio.create_task(self._live(), name=f"heartbeat of {self.worker}")
         try:
             with contextlib.suppress(TimeoutError):

@@ -279,7 +279,8 @@ class Database:
             on_notice()
             while True:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), LISTEN_CHECK_SECONDS)
+                    async with asyncio.timeout(LISTEN_CHECK_SECONDS):
+                        await lost.wait()
                 await connection.execute("SELECT 1")
         finally:
             with contextlib.suppress(*_AWAY):

@@ -32,6 +32,16 @@ def logs() -> Iterator[Logs]:
     logger.removeHandler(taken)
 
 
+async def test_it_is_as_old_as_its_body(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made long before it is entered: it could claim nothing before, and what was claimed then is another's."""
+    clock = heartbeater._clock
+    monkeypatch.setattr(heartbeater, "_clock", lambda: clock() - 1000.0)
+    worker = Heartbeater(nats.url, worker="w1")
+    monkeypatch.undo()
+    async with spying(nats.url) as spy, worker:
+        assert ((await spy.beat()).uptime or 0.0) < 500.0
+
+
 async def test_first_beat_comes_at_once(nats: NatsServer) -> None:
     """Once entered, the worker has been heard, and its beat says what the contract asks for."""
     async with (

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.messages import WorkflowReclaimed
 from liveness.service import Service
@@ -267,7 +268,46 @@ async def test_a_command_reclaims_only_whom_it_may(host: HostTables, serve: Serv
     assert (await ask(client, "reclaim", worker="never seen"))["held"] == 0
 
 
-@pytest.mark.parametrize("payload", [b"{", b'{"worker": 7}', b"\xff", b"[]"])
+async def test_a_command_says_that_postgres_has_given_no_verdict_yet(
+    dsn: str, host: HostTables, serve: Serve, client: Client
+) -> None:
+    """And not that there was nothing to put back; it goes back when the row is free."""
+    await serve()
+    (workflow,) = await host.workflows("w1")
+    await beat(client, "w1", ttl=600)
+    async with asyncio.timeout(SOON):
+        while not await host.connection.fetchval("SELECT count(*) FROM liveness.epoch"):
+            await ask(client, "status")
+    other = await asyncpg.connect(dsn)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute("SELECT FROM liveness.epoch FOR UPDATE")
+
+    refusal = await ask(client, "reclaim", worker="w1", force=True)
+    assert "has not taken it yet" in refusal["error"]
+    await transaction.rollback()
+    await other.close()
+    async with asyncio.timeout(SOON):
+        while (await host.state(workflow))[0] == "RUNNING":
+            await ask(client, "status")
+
+
+async def test_an_answer_that_nats_cannot_carry_says_so(
+    serve: Serve, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that finds a great deal is not answered with silence."""
+    service = await serve()
+    assert service.parts is not None
+
+    async def finds_a_great_deal(*, dry_run: bool) -> Swept:
+        return Swept(dry_run=dry_run, stale=["w" * 200] * 6_000)
+
+    monkeypatch.setattr(service.parts.sweep, "run_once", finds_a_great_deal)
+
+    assert "raise its max_payload" in (await ask(client, "sweep"))["error"]
+
+
+@pytest.mark.parametrize("payload", [b"{", b'{"worker": 7}', b'{"worker": ""}', b"\xff", b"[]"])
 async def test_a_nonsensical_request_is_answered(serve: Serve, client: Client, payload: bytes) -> None:
     """With an error that says which request it was."""
     await serve()

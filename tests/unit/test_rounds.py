@@ -81,6 +81,19 @@ async def test_a_wake_up_makes_the_next_time_come_at_once(duty: Duty) -> None:
         assert duty.times == 2
 
 
+async def test_a_cancellation_that_comes_with_a_wake_up_is_heeded(duty: Duty) -> None:
+    """`asyncio.wait_for` of Python 3.11 would swallow it, and the duty go on for ever."""
+    async with kept(duty) as (one, task):
+        await duty.again()
+        await settle()
+        one.wake()
+        # The wait is over and the task not yet told: both come in one turn of the loop.
+        await asyncio.sleep(0)
+        task.cancel()
+        await settle()
+        assert task.cancelled()
+
+
 async def test_a_wake_up_while_the_duty_is_done_counts_for_the_next_time(duty: Duty) -> None:
     """What woke it may have come too late to be seen."""
     woken = asyncio.Event()
