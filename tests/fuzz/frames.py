@@ -109,6 +109,10 @@ class Frames:
         self._payloads = [*_JSON, *LOOK_ALIKES, *(_payload(rng) for _ in range(PAYLOADS))]
         self._large = [bytes([byte]) * LARGE for byte in b"[x\x00"] + [b'{"via":"' + b"v" * LARGE + b'"}']
         self._large += [(part * 20_000)[:LARGE] for part in (b"[", b'{"a":', b'{"running":[', *LOOK_ALIKES)]
+        # Of the numbers that take longest to read, as many as there is room for.
+        slow = b",".join([b"1e300"] * (LARGE // 6 - 10))
+        self._large += [b'{"incarnation":[%b]}' % slow, b'{"seq":-1,"x":[%b]}' % slow]
+        self._large += [b"{%b}" % b",".join([b'"uptime":1e300'] * (LARGE // 15))]
 
     def tell(self, inbox: bytes) -> None:
         """Use this inbox of the service's, and others beside it, from now on."""
