@@ -1,5 +1,6 @@
 """One that Postgres refuses must not hold up the others of its batch."""
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -7,9 +8,9 @@ from liveness.errors import DatabaseRefusedError
 
 Item = TypeVar("Item")
 
-# Seconds after which what was refused is offered again. Usually somebody has to mend something first; and where two
-# transactions only met at a bad moment, it is not long.
-PAUSE = 10.0
+# Seconds after which what was refused is offered again. The first time two transactions may only have met at a bad
+# moment; what is refused again and again has to be mended by somebody first, so it waits twice as long each time.
+PAUSE_LEAST, PAUSE = 1.0, 10.0
 # Beyond so many, those that have waited long enough and were never asked for again are forgotten.
 REMEMBERED = 10_000
 
@@ -39,22 +40,21 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._until: dict[str, float] = {}
+        # Until when, and for how long that was.
+        self._until: dict[str, tuple[float, float]] = {}
 
     def __len__(self) -> int:
         return len(self._until)
 
     def __contains__(self, name: str) -> bool:
-        if name not in self._until:
-            return False
-        if self._until[name] > self._clock():
-            return True
-        del self._until[name]
-        return False
+        until, _ = self._until.get(name, (-math.inf, 0.0))
+        return until > self._clock()
 
     def add(self, name: str) -> None:
-        """Let `name` wait."""
+        """Let `name` wait: twice as long as the last time, if that was lately."""
+        now = self._clock()
         if len(self._until) >= REMEMBERED:
-            now = self._clock()
-            self._until = {name: until for name, until in self._until.items() if until > now}
-        self._until[name] = self._clock() + PAUSE
+            self._until = {name: one for name, one in self._until.items() if one[0] + PAUSE > now}
+        until, paused = self._until.get(name, (-math.inf, 0.0))
+        pause = min(2 * paused, PAUSE) if until + PAUSE > now else PAUSE_LEAST
+        self._until[name] = (now + pause, pause)

@@ -27,6 +27,7 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
         overdue=None if ending.proof else hearing.real_ago(ending.deadline, loop_time),
         spare_within=None if ending.proof else min(ending.ttl, max(real - CHECKPOINT_SLACK, 0.0)),
         untouched_for=_untouched_for(ending, hearing, loop_time),
+        told=ending.told_at is not None and ending.reborn_at is None,
         measured_at=loop_time,
         evidence={
             "why": _sentence(ending, silent_for, listened),
@@ -42,21 +43,19 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
     )
 
 
-def _untouched_for(ending: Ending, hearing: Hearing, loop_time: float) -> float:
-    """Return for how long a row has to be untouched to be that life's, and not that of a process which begins now.
-
-    Another process of the name may claim work before we hear of it, up to the moment of the reclaim.
-    """
+def _untouched_for(ending: Ending, hearing: Hearing, loop_time: float) -> float | None:
     if ending.reborn_at is not None:
         # What was touched since the next life is there is the next life's.
         return max(loop_time - ending.reborn_at, 0.0)
     if ending.told_at is not None:
+        # Who has ended touches nothing any more; but another process may begin and claim before we hear of it.
         return max(loop_time - ending.told_at, 0.0)
     if not ending.proof and (ending.unknown or hearing.missed_since(ending.deadline, loop_time)):
         # There may be more lives of this name than we know, by Postgres or because they were not heard while the
         # verdict had to wait: what was touched after this one lapsed is not taken for its.
         return hearing.real_ago(ending.deadline, loop_time)
-    return 0.0
+    # Who is given up may live, and touch its work up to the last moment: what it loses, it loses whole.
+    return None
 
 
 def _sentence(ending: Ending, silent_for: float | None, listened: float) -> str:

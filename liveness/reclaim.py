@@ -41,8 +41,6 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
             incarnation=None,
             reason="operator",
             ttl=parts.settings.heartbeat_timeout,
-            untouched_for=0.0,
-            measured_at=parts.clock(),
             evidence={"why": "an operator ended it", "heard": heard},
         )
         verdict = (await parts.store.reclaims.settle([case]))[0]
@@ -52,8 +50,9 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     else:
         epoch = lease.epoch
         parts.book.end(worker, parts.hearing.now, Proof("operator", {"heard": heard}))
-        done = await parts.expiry.settle([worker])
-        if not done.ended and not done.over:
+        await parts.expiry.settle([worker])
+        lease = parts.book.get(worker)
+        if lease is not None and lease.ending is not None and lease.epoch == epoch:
             raise NoVerdictError(
                 f"{worker}: it is over, but Postgres has not taken it yet: somebody holds its rows, or the host "
                 "refuses them (see the service's log); it is tried again"

@@ -155,7 +155,7 @@ class Sweep:
         reason: str,
         why: str,
         must_be_up: bool,
-        untouched_for: float,
+        untouched_for: float | None,
         measured_at: float | None = None,
         spare_within: float | None = None,
     ) -> Case:

@@ -25,8 +25,10 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     overdue: float | None = None
     # A beat that somebody else recorded within this time spares the life; None: nothing does.
     spare_within: float | None = None
-    # Only rows untouched for so long are this life's. 0: whatever was claimed before this was measured.
-    untouched_for: float
+    # Only rows untouched for so long are this life's; None: every RUNNING row of the name.
+    untouched_for: float | None = None
+    # That is since somebody said that the process has ended, and nobody is known to have come after it.
+    told: bool = False
     # For a name that we never heard: what the registry must still say of it. None: anything.
     must_be_up: bool | None = None
     # Loop time at which `silent_for`, `overdue` and `untouched_for` were measured: what passes until the transaction

@@ -1,8 +1,10 @@
 {status} = $2
-        AND coalesce(
-            {touched} < now() - make_interval(secs => e.untouched_for),
-            -- Nobody knows when. Where only what is old may be taken, it is left.
-            e.reason NOT IN ('restarted', 'orphaned')
+        AND (
+            e.untouched_for IS NULL
+            -- Where nobody knows when, only word of the end is enough.
+            OR coalesce(
+                {touched} < now() - make_interval(secs => e.untouched_for), e.reason IN ('released', 'died')
+            )
         )
         AND NOT EXISTS (
             SELECT FROM liveness.remainder AS d

@@ -14,11 +14,15 @@ log = structlog.get_logger("liveness.catalogue")
 
 # Our transactions speak UTC, so an instant without its zone is read as UTC.
 _UTC = {"UTC", "GMT", "UCT", "Zulu", "Universal"}
-_INSTANT = re.compile(r"timestamp(\(\d\))? with(out)? time zone")
+_INSTANT = re.compile(r"timestamp(?:\((\d)\))? with(out)? time zone")
+# Digits of a second. With fewer, what a process claims first may look older than the process.
+_LEAST_DIGITS = 3
 
 _COLUMNS = """
-    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type
+    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+        CASE WHEN t.typtype = 'd' THEN format_type(t.typbasetype, t.typtypmod) END AS base
     FROM pg_attribute AS a
+    JOIN pg_type AS t ON t.oid = a.atttypid
     JOIN pg_class AS c ON c.oid = a.attrelid
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped
@@ -53,7 +57,8 @@ async def read_catalogue(database: Database, schema: str, registry: Registry, wo
             )
         if missing := [column for column in required if column not in found]:
             raise CannotStartError(f"the table {schema}.{table} has no column {', '.join(missing)}")
-        _check_dates(f"{schema}.{table}.{dates}", found[dates], zone)
+        base = next(row["base"] for row in rows if row["name"] == dates)
+        _check_dates(f"{schema}.{table}.{dates}", base or found[dates], zone)
         return found
 
     return Statements(
@@ -66,8 +71,8 @@ async def read_catalogue(database: Database, schema: str, registry: Registry, wo
 def _check_dates(column: str, kind: str, zone: str) -> None:
     """Raise CannotStartError for a column by which no age can be told: living work would look old, or dead work new."""
     instant = _INSTANT.fullmatch(kind)
-    if instant is None:
-        raise CannotStartError(f"{column} is of type {kind}: it has to be a timestamptz, ages are told by it")
+    if instant is None or int(instant[1] or 6) < _LEAST_DIGITS:
+        raise CannotStartError(f"{column} is of type {kind}: ages are told by it, so it has to be a timestamptz")
     if instant[2] is None:
         return
     if zone.removeprefix("Etc/") not in _UTC:

@@ -80,8 +80,8 @@ _CONNECT_REFUSED = (
 )
 
 
-# What concerns the rows that were asked for, and not the server: somebody holds what they need, or they are too many.
-_CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError, asyncpg.QueryCanceledError)
+# What concerns some of the rows that were asked for, and not the server: somebody holds what they need.
+_CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 
 @contextlib.contextmanager
@@ -108,7 +108,8 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or "no answer in time"
 
 
-def _milliseconds(seconds: float) -> str:
+def milliseconds(seconds: float) -> str:
+    """Return `seconds` as a setting of Postgres; 0 would be for ever."""
     return f"{max(round(seconds * 1000), 1)}ms"
 
 
@@ -144,7 +145,7 @@ class Database:
 
     def __init__(self, dsn: str, lock_timeout: float = 1.0) -> None:
         """`lock_timeout` in seconds. Raises SettingsError for a DSN that does not parse."""
-        self._lock_timeout = lock_timeout
+        self.lock_timeout = lock_timeout
         # All that were made, to find those that hang.
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
         try:
@@ -207,7 +208,7 @@ class Database:
     async def _transaction(self, *, reserved: bool, patient: bool) -> AsyncIterator[Connection]:
         await self._made()
         # Who holds the leader's row for longer may be silent in it, which has to be looked into soon (`Leader._evict`).
-        lock_timeout = min(self._lock_timeout, IDLE_SECONDS) if reserved else self._lock_timeout
+        lock_timeout = min(self.lock_timeout, IDLE_SECONDS) if reserved else self.lock_timeout
         async with (self._reserved if reserved else self._pool).acquire() as connection:
             transaction = connection.transaction(isolation="read_committed")
             begun = False
@@ -218,9 +219,9 @@ class Database:
                         "SELECT set_config('lock_timeout', $1, true), set_config('timezone', 'UTC', true),"
                         " set_config('idle_in_transaction_session_timeout', $2, true),"
                         " set_config('statement_timeout', $3, true)",
-                        _milliseconds(lock_timeout),
-                        _milliseconds(IDLE_SECONDS),
-                        _milliseconds(PATIENT_SECONDS if patient else COMMAND_SECONDS + self._lock_timeout),
+                        milliseconds(lock_timeout),
+                        milliseconds(IDLE_SECONDS),
+                        milliseconds(PATIENT_SECONDS if patient else COMMAND_SECONDS + self.lock_timeout),
                     )
                 begun = True
                 yield connection
@@ -295,7 +296,7 @@ class Database:
             min_size=0,
             max_size=size,
             timeout=CONNECT_SECONDS,
-            command_timeout=COMMAND_SECONDS + self._lock_timeout + GRACE_SECONDS,
+            command_timeout=COMMAND_SECONDS + self.lock_timeout + GRACE_SECONDS,
             # A pooler in transaction mode hands the next transaction another connection, without our statements.
             statement_cache_size=0,
             server_settings={"application_name": "liveness"},

@@ -5,6 +5,7 @@ host's registry rows last (never waiting). A host that locks in any order finds 
 there is no cycle that it could lose.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from liveness.store.database import PATIENCE, Connection, Database, contested
+from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
@@ -21,6 +22,8 @@ from liveness.verdicts import Case, Outcome, Verdict
 # Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
 # host keeps rows locked.
 UNFINISHED_AT_ONCE = 1_000
+# When a transaction began is asked until it is known to so many seconds, and so often at most: the answer may be slow.
+EXACT_SECONDS, ASKED_MOST = 0.05, 3
 
 
 class Progress(msgspec.Struct):
@@ -159,10 +162,16 @@ class Reclaims:
         may have been long: taken as it is, `untouched_for` would reach into what the name's next life has touched
         meanwhile. So Postgres is asked how long ago it began, behind all waiting.
         """
-        before = self._clock()
-        seconds: float = await connection.fetchval(self._statements["since_begin"])
-        # And never before it was asked for, whatever the database's clock was set to in between.
-        return Began(max(before - seconds, asked_at), max(self._clock() - seconds, asked_at))
+        # Never before it was asked for, whatever the database's clock was set to in between.
+        earliest, latest = asked_at, math.inf
+        for _ in range(ASKED_MOST):
+            before = self._clock()
+            seconds: float = await connection.fetchval(self._statements["since_begin"])
+            earliest = max(earliest, before - seconds)
+            latest = max(min(latest, self._clock() - seconds), asked_at)
+            if latest - earliest <= EXACT_SECONDS:
+                break
+        return Began(min(earliest, latest), latest)
 
     async def _lock_tables(self, connection: Connection) -> None:
         # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not
@@ -230,18 +239,23 @@ class Reclaims:
         await connection.execute(
             self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
         )
-        # Wakes the relay when this transaction commits, and not before.
-        await connection.execute("SELECT pg_notify('liveness_outbox', '')")
+        # What the host checks at the end only is checked here, where it can be told whose row it is.
+        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
+        # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody
+        # who notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
+        await connection.execute(
+            "SELECT pg_notify('liveness_outbox', ''), set_config('lock_timeout', $1, true)",
+            milliseconds(self._database.lock_timeout),
+        )
 
 
 def _aged(case: Case, began: Began) -> Case:
     """Return the case as it would have been measured when the transaction began."""
     if case.measured_at is None:
         return case
-    # What another process has touched must not be reached into. But what the one that ended itself touched last may be
-    # as near to its word as a message's way, and if it were left, nobody would look for it soon.
-    moment = began.earliest if case.reason in {"released", "died"} else began.latest
-    passed = max(moment - case.measured_at, 0.0)
+    # What another process has touched must not be reached into. But what the one that has ended touched last may be as
+    # near to the word of it as a message's way, and if it were left, nobody would look for it soon.
+    passed = max((began.earliest if case.told else began.latest) - case.measured_at, 0.0)
 
     def older(seconds: float | None) -> float | None:
         return None if seconds is None else seconds + passed

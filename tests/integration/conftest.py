@@ -55,7 +55,6 @@ def case(worker: str, epoch: int | None, **fields: Any) -> Case:
         "ttl": 10.0,
         "silent_for": 10.5,
         "overdue": 0.5,
-        "untouched_for": 0.0,
         "evidence": {"why": "a test says so"},
     }
     return Case(worker=worker, epoch=epoch, **(values | fields))

@@ -165,13 +165,21 @@ async def test_a_date_without_its_zone_is_refused_where_nobody_can_tell_what_it_
     await connection.close()
 
 
-async def test_a_column_that_dates_nothing_is_refused(dsn: str, settings: Callable[..., Settings]) -> None:
-    """A text, say."""
+@pytest.mark.parametrize(
+    ("kind", "found"), [("text", "text"), ("timestamptz(0)", r"timestamp\(0\) with time zone"), ("day", "date")]
+)
+async def test_a_column_by_which_no_age_can_be_told_is_refused(
+    dsn: str, settings: Callable[..., Settings], kind: str, found: str
+) -> None:
+    """In whole seconds, a claim would look older than its process."""
     connection, database = await asyncpg.connect(dsn), Database(dsn)
+    await connection.execute("CREATE DOMAIN day AS date; CREATE DOMAIN moment AS timestamptz")
     await connection.execute("ALTER TABLE task_execution ALTER COLUMN updated_at DROP DEFAULT")
-    await connection.execute("ALTER TABLE task_execution ALTER COLUMN updated_at TYPE text")
-    with pytest.raises(CannotStartError, match=r"task_execution\.updated_at is of type text: .* timestamptz"):
+    await connection.execute(f"ALTER TABLE task_execution ALTER COLUMN updated_at TYPE {kind}")
+    with pytest.raises(CannotStartError, match=rf"task_execution\.updated_at is of type {found}: .* timestamptz"):
         await Store.open(database, settings())
+    await connection.execute("ALTER TABLE task_execution ALTER COLUMN updated_at TYPE moment USING now()")
+    await Store.open(database, settings())
     await database.close()
     await connection.close()
 

@@ -77,15 +77,22 @@ async def test_a_name_that_postgres_refuses_holds_up_no_grant(host: HostTables, 
     assert list(book.wanting) == ["w7"]
 
 
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "TRIGGER waits BEFORE UPDATE ON workflow_execution",
+        "CONSTRAINT TRIGGER waits AFTER UPDATE ON workflow_execution DEFERRABLE INITIALLY DEFERRED",
+    ],
+)
 async def test_a_row_whose_trigger_waits_for_a_lock_holds_up_only_its_worker(
-    dsn: str, host: HostTables, duties: Any
+    dsn: str, host: HostTables, duties: Any, trigger: str
 ) -> None:
     """The host has locked what its own trigger needs: the others go back, and nobody waits until that is over."""
     book, hearing, grants, expiry = duties
     await host.connection.execute(
         "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$"
         " BEGIN IF OLD.kind = 'held' THEN PERFORM pg_advisory_xact_lock(7); END IF; RETURN NEW; END $$;"
-        "CREATE TRIGGER waits BEFORE UPDATE ON workflow_execution FOR EACH ROW EXECUTE FUNCTION wait()"
+        f"CREATE {trigger} FOR EACH ROW EXECUTE FUNCTION wait()"
     )
     for number in range(8):
         book.beat(f"w{number}", 0.0, Heartbeat())

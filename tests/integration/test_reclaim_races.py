@@ -283,7 +283,7 @@ async def test_a_table_that_is_locked_is_not_waited_for(
     assert verdicts[0].outcome is Outcome.ENDED
 
 
-@pytest.mark.parametrize("reason", ["lapsed", "released", "died", "operator"])
+@pytest.mark.parametrize("reason", ["released", "died"])
 async def test_what_is_claimed_while_a_verdict_waits_is_left_to_whoever_claimed_it(
     host: HostTables, store: Store, grant: Grant, reason: str
 ) -> None:
@@ -293,14 +293,29 @@ async def test_what_is_claimed_while_a_verdict_waits_is_left_to_whoever_claimed_
     (new,) = await host.workflows("w1")
 
     await store.reclaims.settle(
-        [case("w1", epoch, reason=reason, untouched_for=0.0, measured_at=time.monotonic() - 5.0)]
+        [case("w1", epoch, reason=reason, untouched_for=0.0, told=True, measured_at=time.monotonic() - 5.0)]
     )
 
     assert await host.state(old) == ("PENDING", None)
     assert await host.state(new) == ("RUNNING", "w1")
 
 
-@pytest.mark.parametrize(("reason", "state"), [("lapsed", "PENDING"), ("restarted", "RUNNING")])
+async def test_who_is_given_up_and_touches_his_work_meanwhile_loses_it_all_the_same(
+    host: HostTables, store: Store, grant: Grant
+) -> None:
+    """He is told that he was superseded and drops it; if it were left, nobody would take it up while he lives."""
+    epoch = await grant("w1")
+    (old,) = await host.workflows("w1", untouched_for=10.0)
+    (touched,) = await host.workflows("w1")
+
+    await store.reclaims.settle([case("w1", epoch, measured_at=time.monotonic() - 5.0)])
+
+    assert await host.state(old) == await host.state(touched) == ("PENDING", None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "state"), [("lapsed", "PENDING"), ("released", "PENDING"), ("restarted", "RUNNING")]
+)
 async def test_work_of_which_nobody_knows_when_it_was_touched(
     host: HostTables, store: Store, grant: Grant, reason: str, state: str
 ) -> None:
@@ -310,7 +325,8 @@ async def test_work_of_which_nobody_knows_when_it_was_touched(
     await host.connection.execute("ALTER TABLE workflow_execution ALTER COLUMN updated_at DROP NOT NULL")
     await host.connection.execute("UPDATE workflow_execution SET updated_at = NULL")
 
-    await store.reclaims.settle([case("w1", epoch, reason=reason)])
+    bound = None if reason == "lapsed" else 0.0
+    await store.reclaims.settle([case("w1", epoch, reason=reason, untouched_for=bound)])
 
     assert (await host.state(workflow))[0] == state
 

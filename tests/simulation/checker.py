@@ -44,7 +44,7 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     storm held may take until all have gone, one a pass; and its whole hold, unless another by the same server lives.
 17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
 18. `pass`: a storm's hold ends for one worker after the other, where 15 % of its group are no two.
-19. `offer`: nothing is taken that was claimed after the verdict had been asked for, whoever claimed it.
+19. `offer`: nothing is taken that was claimed after the verdict had been asked for, but by a lapse.
 """
 
 from collections import Counter, defaultdict
@@ -123,9 +123,7 @@ class Checker:
         self.checked["finisher"] += 1
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
-        self.checked["offer"] += 1
-        if claim.at > began:
-            self.wrong("offer", f"row {row.id} is taken by a verdict that was asked for before it was claimed")
+        self._by_offer(claim, expiration, row)
         process: Worker = claim.process
         self._by_beginning(process, expiration, row)
         if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
@@ -149,6 +147,13 @@ class Checker:
 
     def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
         return claimed_at - process.born_at < max(self._stood_still(process.born_at, began), default=0.0)
+
+    def _by_offer(self, claim: Claim, expiration: Expiration, row: Row) -> None:
+        if expiration.reason == "lapsed":
+            return
+        self.checked["offer"] += 1
+        if claim.at > expiration.decided[1]:
+            self.wrong("offer", f"row {row.id} is taken by a verdict that was asked for before it was claimed")
 
     def _by_beginning(self, process: Worker, expiration: Expiration, row: Row) -> None:
         if expiration.reason != "restarted":

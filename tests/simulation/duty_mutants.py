@@ -101,14 +101,14 @@ async def doubts_are_never_cleared(self: Expiry) -> None:
 @MUTANTS.wrong("new life", 2, expiry, "case_of")
 def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """What the next life has touched, too."""
-    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=-1e9)
+    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
 
 
 @MUTANTS.wrong("offer", 40, expiry, "case_of")
 def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """Also what was claimed while its transaction waited."""
     case = case_of(lease, ending, hearing, loop_time)
-    return case if ending.reborn_at is not None else msgspec.structs.replace(case, untouched_for=-1e9)
+    return case if ending.reborn_at is not None else msgspec.structs.replace(case, untouched_for=None)
 
 
 @MUTANTS.wrong("dead work", 1, Finish, "run_once")

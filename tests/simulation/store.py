@@ -191,7 +191,7 @@ class Reclaims(Parts):
         elif spared:
             return Verdict(worker=case.worker, epoch=case.epoch, outcome=Outcome.SPARED, heard_ago=now - beat_at)
         untouched_for = case.untouched_for
-        if case.measured_at is not None:
+        if untouched_for is not None and case.measured_at is not None:
             untouched_for += now - case.measured_at
         incarnation = case.incarnation
         if case.reason != "restarted":
@@ -200,7 +200,7 @@ class Reclaims(Parts):
         mine = [
             row
             for row in postgres.held_by(case.worker)
-            if row.touched < now - untouched_for and not self._is_left(row, case.worker)
+            if (untouched_for is None or row.touched < now - untouched_for) and not self._is_left(row, case.worker)
         ]
         free = [row for row in mine if row.locked_until <= postgres.world.now][:CHUNK]
         for row in mine:

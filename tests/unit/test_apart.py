@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from liveness.apart import PAUSE, REMEMBERED, Refusals, apart
+from liveness.apart import PAUSE, PAUSE_LEAST, REMEMBERED, Refusals, apart
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 
 
@@ -45,7 +45,26 @@ def test_what_was_refused_waits() -> None:
 
     assert "w" in refusals
     assert "other" not in refusals
-    now = PAUSE
+    now = PAUSE_LEAST
+    assert "w" not in refusals
+
+
+def test_what_is_refused_again_and_again_waits_longer() -> None:
+    """Up to the longest pause; after a while without a refusal it is as at first."""
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    pauses = []
+    for _ in range(6):
+        refusals.add("w")
+        began = now
+        while "w" in refusals:
+            now += PAUSE_LEAST
+        pauses.append(now - began)
+    assert pauses == [1.0, 2.0, 4.0, 8.0, PAUSE, PAUSE]
+
+    now += PAUSE
+    refusals.add("w")
+    now += PAUSE_LEAST
     assert "w" not in refusals
 
 
@@ -55,7 +74,7 @@ def test_refusals_that_have_waited_long_enough_are_not_kept_for_ever() -> None:
     refusals = Refusals(lambda: now)
     for number in range(REMEMBERED):
         refusals.add(f"w{number}")
-    now = PAUSE
+    now = PAUSE_LEAST + PAUSE
     refusals.add("late")
 
     assert len(refusals) == 1

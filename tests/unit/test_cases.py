@@ -50,7 +50,7 @@ def test_a_lapse_is_offered_with_what_may_spare_it(court: Court) -> None:
 
     assert (case.worker, case.epoch, case.incarnation, case.reason, case.ttl) == ("w", 5, "a", "lapsed", 10.0)
     assert (case.silent_for, case.overdue, case.spare_within) == (10.5, 0.5, 10.5 - CHECKPOINT_SLACK)
-    assert (case.untouched_for, case.must_be_up, case.measured_at) == (0.0, None, 1011.5)
+    assert (case.untouched_for, case.must_be_up, case.measured_at) == (None, None, 1011.5)
 
 
 def test_a_beat_in_the_registry_spares_for_a_ttl_at_most(court: Court) -> None:
@@ -102,7 +102,7 @@ def test_the_registry_cannot_spare_a_life_that_ended_on_proof(court: Court) -> N
     court.ears.listen(60.0)
     case = court.case()
 
-    assert (case.reason, case.overdue, case.spare_within, case.untouched_for) == ("died", None, None, 0.0)
+    assert (case.reason, case.overdue, case.spare_within, case.untouched_for) == ("died", None, None, None)
     assert (case.evidence["details"], case.evidence["overdue"]) == ({"signal": 9}, None)
 
 
@@ -179,7 +179,7 @@ def test_what_spares_a_lapse_is_measured_in_real_time(court: Court) -> None:
 def test_a_lapse_whose_verdict_waited_while_we_were_deaf_takes_nothing_touched_since(court: Court) -> None:
     """Another process of the name may have begun meanwhile, and nobody heard it."""
     court.ears.listen(10.25)
-    assert court.lapse().untouched_for == 0.0
+    assert court.lapse().untouched_for is None
     court.ears.stall(30.0)
 
     # The ttl had run out a quarter of a second before.
@@ -188,15 +188,15 @@ def test_a_lapse_whose_verdict_waited_while_we_were_deaf_takes_nothing_touched_s
     assert court.case().untouched_for == 35.25
 
 
-def test_a_verdict_that_waited_while_we_heard_takes_what_was_claimed_before_it_is_asked_for(court: Court) -> None:
-    """Whoever had begun before would have been heard; a gap before the deadline is no matter."""
+def test_a_verdict_that_waited_while_we_heard_takes_everything(court: Court) -> None:
+    """Whoever had begun would have been heard; a gap before the deadline is no matter."""
     court.ears.listen(2.0)
     court.ears.stall(30.0)
     court.ears.listen(9.0)
     court.lapse()
     court.ears.listen(60.0)
 
-    assert (court.case().untouched_for, court.case().measured_at) == (0.0, court.ears.time)
+    assert court.case().untouched_for is None
 
 
 def test_a_goodbye_takes_what_was_touched_before_it_was_read(court: Court) -> None:
@@ -205,15 +205,25 @@ def test_a_goodbye_takes_what_was_touched_before_it_was_read(court: Court) -> No
     court.ears.stall(30.0)
     court.ears.listen(2.0)
 
-    assert court.case().untouched_for == 32.0
+    assert (court.case().untouched_for, court.case().told) == (32.0, True)
 
 
-def test_an_operators_word_takes_what_was_claimed_before_it_is_asked_for(court: Court) -> None:
-    """It is given for what he saw."""
+def test_who_is_known_to_have_come_after_a_goodbye_keeps_what_he_touched(court: Court) -> None:
+    """Since his beginning; that is not the word of the end, up to which nothing may be left."""
+    court.book.release("w", "a", court.ears.now, Proof("released", told_at=court.ears.time))
+    court.ears.listen(5.0)
+    court.heard(incarnation="b", uptime=2.0)
+    court.ears.listen(1.0)
+
+    assert (court.case().untouched_for, court.case().told) == (3.0, False)
+
+
+def test_an_operators_word_takes_everything(court: Court) -> None:
+    """The worker may live, and touch its work up to the last moment."""
     court.book.end("w", court.ears.now, Proof("operator"))
     court.ears.listen(2.0)
 
-    assert (court.case().untouched_for, court.case().measured_at) == (0.0, court.ears.time)
+    assert court.case().untouched_for is None
 
 
 def test_the_record_of_a_restart_that_beats_told_of_says_when_the_former_process_was_heard_last(court: Court) -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness import greetings
-from liveness.apart import PAUSE
+from liveness.apart import PAUSE_LEAST
 from liveness.beginnings import Arrival
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.greetings import BATCH, FORGET_SECONDS, Greetings
@@ -199,7 +199,7 @@ async def test_a_name_that_postgres_refuses_waits_alone_until_it_is_looked_for(d
     assert door.answered() == [("v", 8)]
 
     door.postgres.refused.clear()
-    door.ears.wait(PAUSE)
+    door.ears.wait(PAUSE_LEAST)
     await door.greetings.run_once()
     assert door.answered() == [("w", 7)]
 
