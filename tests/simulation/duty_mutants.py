@@ -104,7 +104,7 @@ def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hea
     return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
 
 
-@MUTANTS.wrong("offer", 40, expiry, "case_of")
+@MUTANTS.wrong("offer", 7844, expiry, "case_of")
 def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
     """Also what was claimed while its transaction waited."""
     case = case_of(lease, ending, hearing, loop_time)
