@@ -44,7 +44,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     storm held may take until all have gone, one a pass; and its whole hold, unless another by the same server lives.
 17. `no uptime`: a restart takes nothing where no later process of the name says when it began.
 18. `pass`: a storm's hold ends for one worker after the other, where 15 % of its group are no two.
-19. `offer`: nothing is taken that was claimed after the verdict had been asked for, but by a lapse.
+19. `offer`: no verdict but a lapse's takes at once what was claimed after it had been asked for. Not said of what it
+    fixed and left to finish: who has not begun another life by then may have put that back and claimed it again.
 """
 
 from collections import Counter, defaultdict
@@ -149,7 +150,7 @@ class Checker:
         return claimed_at - process.born_at < max(self._stood_still(process.born_at, began), default=0.0)
 
     def _by_offer(self, claim: Claim, expiration: Expiration, row: Row) -> None:
-        if expiration.reason == "lapsed":
+        if expiration.reason == "lapsed" or row.id in expiration.remainder:
             return
         self.checked["offer"] += 1
         if claim.at > expiration.decided[1]:
