@@ -47,6 +47,8 @@ def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> Non
             click.echo(f"{title}: {', '.join(sorted(names))}")
     for name, why in swept.ambiguous.items():
         click.echo(f"left alone: {name!r} ({why})")
+    for name, why in swept.refused.items():
+        click.echo(f"refused by Postgres: {name!r} ({why})")
     for work, rows in swept.ownerless.items():
         if rows:
             click.echo(f"left alone: {rows} RUNNING {work} rows without an owner")
