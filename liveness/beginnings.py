@@ -35,6 +35,8 @@ class Arrival(msgspec.Struct, frozen=True):
     greeted: bool = False
     # It may have begun as early as that: its hello may have waited. None: that is `begun`.
     earliest: float | None = None
+    # It holds nothing: it said hello before anything else was heard of it.
+    idle: bool = False
 
 
 class Claim(msgspec.Struct):

@@ -27,7 +27,7 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
         overdue=None if ending.proof else hearing.real_ago(ending.deadline, loop_time),
         spare_within=None if ending.proof else min(ending.ttl, max(real - CHECKPOINT_SLACK, 0.0)),
         untouched_for=_untouched_for(ending, hearing, loop_time),
-        told=ending.told_at is not None and ending.reborn_at is None,
+        told=ending.reborn_idle if ending.reborn_at is not None else ending.told_at is not None,
         measured_at=loop_time,
         evidence={
             "why": _sentence(ending, silent_for, listened),

@@ -78,12 +78,17 @@ class Incarnations:
         if len(formers) > FORMERS_REMEMBERED:
             del formers[next(iter(formers))]
 
-    def greeted(self, lease: Lease, incarnation: str) -> None:
-        """Note that `incarnation` said hello: whoever else was heard under the name is over, too."""
+    def greeted(self, lease: Lease, incarnation: str) -> bool:
+        """Note that `incarnation` said hello: whoever else was heard under the name is over, too.
+
+        Return whether it was heard before, beside the one that the lease bears.
+        """
         claim = self.claims.get(lease.worker)
-        for other in () if claim is None else (claim, *claim.thirds.values()):
+        heard = () if claim is None else (claim, *claim.thirds.values())
+        for other in heard:
             if other.incarnation != incarnation:
                 self.replaced(lease.worker, other.incarnation, lease.epoch)
+        return any(other.incarnation == incarnation for other in heard)
 
     def judge(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
         """Say whose a beat is that is not plainly that of the incarnation which `lease` bears.

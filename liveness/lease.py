@@ -73,6 +73,8 @@ class Ending(msgspec.Struct, gc=False):
     reborn_after: float = -math.inf
     # Whether that was stated, and not merely when it was heard first.
     reborn_stated: bool = False
+    # It holds nothing yet: it said hello first, and waits for the answer.
+    reborn_idle: bool = False
     # It had no epoch when it ended: Postgres had not told us of it, or had never heard of it.
     unknown: bool = False
     # Told by heartbeats alone that another process is there; and the one that is over was heard since.
@@ -161,7 +163,7 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
         # has begun since it may have been sent.
         if beat.uptime is None or when.arrival - beat.uptime < ending.reborn_after:
             return False
-        ending.reborn_at = min(ending.reborn_at or math.inf, when.not_before - beat.uptime)
+        _begin_by(ending, when.not_before - beat.uptime, idle=False)
         return True
     stated = beat.incarnation != ending.incarnation and beat.uptime is not None
     if beat.uptime is None or not stated:
@@ -171,8 +173,13 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
         # A first sight of it errs on the side of the living; later ones must not move it by a slowness of ours.
         begun = (when.arrival if ending.reborn_stated else when.not_before) - beat.uptime
     ending.reborn_stated |= stated
-    ending.reborn_at = begun if ending.reborn_at is None else min(ending.reborn_at, begun)
+    _begin_by(ending, begun, idle=ending.reborn_idle and beat.incarnation == successor)
     return False
+
+
+def _begin_by(ending: Ending, begun: float, *, idle: bool) -> None:
+    if ending.reborn_at is None or begun < ending.reborn_at:
+        ending.reborn_at, ending.reborn_idle = begun, idle
 
 
 def note_other(ending: Ending, beat: Heartbeat, *, stale: bool) -> None:

@@ -108,13 +108,13 @@ class LeaseTable:
         lease = self._leases.get(worker)
         incarnation, begun = beat.incarnation or "", arrival - (beat.uptime or 0.0)
         if lease is None:
-            self._arrive(self._start(worker, now, beat), incarnation, begun)
+            self._arrive(self._start(worker, now, beat), incarnation, begun, idle=True)
             return Heard.STARTED
         if lease.incarnation != incarnation:
             if self.incarnations.is_former(worker, incarnation):
                 return Heard.STALE
-            self.incarnations.greeted(lease, incarnation)
-            new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited)
+            idle = not self.incarnations.greeted(lease, incarnation)
+            new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited, idle=idle)
             self.restart(worker, now, new, former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
@@ -126,7 +126,7 @@ class LeaseTable:
                 begun = min(begun, claim.latest if claim.incarnation == incarnation else claim.since)
                 self.incarnations.greeted(lease, incarnation)
                 self.incarnations.settled(worker)
-            self._arrive(lease, incarnation, begun)
+            self._arrive(lease, incarnation, begun, idle=False)
         return self.beat(worker, now, beat, arrival)
 
     def restart(self, worker: str, now: float, new: Arrival, *, former: str | None) -> bool:
@@ -143,12 +143,14 @@ class LeaseTable:
         self.arrivals.pop(worker, None)
         if ended and (ending := lease.ending) is not None:
             ending.last_beat, ending.incarnation = heard_at, former
-            ending.reborn_at, ending.reborn_stated = new.begun, True
+            ending.reborn_at, ending.reborn_stated, ending.reborn_idle = new.begun, True, new.idle
             ending.reborn_after = new.begun if new.earliest is None else new.earliest
             ending.by_beats = not new.greeted
         elif lease.ending is not None and lease.ending.reborn_at is not None:
             # A third process: what the second one touched is spared by the verdict that is under way.
             self.arrivals[worker] = new
+        elif lease.ending is not None:
+            lease.ending.reborn_at, lease.ending.reborn_idle = new.begun, new.idle
         self.incarnations.replaced(worker, former, lease.epoch)
         self.incarnations.believed(worker, new)
         lease.incarnation = new.incarnation
@@ -313,8 +315,8 @@ class LeaseTable:
         yield from self.endings.values()
         yield from self.lines.soonest()
 
-    def _arrive(self, lease: Lease, incarnation: str, begun: float) -> None:
-        self.arrivals[lease.worker] = Arrival(incarnation, begun, greeted=True)
+    def _arrive(self, lease: Lease, incarnation: str, begun: float, *, idle: bool) -> None:
+        self.arrivals[lease.worker] = Arrival(incarnation, begun, greeted=True, idle=idle)
         self.incarnations.introduce(lease.worker, incarnation)
 
     def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:

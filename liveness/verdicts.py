@@ -27,7 +27,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     spare_within: float | None = None
     # Only rows untouched for so long are this life's; None: every RUNNING row of the name.
     untouched_for: float | None = None
-    # That is since somebody said that the process has ended, and nobody is known to have come after it.
+    # That is since somebody said that the process has ended, and nobody who may hold work is known to have come after.
     told: bool = False
     # For a name that we never heard: what the registry must still say of it. None: anything.
     must_be_up: bool | None = None

@@ -1,6 +1,7 @@
 """A worker that restarted under its old name: what is the former process's goes back, what is the new one's stays."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -112,6 +113,23 @@ async def test_waiting_within_the_transaction_does_not_count(
     await settling
 
     assert await host.connection.fetchval("SELECT untouched_for FROM liveness.expiration") < 0.9
+
+
+@pytest.mark.parametrize("reason", ["restarted", "released"])
+async def test_what_the_ended_process_touched_last_is_not_left_because_the_reckoning_is_rough(
+    host: HostTables, store: Store, grant: Grant, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    """When the transaction began is known to some 50 ms: where nobody can have claimed since, none of them are left."""
+    offsets = itertools.chain([0.0], itertools.cycle([0.0, 0.04]))
+    monkeypatch.setattr(store.reclaims, "_clock", lambda: time.monotonic() + next(offsets))
+    epoch = await grant("w1", incarnation="a")
+    (touched,) = await host.workflows("w1")
+
+    await store.reclaims.settle(
+        [restarted("w1", epoch, reason=reason, untouched_for=0.0, told=True, measured_at=time.monotonic())]
+    )
+
+    assert await host.state(touched) == ("PENDING", None)
 
 
 async def test_a_restart_is_told_as_one_and_is_no_recovery(host: HostTables, store: Store, grant: Grant) -> None:

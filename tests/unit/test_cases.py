@@ -25,6 +25,11 @@ class Court:
         """`w` beats."""
         self.book.beat("w", self.ears.stamp(), Heartbeat(**fields), self.ears.time)
 
+    def hello(self, incarnation: str, uptime: float | None = None, waited: float = 0.0) -> None:
+        """A new process of `w` says hello, which may have waited so long."""
+        beat = Heartbeat(incarnation=incarnation, uptime=uptime)
+        self.book.hello("w", self.ears.stamp(), beat, self.ears.time, waited)
+
     def lapse(self) -> Case:
         """Let what is due lapse, and return the case of `w`."""
         self.book.lapse(self.ears.now)
@@ -216,6 +221,48 @@ def test_who_is_known_to_have_come_after_a_goodbye_keeps_what_he_touched(court: 
     court.ears.listen(1.0)
 
     assert (court.case().untouched_for, court.case().told) == (3.0, False)
+
+
+def test_what_was_touched_just_before_a_hello_is_not_left_to_who_said_it(court: Court) -> None:
+    """The reckoning may err by a moment, and has to err to one side: who waits for an answer holds nothing yet."""
+    court.heard(incarnation="a")
+    court.hello("b")
+    court.ears.listen(3.0)
+    court.heard(incarnation="b", uptime=3.0)
+
+    assert (court.case().reason, court.case().untouched_for, court.case().told) == ("restarted", 3.0, True)
+
+
+def test_what_was_touched_just_before_a_goodbye_is_not_left_to_who_says_hello_then(court: Court) -> None:
+    """A process may close one connection and open the next within a moment."""
+    court.heard(incarnation="a")
+    court.book.release("w", "a", court.ears.now, Proof("released", told_at=court.ears.time))
+    court.hello("b")
+    court.ears.listen(2.0)
+
+    assert (court.case().reason, court.case().untouched_for, court.case().told) == ("released", 2.0, True)
+
+
+def test_who_beat_before_his_hello_may_hold_work_and_keeps_it(court: Court) -> None:
+    """Then the reckoning errs to his side."""
+    court.heard(incarnation="a")
+    court.ears.listen(1.0)
+    court.heard(incarnation="b", uptime=0.5)
+    court.ears.listen(1.0)
+    court.hello("b", uptime=1.5)
+
+    assert (court.case().reason, court.case().untouched_for, court.case().told) == ("restarted", 1.5, False)
+
+
+def test_who_may_have_begun_behind_a_hello_that_was_read_late_keeps_what_he_touched(court: Court) -> None:
+    """A third process beats, and may have claimed by then: the reckoning errs to its side."""
+    court.heard(incarnation="a")
+    court.ears.listen(5.0)
+    court.hello("b", waited=3.0)
+    court.ears.listen(1.0)
+    court.heard(incarnation="c", uptime=1.5)
+
+    assert (court.case().untouched_for, court.case().told) == (1.5, False)
 
 
 def test_an_operators_word_takes_everything(court: Court) -> None:
