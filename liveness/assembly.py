@@ -25,6 +25,7 @@ from liveness.listening import Listening
 from liveness.messages import EVENT_TYPES
 from liveness.probes import Probes
 from liveness.relay import Relay
+from liveness.renewals import Renewals
 from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
@@ -96,6 +97,9 @@ class Assembly:
             on_echo=self.listening.hear,
             wakes=self.wakes,
             tell=self._tell,
+        )
+        self.renewals = Renewals(
+            book=book, hearing=hearing, settings=settings, clock=self.clock, counts=self.intake.counts
         )
         self.grants = Grants(
             book=book, hearing=hearing, store=self.store, settings=settings, publish=self.bus.publish, clock=self.clock
@@ -180,7 +184,7 @@ class Assembly:
 
     def _connect(self) -> None:
         bus, subjects = self.bus, self.subjects
-        bus.subscribe(subjects.all_heartbeats, self.intake.heartbeat)
+        bus.subscribe(subjects.all_heartbeats, self.intake.heartbeat, self.renewals.take)
         bus.subscribe(subjects.all_goodbyes, self.intake.goodbye)
         bus.subscribe(subjects.all_hellos, self.greetings.hello)
         bus.on_up, bus.on_down, bus.on_drop = self.listening.up, self.listening.down, self.listening.lost

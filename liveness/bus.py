@@ -25,7 +25,7 @@ from nats.js import api as js_api
 from nats.js import errors as js_errors
 
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
-from liveness.link import Link, RawSink, servers_of, shown
+from liveness.link import Link, RawSink, RunSink, servers_of, shown
 
 log = structlog.get_logger("liveness.bus")
 
@@ -73,7 +73,7 @@ class Bus:
             raise SettingsError(str(error)) from error
         self._name = name
         self._inbox_prefix = inbox_prefix
-        self._sinks: list[tuple[str, Sink]] = []
+        self._sinks: list[tuple[str, Sink, RunSink | None]] = []
         self._link: Link | None = None
         self._jetstream: JetStreamContext | None = None
         self._up = asyncio.Event()
@@ -92,14 +92,14 @@ class Bus:
         """Whether the subscriptions stand."""
         return self._up.is_set()
 
-    def subscribe(self, subject: str, sink: Sink) -> None:
+    def subscribe(self, subject: str, sink: Sink, run: RunSink | None = None) -> None:
         """Give every message on `subject` to `sink(subject, payload, reply)`, on this and all later connections.
 
         To be called before `connect`. The sink is synchronous, and gets the messages in the order in which they came,
         across all sinks; what it raises is logged and counted, and the next message is delivered all the same. Bytes of
-        subject and reply that are no UTF-8 come as U+FFFD.
+        subject and reply that are no UTF-8 come as U+FFFD. `run` is the short way of one of them (see `Link.listen`).
         """
-        self._sinks.append((subject, sink))
+        self._sinks.append((subject, sink, run))
 
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Wait, with back-off, for the first connection.
@@ -286,8 +286,8 @@ class Bus:
         await link.open(self._servers, self._name, self._inbox_prefix)
         # One for the life of the link: each subscribes an inbox for its acknowledgements and keeps it.
         self._jetstream = link.jetstream()
-        for subject, sink in self._sinks:
-            link.listen(subject, _decoding(sink))
+        for subject, sink, run in self._sinks:
+            link.listen(subject, _decoding(sink), run)
         link.accept_answers()
         # What the server has to say against a subscription, it says before it answers this.
         await link.answer(ANSWER_SECONDS, BUSY_SECONDS)

@@ -87,11 +87,12 @@ class Ending(msgspec.Struct, gc=False):
 
 
 class Lease(msgspec.Struct, gc=False, eq=False):
-    """Our belief that `worker` lives."""
+    """Our belief that a worker lives."""
 
     # gc=False: a full collection over a million of them takes half a second, and the links are cut by hand.
 
-    worker: str
+    # As it stands in the subjects of its beats, which are found by it without being decoded.
+    name: bytes
     line: "Line"
     previous: "Lease"
     next: "Lease"
@@ -109,6 +110,11 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     probe: bool = False
     # The last epoch of a former life, if this is not the first that we know of.
     after: int | None = None
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return self.name.decode()
 
     @property
     def ttl(self) -> float:

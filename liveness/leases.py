@@ -46,7 +46,9 @@ class LeaseTable:
         self.lines = Lines()
         self.incarnations = Incarnations()
         self._default_ttl = rounded_ttl(default_ttl)
-        self._leases: dict[str, Lease] = {}
+        self._leases: dict[bytes, Lease] = {}
+        # By the name as it stands on the wire; for every heartbeat.
+        self.find = self._leases.get
 
     def __len__(self) -> int:
         return len(self._leases)
@@ -59,7 +61,7 @@ class LeaseTable:
 
     def get(self, worker: str) -> Lease | None:
         """Return the lease of `worker`, ending or not, or None."""
-        return self._leases.get(worker)
+        return self._leases.get(worker.encode())
 
     def beat(
         self, worker: str, now: float, beat: Heartbeat, arrival: float = 0.0, when: Arrived | None = None
@@ -69,7 +71,7 @@ class LeaseTable:
         `when` says how exactly its arrival is known; without it, exactly.
         """
         when = when or Arrived(arrival, arrival, now)
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         if lease is None:
             lease = self._start(worker, now, beat)
             if beat.incarnation is not None:
@@ -105,7 +107,7 @@ class LeaseTable:
 
         The beat has to name the incarnation. Saying it again is without effect. It may have `waited` so long (seconds).
         """
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         incarnation, begun = beat.incarnation or "", arrival - (beat.uptime or 0.0)
         if lease is None:
             self._arrive(self._start(worker, now, beat), incarnation, begun, idle=True)
@@ -134,7 +136,7 @@ class LeaseTable:
 
         `former` is the incarnation that is over, None where it is not known.
         """
-        lease, claim = self._leases[worker], self.incarnations.claims.get(worker)
+        lease, claim = self._leases[worker.encode()], self.incarnations.claims.get(worker)
         heard_at, told = lease.last_beat, new.incarnation != lease.incarnation
         if claim is not None and claim.incarnation == new.incarnation and (told or claim.own_at is not None):
             # The lease was heard last when the new one was.
@@ -158,7 +160,7 @@ class LeaseTable:
 
     def reinstate(self, worker: str, now: float) -> None:
         """Undo a restart that heartbeats told of: the process that was thought over was heard before the verdict."""
-        lease = self._leases[worker]
+        lease = self._leases[worker.encode()]
         ending = lease.ending
         if ending is not None and lease.incarnation is not None:
             self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
@@ -171,7 +173,7 @@ class LeaseTable:
         if arrival is not None and arrival.incarnation == incarnation:
             del self.arrivals[worker]
             # Its name can be told to Postgres now.
-            self.changed[worker] = self._leases[worker]
+            self.changed[worker] = self._leases[worker.encode()]
 
     def restore(
         self, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
@@ -180,9 +182,9 @@ class LeaseTable:
 
         A name that is in the book already is left as it is.
         """
-        if worker in self._leases:
+        if worker.encode() in self._leases:
             return
-        lease = self._leases[worker] = self.lines.new(worker, rounded_ttl(ttl), now)
+        lease = self._leases[worker.encode()] = self.lines.new(worker, rounded_ttl(ttl), now)
         lease.epoch = epoch
         lease.incarnation = incarnation
         if incarnation is not None:
@@ -202,10 +204,10 @@ class LeaseTable:
 
     def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
         """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
             self.ended(worker, lease.epoch, now, elsewhere=True)
-            lease = self._leases.get(worker)
+            lease = self._leases.get(worker.encode())
         if lease is None:
             self.restore(worker, now, ttl, epoch, incarnation)
         elif lease.epoch is None:
@@ -233,7 +235,7 @@ class LeaseTable:
 
         Only the life of that very incarnation ends, or one without incarnation if None is given.
         """
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         if lease is None:
             return False
         if lease.incarnation != incarnation:
@@ -248,7 +250,7 @@ class LeaseTable:
 
     def end(self, worker: str, now: float, proof: Proof) -> bool:
         """End the life of `worker`, whatever its incarnation, on an operator's word; False if there is none."""
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         return lease is not None and self._prove(lease, now, proof)
 
     def ended(self, worker: str, epoch: int, now: float, *, elsewhere: bool = False) -> Lease | None:
@@ -256,7 +258,7 @@ class LeaseTable:
 
         `elsewhere`: it was not asked for here, and may be older than what is known here.
         """
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         if lease is None or lease.epoch != epoch:
             return None
         ending = lease.ending
@@ -277,7 +279,7 @@ class LeaseTable:
 
     def reborn(self, worker: str, now: float) -> None:
         """Note that the life which ends here was ended by others: the next one goes on."""
-        ending = (lease := self._leases[worker]).ending
+        ending = (lease := self._leases[worker.encode()]).ending
         if ending is not None and ending.disputed:
             self.reinstate(worker, now)
             return
@@ -291,7 +293,7 @@ class LeaseTable:
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
         """Take the verdict that `worker` lives: somebody else recorded a beat of it at hearing time `since`."""
-        lease = self._leases.get(worker)
+        lease = self._leases.get(worker.encode())
         if lease is not None and lease.epoch == epoch and lease.ending is not None and not lease.ending.proof:
             lease.ending = None
             self.endings.pop(worker, None)
@@ -299,7 +301,7 @@ class LeaseTable:
 
     def forget(self, worker: str) -> None:
         """Let `worker` be out of the book."""
-        lease = self._leases.pop(worker, None)
+        lease = self._leases.pop(worker.encode(), None)
         if lease is None:
             return
         self.lines.take_out(lease)
@@ -321,7 +323,7 @@ class LeaseTable:
 
     def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:
         ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
-        lease = self._leases[worker] = self.lines.new(worker, ttl, now)
+        lease = self._leases[worker.encode()] = self.lines.new(worker, ttl, now)
         lease.incarnation = beat.incarnation
         lease.last_beat = now
         lease.probe = beat.probe

@@ -64,7 +64,7 @@ class Lines:
         line = self._line(ttl)
         nothing: Any = None
         lease = Lease(
-            worker=worker, line=line, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl,
+            name=worker.encode(), line=line, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl,
             since=now, last_beat=None,
         )  # fmt: skip
         lease.previous = lease.next = lease
@@ -186,7 +186,7 @@ class Lines:
 def _new_line(ttl: float) -> Line:
     nothing: Any = None
     end = Lease(
-        worker="", line=nothing, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl, since=0.0,
+        name=b"", line=nothing, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl, since=0.0,
         last_beat=None,
     )  # fmt: skip
     end.previous = end.next = end

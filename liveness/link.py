@@ -10,7 +10,7 @@ socket, across all sinks of the link, so that a beat and the goodbye behind it k
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,14 +20,14 @@ from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError, SlowConsumerError
 from nats.protocol.parser import Parser
 
-from liveness.wire import NO_RESPONDERS, FramingError, Incoming, headers_of, status_of
+from liveness.bounded import finish_within
+from liveness.messages import SHORT
+from liveness.wire import NO_RESPONDERS, FramingError, Incoming, headers_of, run_of, status_of
 
 # For each step of connecting (TCP, greeting, answer): a server that takes longer is as good as away.
 STEP_SECONDS: Final = 2
 # Unravelling a connection that was cut needs no network, so a second is a stall of this process.
 DROP_SECONDS: Final = 1.0
-# For what was cancelled to notice it.
-CANCEL_SECONDS: Final = 0.2
 # nats-py's own check of the connection; our round trips find a dead one sooner.
 _IDLE_CHECK_SECONDS: Final = 60
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
@@ -43,6 +43,7 @@ MOST_HEAD_BYTES: Final = 1024
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f\ufffd]")
 
 RawSink = Callable[[bytes, bytes, bytes, bytes], None]
+RunSink = Callable[[Iterator[re.Match[bytes]]], int]
 
 
 def servers_of(nats_url: str) -> list[str]:
@@ -88,7 +89,7 @@ class Link(Client):
         self._sinks: dict[bytes, RawSink] = {}
         self._asked: dict[bytes, tuple[Callable[[bytes | None], None], asyncio.TimerHandle]] = {}
         self._inbox = ""
-        self._ps = _Reading(self)
+        self._ps = self._reading = _Reading(self)
         # Called with what a sink raised, and with SlowConsumerError when nats-py dropped a message of its own queues.
         self.on_raise: Callable[[Exception], None] = lambda _: None
 
@@ -134,12 +135,16 @@ class Link(Client):
         writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
         return None if writer is None else writer.transport
 
-    def listen(self, subject: str, sink: RawSink) -> None:
+    def listen(self, subject: str, sink: RawSink, run: RunSink | None = None) -> None:
         """Subscribe; give each message to `sink(subject, reply, headers, payload)` as it comes off the socket.
 
-        What the sink raises goes to `on_raise`, and the next message is delivered all the same.
+        What the sink raises goes to `on_raise`, and the next message is delivered all the same. `run`, of one
+        subscription to `<prefix>.>` at most, may take as many as it can of those that come next, and returns where the
+        last one ends, or 0; the sink gets what it leaves, and once it has raised, everything.
         """
         self._sid += 1
+        if run is not None:
+            self._reading.take_runs(run_of(subject, self._sid, SHORT), run)
         self._sinks[str(self._sid).encode()] = sink
         self._write(f"SUB {subject} {self._sid}\r\n".encode())
 
@@ -356,45 +361,20 @@ class _Reading(Parser):
         # Reading what is buffered already gives nobody else a turn.
         await self._give_way(clock)
 
+    def take_runs(self, pattern: re.Pattern[bytes], run: RunSink) -> None:
+        """Have messages that `pattern` matches taken by `run`."""
+
+        def take(data: bytes, at: int) -> int:
+            try:
+                return run(iter(pattern.scanner(data, at).match, None)) or at  # type: ignore[attr-defined]
+            except Exception as error:  # noqa: BLE001 - the sinks may do better, and one after the other
+                self._incoming.run = None
+                self._link.on_raise(error)
+                return at
+
+        self._incoming.run = take
+
     async def _give_way(self, clock: Callable[[], float]) -> None:
         if clock() - self._turn_since > TURN_SECONDS:
             await asyncio.sleep(0)
             self._turn_since = clock()
-
-
-async def finish_within(seconds: float, work: Coroutine[Any, Any, Any]) -> None:
-    """Run `work` to its end, at most about `seconds`, whatever it raises and whatever cancels us meanwhile.
-
-    Raises CancelledError at the end if we were cancelled, and nothing else.
-    """
-    task = asyncio.ensure_future(work)
-    loop = asyncio.get_running_loop()
-    cancelled: asyncio.CancelledError | None = None
-    for patience in (seconds, CANCEL_SECONDS):
-        deadline = loop.time() + patience
-        while not task.done() and (left := deadline - loop.time()) > 0:
-            try:
-                await asyncio.wait({task}, timeout=left)
-            except asyncio.CancelledError as error:
-                cancelled = error
-        task.cancel()
-    if task.done() and not task.cancelled():
-        # Looked at, so that asyncio does not complain that nobody did.
-        task.exception()
-    if cancelled is not None:
-        raise cancelled
-
-
-def cancellations() -> Callable[[], None]:
-    """Return what raises CancelledError when the current task was cancelled after this call.
-
-    wait_for of Python 3.11, which nats-py uses throughout, swallows a cancellation that comes together with a result.
-    """
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
-
-    def heed() -> None:
-        if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError
-
-    return heed

@@ -22,10 +22,10 @@ import structlog
 import liveness
 from liveness.api import Api
 from liveness.assembly import Assembly
+from liveness.bounded import finish_within
 from liveness.bus import Bus
 from liveness.errors import DatabaseAwayError
 from liveness.http import Http
-from liveness.link import finish_within
 from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.store import Database, Store

@@ -14,9 +14,12 @@ The rules that this file keeps:
 3. Each byte costs the same, however the bytes arrive. What is incomplete waits in pieces that are joined once; nothing
    grows by being copied. A megabyte that comes in small pieces and a chunk full of small messages are both linear.
 4. Headers are parsed only where somebody asks for them, and at most `HEADERS_READ` of them.
+5. Messages of one kind may be taken in runs, as they lie, by whoever reads them faster (`run`); where a run ends,
+   frames go on, and nothing is taken out of its turn.
 """
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Final
 
 # A line that is still not over is none. MSG lines are bounded by the server's max_control_line (4 KiB unless set);
@@ -46,6 +49,8 @@ class Incoming:
     """The bytes of one connection, in the order in which they came, as frames."""
 
     def __init__(self) -> None:
+        # Takes whole messages of some bytes from a place on, and returns the place behind them.
+        self.run: Callable[[bytes, int], int] | None = None
         # Of what is incomplete: the pieces, and how many bytes they have.
         self._pieces: list[bytes] = []
         self._held = 0
@@ -63,25 +68,29 @@ class Incoming:
             joined, at = self._join(data)
             if joined is None:
                 return
-            if self._head is not None:
-                yield self._complete(joined)
-            elif (frame := self._line(joined)) is not None:
+            if (frame := self._piece(joined)) is not None:
                 yield frame
         while True:
-            if self._head is not None:
-                end = at + self._size
-                if end > len(data):
-                    break
-                body, at = data[at:end], end
-                yield self._complete(body)
-            else:
-                end = data.find(b"\n", at) + 1
-                if end == 0:
-                    break
-                line, at = data[at:end], end
-                if (frame := self._line(line)) is not None:
-                    yield frame
+            if self._head is None and self.run is not None:
+                at = self.run(data, at)
+            end = self._end(data, at)
+            if end is None:
+                break
+            piece, at = data[at:end], end
+            if (frame := self._piece(piece)) is not None:
+                yield frame
         self._keep(data[at:])
+
+    def _end(self, data: bytes, at: int) -> int | None:
+        """Return where the line or the payload ends that begins at `at`, or None if it is not all there."""
+        if self._head is None:
+            return data.find(b"\n", at) + 1 or None
+        end = at + self._size
+        return end if end <= len(data) else None
+
+    def _piece(self, piece: bytes) -> Frame | None:
+        """Return the frame that a line or a payload completes, or None when it begins one."""
+        return self._line(piece) if self._head is None else self._complete(piece)
 
     def _join(self, data: bytes) -> tuple[bytes | None, int]:
         """Return what was incomplete, if `data` completes it, and how much of `data` that took."""
@@ -136,6 +145,16 @@ class Incoming:
         sid, subject, reply, headers_size = self._head
         self._head = None
         return sid, subject, reply, body[:headers_size], body[headers_size:-2]
+
+
+def run_of(subject: str, sid: int, longest: int) -> re.Pattern[bytes]:
+    """Return what matches a message of the subscription `sid` to `<prefix>.>`: its name, stated size, and payload.
+
+    The name is what stands behind the prefix. A payload is matched up to `longest` bytes and only without a CR in it;
+    it is one only if it has the size. Messages with a reply or headers are not matched.
+    """
+    prefix = re.escape(subject.removesuffix(">").encode())
+    return re.compile(rb"MSG %b([^ \r\n]++) %d (\d++)\r\n([^\r]{0,%d}+)\r\n" % (prefix, sid, longest))
 
 
 def status_of(headers: bytes) -> bytes:

@@ -16,10 +16,11 @@ from nats.aio.subscription import Subscription
 from nats.js import api
 from nats.js import errors as js_errors
 
+from liveness.bounded import cancellations
 from liveness.client.connection import Connection
 from liveness.client.problems import Problems
 from liveness.errors import CannotStartError
-from liveness.link import Link, cancellations
+from liveness.link import Link
 
 # A pull waits this long on the server for an event; a dead connection is found a little later than that.
 PULL_SECONDS: Final = 5.0

@@ -7,11 +7,11 @@ from typing import Any, Final
 import msgspec
 from nats.aio.msg import Msg
 
+from liveness.bounded import finish_within
 from liveness.client.connection import Connection
 from liveness.client.consumer import ACK, NAK, PATIENCE_SECONDS, TERM, Consumer
 from liveness.client.problems import Problems, log
 from liveness.errors import MessageError
-from liveness.link import finish_within
 from liveness.messages import EVENT_TYPES, CloudEvent, EventData
 from liveness.subjects import event_subject, name_fault
 

@@ -12,9 +12,10 @@ from typing import Final, Self
 import msgspec
 from nats.aio.msg import Msg
 
+from liveness.bounded import finish_within
 from liveness.client.connection import Connection
 from liveness.client.problems import Problems, log
-from liveness.link import Link, finish_within
+from liveness.link import Link
 from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Superseded
 from liveness.subjects import Subjects, name_fault
 

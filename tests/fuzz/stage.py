@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,7 @@ import asyncpg
 import msgspec
 
 from liveness.bus import Bus, Event, Sink
+from liveness.link import RunSink
 from liveness.service import Service
 from liveness.settings import Settings
 from tests.fuzz.sender import HEARD, MARK
@@ -85,19 +87,32 @@ class Tap:
         self.good: Counter[str] = Counter()
         self.ups = 0
 
-    def subscribe(self, bus: Bus, subject: str, sink: Sink) -> None:
+    def subscribe(self, bus: Bus, subject: str, sink: Sink, run: RunSink | None = None) -> None:
         """Subscribe in the place of `Bus.subscribe`."""
+        prefix = subject.removesuffix(">")
 
         def tapped(subject: str, payload: bytes, reply: str) -> None:
-            if subject.startswith(_GOOD) and payload.startswith(b'{"incarnation": "good"'):
-                self.good[subject.removeprefix(_GOOD)] += 1
-            elif subject == _MARK:
+            if subject == _MARK:
                 bus.send(HEARD.decode(), payload)
-            elif not subject.startswith((_OWN, _API)):
-                self.hostile += 1
+            else:
+                self._count(subject, payload)
             sink(subject, payload, reply)
 
-        _subscribe(bus, subject, tapped)
+        def tapped_run(beats: Iterator[re.Match[bytes]]) -> int:
+            seen = []
+            end = 0 if run is None else run(beat for beat in beats if seen.append(beat) is None)
+            for beat in seen:
+                if beat.end() <= end:
+                    self._count(prefix + beat[1].decode(), beat[3])
+            return end
+
+        _subscribe(bus, subject, tapped, None if run is None else tapped_run)
+
+    def _count(self, subject: str, payload: bytes) -> None:
+        if subject.startswith(_GOOD) and payload.startswith(b'{"incarnation": "good"'):
+            self.good[subject.removeprefix(_GOOD)] += 1
+        elif not subject.startswith((_OWN, _API)):
+            self.hostile += 1
 
 
 _subscribe: Final = Bus.subscribe

@@ -9,13 +9,13 @@ from nats import errors as nats_errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from liveness.bounded import cancellations, finish_within
 from liveness.client import Heartbeater, events
 from liveness.client.connection import Connection
 from liveness.client.consumer import ACK, Consumer
 from liveness.client.events import read_event
 from liveness.client.problems import Problems
 from liveness.errors import MessageError
-from liveness.link import cancellations, finish_within
 from liveness.messages import WorkerEnded
 
 URL = "nats://127.0.0.1:4222"
@@ -158,7 +158,7 @@ def test_client_imports_little() -> None:
         "import sys, liveness.client;"
         "unwanted = {'asyncpg', 'starlette', 'structlog', 'rich', 'uvicorn'} & sys.modules.keys();"
         "own = {name for name in sys.modules if name.startswith('liveness.')} - "
-        "{'liveness.errors', 'liveness.subjects', 'liveness.messages', 'liveness.link', 'liveness.wire', "
+        "{'liveness.errors', 'liveness.subjects', 'liveness.messages', 'liveness.link', 'liveness.wire', 'liveness.bounded', "
         "'liveness.client'};"
         "print(*unwanted, *(name for name in own if not name.startswith('liveness.client.')))"
     )
