@@ -100,7 +100,13 @@ class Tap:
 
         def tapped_run(beats: Iterator[re.Match[bytes]]) -> int:
             seen = []
-            end = 0 if run is None else run(beat for beat in beats if seen.append(beat) is None)
+
+            def passing() -> Iterator[re.Match[bytes]]:
+                for beat in beats:
+                    seen.append(beat)
+                    yield beat
+
+            end = 0 if run is None else run(passing())
             for beat in seen:
                 if beat.end() <= end:
                     self._count(prefix + beat[1].decode(), beat[3])
