@@ -260,13 +260,13 @@ class Link(Client):
                 raise FramingError("an INFO that is none") from error
 
     async def _read_loop(self) -> None:
-        # All ways to lose a connection lead through here: nats-py ends or cancels its reading first of all. Its own loop
+        # All ways to lose a connection lead through here: nats-py ends or cancels its reading first of all. Its loop
         # reads 32 KiB at a time, which costs a heartbeat a fifth more, and ends in silence where it does not expect it.
         try:
-            while not self.is_closed and self._transport is not None:
-                if self._transport.at_eof():
-                    raise UnexpectedEOF
+            while not self.is_closed and self._transport is not None and not self._transport.at_eof():
                 await self._ps.parse(await self._transport.read(READ_BYTES))
+            if not self.is_closed:
+                await self._process_op_err(UnexpectedEOF())
         except asyncio.CancelledError:
             # Whoever closes waits for us to end, and not for what he has cancelled.
             pass

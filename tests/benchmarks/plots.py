@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import matplotlib as mpl
-from matplotlib import pyplot
+from matplotlib import pyplot as plt
 
 from tests.benchmarks.figures import Curve
 
@@ -14,7 +14,7 @@ mpl.rcParams["svg.hashsalt"] = "liveness"
 
 def draw(curve: Curve, file: Path) -> None:
     """Write `curve` to `file` as SVG."""
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for name, points in curve.lines.items():
         axes.plot([x for x, _ in points], [y for _, y in points], label=name, marker="." if len(points) < 50 else None)
     axes.set(title=curve.title, xlabel=curve.x, ylabel=curve.y)
@@ -23,4 +23,4 @@ def draw(curve: Curve, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)

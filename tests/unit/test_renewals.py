@@ -53,7 +53,7 @@ class Door:
             settings=SETTINGS,
             clock=lambda: self.ears.time,
             wakes=self.wakes,
-            on_echo=lambda token: self.ears.hearing.heard(token, self.ears.time),
+            on_echo=self._echo,
         )
         self.renewals = Renewals(
             book=self.book,
@@ -74,6 +74,9 @@ class Door:
             self.long += 1
             way = self.intake.goodbye if b".goodbye." in subject else self.intake.heartbeat
             way(subject.decode(errors="replace"), payload, reply.decode(errors="replace"))
+
+    def _echo(self, token: bytes) -> None:
+        self.ears.hearing.heard(token, self.ears.time)
 
     def state(self) -> Any:
         """Everything that a heartbeat may change."""
