@@ -54,7 +54,6 @@ class Incarnations:
     def __init__(self) -> None:
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
-        self._introduced: dict[str, str] = {}
         # Names of which a verdict has spared something for another process's sake.
         self._spared: set[str] = set()
         # By name: incarnation to the epoch it lived under, None while that is not known.
@@ -107,7 +106,7 @@ class Incarnations:
                 if (
                     incarnation is not None
                     and lease.worker not in self.claims
-                    and self._is_to_be_looked_for(lease.worker, incarnation)
+                    and self._is_to_be_looked_for(lease, incarnation)
                 ):
                     # The rival's claim stood in the place of its own, which nobody has acted upon yet.
                     self.claim(lease, beat, now, when)
@@ -171,7 +170,7 @@ class Incarnations:
         if claim is not None and claim.is_beside(own, when.proven, lease.ttl) and claim.incarnation != beat.incarnation:
             # A third one.
             return Whose.CONFLICT if self._third(worker, claim, beat, now, when) else Whose.OWN
-        if self.is_introduced(worker, own) and (claim is None or claim.incarnation != beat.incarnation):
+        if lease.introduced == own and (claim is None or claim.incarnation != beat.incarnation):
             self.claims[worker] = Claim(beat.incarnation or "", when.not_before, now, rival_at=now)
             return Whose.OWN
         if claim is None or claim.rival_at is None or when.proven - claim.rival_at >= lease.ttl:
@@ -179,7 +178,7 @@ class Incarnations:
             self.claims[worker] = Claim(own, when.not_before, now, beats=0, rival_at=now)
             return Whose.ADOPTED
         claim, conflict = self.claim(lease, beat, now, when)
-        if claim.incarnation == beat.incarnation and not self.is_introduced(worker, own):
+        if claim.incarnation == beat.incarnation and lease.introduced != own:
             conflict = worker not in self.conflicts
             self.conflicts.add(worker)
         return Whose.CONFLICT if conflict else Whose.OWN
@@ -233,9 +232,9 @@ class Incarnations:
         worker = lease.worker
         if former is not None:
             self._formers.get(worker, {}).pop(former, None)
-        if self.is_introduced(worker, newer):
+        if lease.introduced == newer:
             # What former processes held is to be looked for when it is alone again.
-            del self._introduced[worker]
+            lease.introduced = None
         if former is None and worker in self.claims:
             # The other one's: the claim of `newer` begins anew when that is settled.
             return False
@@ -277,7 +276,7 @@ class Incarnations:
         if claim is not None and self._followed(lease, claim, now) is not None:
             return
         self.settled(lease.worker)
-        if lease.incarnation is not None and self._is_to_be_looked_for(lease.worker, lease.incarnation):
+        if lease.incarnation is not None and self._is_to_be_looked_for(lease, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
 
@@ -286,28 +285,28 @@ class Incarnations:
         if (claim := self.claims.get(worker)) is not None:
             claim.thirds.pop(incarnation or "", None)
 
-    def acted_upon(self, worker: str, claim: Claim) -> None:
+    def acted_upon(self, lease: Lease, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.
 
         Where its beginning is known only roughly, what a former process touched last is spared: it is looked for again.
         """
-        self.settled(worker)
+        self.settled(lease.worker)
         if claim.surely < math.inf:
-            self.introduce(worker, claim.incarnation)
+            self.introduce(lease, claim.incarnation)
         else:
-            self._introduced.pop(worker, None)
+            lease.introduced = None
             claim.acted_by, claim.rival_at, claim.own_at = claim.begun, None, None
-            self.claims[worker] = claim
+            self.claims[lease.worker] = claim
 
-    def believed(self, worker: str, new: Arrival) -> None:
+    def believed(self, lease: Lease, new: Arrival) -> None:
         """Note that `new` is there alone, and that what former processes held is, or will be, looked for."""
-        claim = self.claims.get(worker)
+        claim = self.claims.get(lease.worker)
         if claim is None or claim.incarnation != new.incarnation or claim.acted_by is None or new.greeted:
-            self.settled(worker)
-            self.introduce(worker, new.incarnation)
+            self.settled(lease.worker)
+            self.introduce(lease, new.incarnation)
         else:
             # Its beginning is known roughly: what is spared is looked for again.
-            self.acted_upon(worker, claim)
+            self.acted_upon(lease, claim)
 
     def left_alone(self, worker: str, incarnation: str) -> None:
         """Note that the others of `worker` are over: `incarnation`, which is claimed, is the one that lives on.
@@ -324,27 +323,22 @@ class Incarnations:
         if claim.begun == math.inf:
             self.settled(worker)
 
-    def introduce(self, worker: str, incarnation: str) -> None:
-        """Note that what former processes of `worker` held is, or will be, looked for: `incarnation` began since."""
-        self._introduced[worker] = incarnation
-        self._spared.discard(worker)
+    def introduce(self, lease: Lease, incarnation: str) -> None:
+        """Note that what former processes of its name held is, or will be, looked for: `incarnation` began since."""
+        lease.introduced = incarnation
+        self._spared.discard(lease.worker)
 
     def look_again(self, worker: str) -> None:
         """Note that the verdict spares for another's sake: what it leaves is looked for when `worker` is one again."""
         self._spared.add(worker)
 
-    def _is_to_be_looked_for(self, worker: str, incarnation: str) -> bool:
-        return worker in self._spared or not self.is_introduced(worker, incarnation)
-
-    def is_introduced(self, worker: str, incarnation: str) -> bool:
-        """Say whether `introduce` was called for this incarnation."""
-        return self._introduced.get(worker) == incarnation
+    def _is_to_be_looked_for(self, lease: Lease, incarnation: str) -> bool:
+        return lease.worker in self._spared or lease.introduced != incarnation
 
     def forget(self, worker: str) -> None:
         """Forget all about a name that left the book."""
         self.settled(worker)
         self._formers.pop(worker, None)
-        self._introduced.pop(worker, None)
         self._spared.discard(worker)
 
     def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:

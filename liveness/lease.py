@@ -1,6 +1,7 @@
 """A lease, what a beat does to it, and why it ends. Pure."""
 
 import enum
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -110,6 +111,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     probe: bool = False
     # The last epoch of a former life, if this is not the first that we know of.
     after: int | None = None
+    # The incarnation before which all that former processes of the name held is, or will be, looked for.
+    introduced: str | None = None
 
     @property
     def worker(self) -> str:
@@ -130,6 +133,8 @@ class Line(msgspec.Struct, gc=False, eq=False):
     end: Lease
 
 
+# A start asks for a million leases, and workers state few different ones; whoever states many gains nothing.
+@functools.lru_cache(maxsize=4_096)
 def rounded_ttl(ttl: float) -> float:
     """Return `ttl` (seconds, above 0) rounded up to three significant digits.
 

@@ -120,7 +120,7 @@ class LeaseTable:
             self.restart(worker, now, new, former=lease.incarnation)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
-        if not self.incarnations.is_introduced(worker, incarnation):
+        if lease.introduced != incarnation:
             # It beat before it said hello, and nobody has looked for a former life's work yet.
             claim = self.incarnations.claims.get(worker)
             if claim is not None:
@@ -154,7 +154,7 @@ class LeaseTable:
         elif lease.ending is not None:
             lease.ending.reborn_at, lease.ending.reborn_idle = new.begun, new.idle
         self.incarnations.replaced(worker, former, lease.epoch)
-        self.incarnations.believed(worker, new)
+        self.incarnations.believed(lease, new)
         lease.incarnation = new.incarnation
         return ended
 
@@ -184,12 +184,13 @@ class LeaseTable:
         """
         if worker.encode() in self._leases:
             return
-        lease = self._leases[worker.encode()] = self.lines.new(worker, rounded_ttl(ttl), now)
-        lease.epoch = epoch
-        lease.incarnation = incarnation
+        lease = self.lines.new(worker, rounded_ttl(ttl), now)
+        # By its own name, and no copy of that.
+        self._leases[lease.name] = lease
+        lease.epoch, lease.incarnation = epoch, incarnation
         if incarnation is not None:
             # It said hello, if it did, to a service that is no more.
-            self.incarnations.introduce(worker, incarnation)
+            self.incarnations.introduce(lease, incarnation)
         if epoch is None:
             self.wanting[worker] = lease
             self.unproven.add(worker)
@@ -217,7 +218,7 @@ class LeaseTable:
                 self.reborn(worker, now)
             if lease.ending is None and incarnation is not None:
                 lease.incarnation = incarnation
-                self.incarnations.introduce(worker, incarnation)
+                self.incarnations.introduce(lease, incarnation)
             self.granted(worker, epoch)
         if worker in self.arrivals and self.arrivals[worker].incarnation == incarnation:
             # It was not named there before its former life's work had been looked for.
@@ -319,14 +320,13 @@ class LeaseTable:
 
     def _arrive(self, lease: Lease, incarnation: str, begun: float, *, idle: bool) -> None:
         self.arrivals[lease.worker] = Arrival(incarnation, begun, greeted=True, idle=idle)
-        self.incarnations.introduce(lease.worker, incarnation)
+        self.incarnations.introduce(lease, incarnation)
 
     def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:
         ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
-        lease = self._leases[worker.encode()] = self.lines.new(worker, ttl, now)
-        lease.incarnation = beat.incarnation
-        lease.last_beat = now
-        lease.probe = beat.probe
+        lease = self.lines.new(worker, ttl, now)
+        self._leases[lease.name] = lease
+        lease.incarnation, lease.last_beat, lease.probe = beat.incarnation, now, beat.probe
         self.wanting[worker] = lease
         return lease
 
@@ -354,11 +354,11 @@ class LeaseTable:
             case Whose.NEW:
                 claim = self.incarnations.claims[worker]
                 self.restart(worker, now, Arrival(claim.incarnation, claim.begun), former=own)
-                self.incarnations.acted_upon(worker, claim)
+                self.incarnations.acted_upon(lease, claim)
                 return Heard.RESTARTED
             case Whose.ARRIVED:
                 claim = self.incarnations.claims[worker]
-                self.incarnations.acted_upon(worker, claim)
+                self.incarnations.acted_upon(lease, claim)
                 self.arrivals[worker] = Arrival(claim.incarnation, claim.begun)
         return Heard.RENEWED
 

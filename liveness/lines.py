@@ -62,13 +62,14 @@ class Lines:
     def new(self, worker: str, ttl: float, now: float) -> Lease:
         """Return a new lease at the end of the line of `ttl`."""
         line = self._line(ttl)
-        nothing: Any = None
-        lease = Lease(
-            name=worker.encode(), line=line, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl,
-            since=now, last_beat=None,
+        end = line.end
+        last = end.previous
+        # What `append` would do, spelled out: a start may make a million of them. What they state is one object in all
+        # leases of a line.
+        lease = end.previous = last.next = Lease(
+            name=worker.encode(), line=line, previous=last, next=end, incarnation=None, epoch=None, stated=line.ttl,
+            since=now if last is end else max(now, last.since), last_beat=None,
         )  # fmt: skip
-        lease.previous = lease.next = lease
-        self.append(lease, now)
         return lease
 
     def append(self, lease: Lease, now: float) -> None:

@@ -5,7 +5,9 @@ restart takes nothing from a worker with a long ttl, from one that the registry 
 marks OFFLINE by mistake.
 """
 
+import asyncio
 from collections import Counter
+from itertools import chain
 
 import msgspec
 import structlog
@@ -17,6 +19,9 @@ from liveness.storms import Storms
 from liveness.subjects import name_fault
 
 log = structlog.get_logger("liveness.restore")
+
+# Leases that are made in one go.
+BATCH = 5_000
 
 
 class Restored(msgspec.Struct, frozen=True):
@@ -35,8 +40,11 @@ async def restore(*, book: LeaseTable, hearing: Hearing, storms: Storms, store: 
     open_lives, others = await store.epochs.restorable()
     formers = await store.epochs.formers(None)
     names, left = distinct(open_lives, others)
-    for life in open_lives:
+    for position, life in enumerate(open_lives):
         book.restore(life.worker, hearing.now, life.ttl or default_ttl, life.epoch, life.incarnation)
+        if position % BATCH == BATCH - 1:
+            # A million of them would keep the loop from answering that we live. Nobody is heard yet.
+            await asyncio.sleep(0)
     for life in names:
         # The last life's ttl may be all that we know of a worker which rarely beats; to wait longer takes nothing.
         book.restore(life.worker, hearing.now, max(life.ttl or 0.0, default_ttl))
@@ -52,6 +60,7 @@ def distinct(open_lives: list[Life], others: list[Life]) -> tuple[list[Life], in
 
     The sweep reports the ones left out; it takes nothing of them while they are ambiguous.
     """
-    spellings = Counter(life.worker.lower() for life in (*open_lives, *others))
+    folded = {life.worker.lower() for life in others}
+    spellings = Counter(name for life in chain(open_lives, others) if (name := life.worker.lower()) in folded)
     names = [life for life in others if name_fault(life.worker) is None and spellings[life.worker.lower()] == 1]
     return names, len(others) - len(names)

@@ -160,7 +160,7 @@ def test_a_goodbye_beside_one_without_an_uptime_keeps_what_that_has_touched_sinc
     book: LeaseTable,
 ) -> None:
     """Nobody knows when it began; but it was there by then."""
-    book.incarnations.introduce("w", "a")
+    book.incarnations.introduce(lease_of(book), "a")
     says(book, "b", at=101.0, uptime=None)
     says(book, "a", at=102.0, uptime=50.0)
     says(book, "b", at=104.0, uptime=None)
@@ -200,7 +200,7 @@ def test_what_a_former_life_left_is_looked_for_when_a_rival_is_over_that_had_hid
 
 def test_a_third_process_without_an_uptime_does_not_take_the_place_of_the_second(book: LeaseTable) -> None:
     """That is still heard, and what it has touched is its own."""
-    book.incarnations.introduce("w", "a")
+    book.incarnations.introduce(lease_of(book), "a")
     says(book, "b", at=101.0, uptime=1.0)
     says(book, "a", at=102.0, uptime=50.0)
     says(book, "b", at=104.0, uptime=4.0)

@@ -281,7 +281,6 @@ def test_who_leaves_the_book_leaves_nothing(book: LeaseTable) -> None:
     assert [list(mark) for mark in marks] == [[]] * len(marks)
     assert (len(book), group.members, lapsed(book, 1000.0)) == (0, 0, [])
     assert not book.incarnations.is_former("b", "1")
-    assert not book.incarnations.is_introduced("b", "2")
     assert not book.incarnations.claims
 
 

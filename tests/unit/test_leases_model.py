@@ -164,7 +164,7 @@ class Book(RuleBasedStateMachine):
         """Return who is over, too, when this one says hello for the first time."""
         known = self.book.incarnations
         claim = known.claims.get(name)
-        again = known.is_introduced(name, incarnation)
+        again = (lease := self.book.get(name)) is not None and lease.introduced == incarnation
         return set() if claim is None or again else {claim.incarnation, *claim.thirds} - {incarnation}
 
     def take(self, name: str, beat: Heartbeat, heard: Heard, former: str | None) -> None:
