@@ -11,6 +11,7 @@ of name to float.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -24,8 +25,6 @@ from tests.benchmarks.parts import Parts, name
 NUMBER: Final = 7
 SIZES: Final = (10_000, 100_000, 1_000_000)
 QUICK_SIZES: Final = (10_000, 100_000)
-# The pages of /proc/self/statm, whatever the machine.
-_PAGE: Final = 4_096
 
 
 async def measure(plan: Plan) -> Outcome:
@@ -62,9 +61,9 @@ def _row(what: str, ours: Measured, theirs: Measured) -> Row:
     )  # fmt: skip
 
 
-def resident() -> int:
-    """Return the bytes of memory that this process has."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+def resident(process: int | str = "self") -> int:
+    """Return the bytes of memory that a process has, by its number; this one without."""
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def main(kind: str, size: int) -> None:
