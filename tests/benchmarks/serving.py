@@ -1,8 +1,8 @@
 """The service as `liveness serve` runs it, a process of its own: `python -m tests.benchmarks.serving SETTINGS`.
 
-SETTINGS is a JSON object; what it leaves out has its default. Says {"started": true}, and for each line on its standard
-input what it knows then: {"gaps" and "lost" (seconds) of hearing, "published" (events), "cpu" (seconds, of this
-process)}. Its log lines are made as always, and thrown away.
+SETTINGS is a JSON object; what it leaves out has its default. Says {"started": the machine's time} when its duties
+begin, and for each line on its standard input what it knows then: {"gaps" and "lost" (seconds) of hearing, "published"
+(events), "cpu" (seconds, of this process)}. Its log lines are made as always, and thrown away.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def serve(overrides: dict[str, Any]) -> None:
         running.result()
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    say({"started": True})
+    say({"started": time.time()})
     while await lines.readline():
         say(_known(service))
     stop.set()
