@@ -9,7 +9,7 @@ from typing import Final
 from tests.benchmarks.child import say
 
 # Seconds over which the last signs of life are spread, so that they meet every moment of a server's own rhythm alike.
-SPREAD_SECONDS: Final = 3.0
+SPREAD_SECONDS: Final = 2.0
 # How long after the ttl an end is waited for, seconds.
 PATIENCE_SECONDS: Final = 10.0
 LOOK_SECONDS: Final = 0.05
