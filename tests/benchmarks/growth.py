@@ -1,14 +1,15 @@
 """Cost of a heartbeat and of a tick, by the number of leases.
 
 A heartbeat goes from the bytes of a read (64 KiB, made a moment before, as the kernel would hand them over) through the
-framing and `Renewals` to the renewed lease, as `Heartbeater` states it. The workers beat in one and the same order, so
-that the leases lie in memory as they stand in their line; or anybody beats at any time, which is what memory likes
-least.
+framing and `Renewals` to the renewed lease, as `Heartbeater` states it. The workers beat in one and the same order, in
+which their leases also lie in memory; or anybody beats at any time. Memory likes that least, for each is somewhere
+else, and a service that restored its leases is nearer to this.
 
 A tick is what an echo sets off while nobody is due, every time: hearing time moves, and the replica that acts asks who
 is due, who is to be probed and whether there is a storm, and when to look again; one that follows looks for storms.
 
-The baseline is the same with 1,000 leases, measured by turns in one process that holds the books of all sizes.
+The baseline is the same with 1,000 leases, measured by turns in one process that holds the books of all sizes. How much
+of the growth is the memory's own shows a dict of name to float, which notes the same heartbeats and does nothing else.
 """
 
 import asyncio
@@ -16,13 +17,15 @@ import math
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Final
 
+from liveness.messages import SHORT
+from liveness.wire import run_of
 from tests.benchmarks.child import child, say
 from tests.benchmarks.figures import Curve, Measured, Outcome, Plan, Reach, Row
-from tests.benchmarks.parts import Parts, beat
+from tests.benchmarks.parts import SID, Parts, beat, name
 
 NUMBER: Final = 8
 SIZES: Final = (1_000, 10_000, 100_000, 1_000_000)
@@ -30,7 +33,7 @@ QUICK_SIZES: Final = (1_000, 10_000, 100_000)
 READ_BYTES: Final = 1 << 16
 TICKS: Final = 1_000
 _ORDERS: Final = {"order": "by workers in their order", "random": "by workers at random"}
-_WHATS: Final = {"beat": "heartbeat", "acts": "tick of the one who acts", "follows": "tick of one who follows"}
+_TICKS: Final = {"acts": "tick of the one who acts", "follows": "tick of one who follows"}
 
 
 async def measure(plan: Plan) -> Outcome:
@@ -46,12 +49,19 @@ async def measure(plan: Plan) -> Outcome:
                 process.tell()
                 for what, size, micros in await process.says():
                     found.setdefault((what, size), []).append(micros)
-        # Nothing of a tick depends on the order in which the workers beat.
-        for what in _WHATS if order == "order" else ["beat"]:
-            name = f"{_WHATS[what]} {by}" if what == "beat" else _WHATS[what]
-            figures = {size: Measured(found[what, size]) for size in sizes}
-            rows += [_row(f"{name}, {size:,} leases", figures[size], figures[sizes[0]]) for size in sizes[1:]]
-            lines[name] = [(float(size), figures[size].median) for size in sizes]
+        ours, names = f"heartbeat {by}", f"a dict, {by}"
+        whats = {"beat": ours, "names": names}
+        if order == "order":
+            # Nothing of a tick depends on the order in which the workers beat.
+            whats |= _TICKS
+        figures = {what: {size: Measured(found[what, size]) for size in sizes} for what in whats}
+        for what, shown in whats.items():
+            lines[shown] = [(float(size), figure.median) for size, figure in figures[what].items()]
+            if what != "names":
+                rows += _rows(shown, figures[what])
+        most = sizes[-1]
+        beside = figures["names"][most]
+        rows.append(_row(f"{ours}, {most:,} leases", figures["beat"][most], f"a dict of {most:,}", beside, None))
     curve = Curve(
         name="growth",
         title="Cost by the number of leases",
@@ -63,10 +73,17 @@ async def measure(plan: Plan) -> Outcome:
     return Outcome(rows, [curve])
 
 
-def _row(what: str, ours: Measured, theirs: Measured) -> Row:
-    return Row(
-        number=NUMBER, what=what, ours=ours, unit="us", baseline="with 1,000", theirs=theirs, reach=Reach(1.5)
-    )  # fmt: skip
+def _rows(what: str, figures: Mapping[int, Measured]) -> list[Row]:
+    least = min(figures)
+    return [
+        _row(f"{what}, {size:,} leases", figures[size], f"with {least:,}", figures[least], Reach(1.5))
+        for size in figures
+        if size != least
+    ]
+
+
+def _row(what: str, ours: Measured, baseline: str, theirs: Measured, reach: Reach | None) -> Row:
+    return Row(number=NUMBER, what=what, ours=ours, unit="us", baseline=baseline, theirs=theirs, reach=reach)
 
 
 class Size:
@@ -80,15 +97,15 @@ class Size:
         self._next: Iterator[int] = (
             (beats % workers for beats in count()) if in_order else (rng.randrange(workers) for _ in count())
         )
+        self._pattern = run_of(self._parts.assembly.subjects.all_heartbeats, SID, SHORT)
+        self._names = {name(worker).encode(): float(worker) for worker in range(workers)}
         self._seq = 0
-        self._until = b""
 
     def beats(self, least: int) -> float:
         """Hear so many heartbeats; return the CPU for each, in microseconds."""
         parts, taken, heard = self._parts, 0.0, 0
         heard_before, long_before = parts.assembly.intake.counts["heartbeats"], parts.long
         while heard < least:
-            self._seq += 1
             data, some = self._read()
             # What was proven before is not older than an echo's interval in a service, either.
             parts.echo()
@@ -100,24 +117,42 @@ class Size:
         assert parts.long == long_before
         return taken / heard * 1e6
 
+    def names(self, least: int) -> float:
+        """Note so many heartbeats in a dict; return the CPU for each, in microseconds."""
+        names, taken, heard = self._names, 0.0, 0
+        workers = len(names)
+        while heard < least:
+            data, some = self._read()
+            began = time.process_time()
+            now = time.monotonic()
+            for match in self._pattern.finditer(data):
+                names[match.group(1)] = now
+            taken += time.process_time() - began
+            heard += some
+        assert len(names) == workers
+        return taken / heard * 1e6
+
     async def ticks(self, *, acts: bool) -> float:
         """Let so many ticks pass; return the CPU for each, in microseconds."""
         parts = self._parts
         parts.assembly.leadership.leading = acts
-        began = time.process_time()
+        # Behind what was done since the last one, this one may be a gap.
+        parts.echo()
+        moment, began = parts.assembly.hearing.now, time.process_time()
         for _ in range(TICKS):
             # At each, and not only as often as it is made to.
             self._storms._watch_at = parts.assembly._look_at = -math.inf
             parts.echo()
             if acts:
-                assert parts.assembly.wakes.endings.is_set()
                 parts.assembly.wakes.endings.clear()
                 await parts.assembly._expire()
         taken = time.process_time() - began
+        assert parts.assembly.hearing.now > moment
         assert not parts.book.endings
         return taken / TICKS * 1e6
 
     def _read(self) -> tuple[bytes, int]:
+        self._seq += 1
         pieces, size = [], 0
         while size < READ_BYTES:
             pieces.append(beat(next(self._next), self._seq))
@@ -127,6 +162,7 @@ class Size:
 
 async def _turn(sizes: dict[int, Size], beats: int) -> list[tuple[str, int, float]]:
     found = [("beat", workers, size.beats(beats)) for workers, size in sizes.items()]
+    found += [("names", workers, size.names(beats)) for workers, size in sizes.items()]
     for workers, size in sizes.items():
         found += [(what, workers, await size.ticks(acts=what == "acts")) for what in ("acts", "follows")]
     return found
