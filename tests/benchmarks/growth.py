@@ -59,9 +59,11 @@ async def measure(plan: Plan) -> Outcome:
             lines[shown] = [(float(size), figure.median) for size, figure in figures[what].items()]
             if what != "names":
                 rows += _rows(shown, figures[what])
-        most = sizes[-1]
-        beside = figures["names"][most]
-        rows.append(_row(f"{ours}, {most:,} leases", figures["beat"][most], f"a dict of {most:,}", beside, None))
+            else:
+                most, beside = sizes[-1], figures[what][sizes[-1]]
+                rows.append(
+                    _row(f"{ours}, {most:,} leases", figures["beat"][most], f"a dict of {most:,}", beside, None)
+                )
     curve = Curve(
         name="growth",
         title="Cost by the number of leases",
