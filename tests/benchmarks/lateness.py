@@ -57,7 +57,9 @@ _LIVING: Final = "SELECT count(*) FROM liveness.epoch WHERE ended_at IS NULL"
 # `expired_at` is when the transaction began.
 _LAPSED: Final = """
     SELECT
-        worker, extract(epoch FROM lapsed_at)::float8 AS at, extract(epoch FROM expired_at - lapsed_at)::float8 AS began
+        worker, extract(epoch FROM lapsed_at)::float8 AS at,
+        extract(epoch FROM expired_at - lapsed_at)::float8 AS began,
+        evidence ->> 'storm' IS NOT NULL AS held
     FROM liveness.expiration
 """
 
@@ -88,8 +90,9 @@ class Run(msgspec.Struct, frozen=True):
     gaps: int
     # Seconds of hearing that did not count.
     lost: float
-    # Living workers that were given up.
+    # Living workers that were given up, and lapses that a storm held: neither happens where there is time for all.
     mistaken: int
+    held: int
 
 
 async def measure(plan: Plan) -> Outcome:
@@ -153,6 +156,7 @@ async def ours(size: Size) -> Run:
             gaps=after["gaps"] - before["gaps"],
             lost=after["lost"] - before["lost"],
             mistaken=len(lapsed.keys() - beats.keys()),
+            held=sum(row["held"] for row in lapsed.values()),
         )
 
 
@@ -181,6 +185,8 @@ def _rows(size: Size, runs: Sequence[Run], peers: Sequence[Expiring], ends: dict
     note = f"{sum(run.gaps for run in runs)} gaps, {sum(run.lost for run in runs):.2f} s not heard"
     if mistaken := sum(run.mistaken for run in runs):
         note += f"; {mistaken} living workers given up"
+    if held := sum(run.held for run in runs):
+        note += f"; {held} lapses held by a storm"
     what = f"lapsed to PENDING, {size.workers:,} leases, {size.rate:,}/s"
     rows = [_row(f"{what}, p99", _share(late, 0.99), reach=Reach(0.05, alone=True), note=note)]
     for peer in peers:
