@@ -24,6 +24,7 @@ from liveness.assembly import Assembly
 from liveness.errors import LivenessError
 from liveness.lease import Lease
 from liveness.reclaim import reclaim
+from liveness.subjects import Subjects
 
 log = structlog.get_logger("liveness.api")
 
@@ -47,7 +48,7 @@ class Api:
             "sweep": (SweepRequest, self._sweep),
             "reclaim": (ReclaimRequest, self._reclaim),
         }
-        subjects = parts.subjects
+        subjects = Subjects(parts.settings.subject_prefix)
         for verb, (request, act) in verbs.items():
             parts.bus.subscribe(subjects.api(verb), self._sink(verb, request, act))
 

@@ -30,7 +30,7 @@ from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
-from liveness.subjects import event_subject
+from liveness.subjects import Subjects, event_subject
 from liveness.sweep import Sweep
 from liveness.wakes import Wakes
 
@@ -59,7 +59,7 @@ class Assembly:
         self.store = store
         self.bus = bus
         self.clock = time.monotonic
-        self.subjects = settings.subjects
+        self.subjects = Subjects(settings.subject_prefix)
 
         # What is believed, and how far it may be.
         self.book = LeaseTable(settings.heartbeat_timeout)

@@ -17,7 +17,7 @@ from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
 from liveness.storms import Storms
-from liveness.subjects import OWN, name_fault
+from liveness.subjects import OWN, Subjects, name_fault
 from liveness.wakes import Wakes
 
 log = structlog.get_logger("liveness.intake")
@@ -57,7 +57,7 @@ class Intake:
         self._storms = storms
         self._clamp_ttl = settings.clamp_ttl
         self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
-        self._subjects = settings.subjects
+        self._subjects = Subjects(settings.subject_prefix)
         self._clock = clock
         self._on_echo = on_echo
         self._wakes = wakes
@@ -69,10 +69,6 @@ class Intake:
         """Return the worker of whom a subject that we listen to speaks."""
         return self._subjects.worker_of(subject)
 
-    def owns(self, worker: str) -> bool:
-        """Say whether `worker` is of our share."""
-        return self._subjects.owns(worker)
-
     def heartbeat(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one heartbeat in."""
         worker = self._subjects.worker_of(subject)
@@ -80,7 +76,8 @@ class Intake:
             self._on_echo(payload)
             return
         self.counts["heartbeats"] += 1
-        if self._book.get(worker) is None and not self._is_welcome(worker):
+        if self._book.get(worker) is None and (fault := name_fault(worker)):
+            self._complain("unusable_name", worker, fault)
             return
         beat, complaint = decode_heartbeat(payload)
         if complaint is not None:
@@ -121,8 +118,6 @@ class Intake:
     def goodbye(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one goodbye in."""
         worker = self._subjects.worker_of(subject)
-        if not self._subjects.owns(worker):
-            return
         self.counts["goodbyes"] += 1
         try:
             goodbye = decode_goodbye(payload)
@@ -210,17 +205,6 @@ class Intake:
         if uptime is not None and uptime > MOST_UPTIME:
             beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
         return beat
-
-    def _is_welcome(self, worker: str) -> bool:
-        if fault := name_fault(worker):
-            self._complain("unusable_name", worker, fault)
-        elif not self._subjects.owns(worker):
-            self._complain(
-                "not_ours", worker, "it beats on our subject and is of another share: who may publish there?"
-            )
-        else:
-            return True
-        return False
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:
         self.counts[kind] += 1

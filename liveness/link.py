@@ -44,8 +44,6 @@ MOST_HEAD_BYTES: Final = 1024
 # What parts words for the server or deceives a terminal, and what stands where bytes were no UTF-8 (nobody is there).
 _UNFIT: Final = re.compile(r"[\x00-\x20\x7f\ufffd]")
 
-_VERSION: Final = re.compile(r"v?(\d+)\.(\d+)")
-
 RawSink = Callable[[bytes, bytes, bytes, bytes], None]
 RunSink = Callable[[Iterator[re.Match[bytes]]], int]
 
@@ -123,12 +121,6 @@ class Link(Client):
         """The id of the NATS server at the other end."""
         server_id = self._server_info.get("server_id")
         return server_id if isinstance(server_id, str) else None
-
-    @property
-    def server_version(self) -> tuple[int, int]:
-        """Major and minor version of the NATS server at the other end; zeros if it states none."""
-        stated = _VERSION.match(str(self._server_info.get("version", "")))
-        return (int(stated[1]), int(stated[2])) if stated else (0, 0)
 
     @property
     def fault(self) -> Exception | None:

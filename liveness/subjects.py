@@ -4,12 +4,9 @@ The subject is the identity: whoever publishes on `<prefix>.heartbeat.w1` speaks
 the payload says. A worker name is everything behind the verb and may contain dots, because host names do.
 """
 
-import itertools
 import re
 
 import msgspec
-
-from liveness.share import Share
 
 # The contract's limit. NATS allows subjects of about 4 KiB (its control line); 255 bytes is what host names
 # and most `varchar` owner columns are made for, and it bounds what one invented name can cost in memory.
@@ -57,21 +54,9 @@ def event_subject(event_type: str, event_prefix: str = "", *, observed: bool = F
 
 
 class Subjects(msgspec.Struct, frozen=True):
-    """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`).
-
-    Of a deployment in shares: as the sidecar of `share` has them.
-    """
+    """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`)."""
 
     prefix: str = "liveness"
-    share: Share | None = None
-
-    def owns(self, worker: str) -> bool:
-        """Say whether `worker` is of our share."""
-        return self.share is None or self.share.owns(self.heartbeat(worker))
-
-    def mapping(self, count: int) -> str:
-        """Return what the configuration of every NATS server needs in its `mappings` for so many shares."""
-        return f'"{self.prefix}.heartbeat.>": "{self.prefix}.{count}.{{{{partition({count})}}}}.heartbeat.>"'
 
     def heartbeat(self, worker: str) -> str:
         """Where `worker` says that it lives."""
@@ -90,12 +75,8 @@ class Subjects(msgspec.Struct, frozen=True):
         return f"{self.prefix}.probe.{worker}"
 
     def echo(self, replica: str) -> str:
-        """Where a replica of the service speaks to itself, to know that it hears.
-
-        Not the same for every `replica`: one that has to come to our share has a number behind it.
-        """
-        names = (f"{OWN}echo.{replica}{number or ''}" for number in itertools.count())
-        return self.heartbeat(next(name for name in names if self.owns(name)))
+        """Where a replica of the service speaks to itself, to know that it hears."""
+        return self.heartbeat(f"{OWN}echo.{replica}")
 
     def superseded(self, worker: str) -> str:
         """Where the service tells `worker` that one of its epochs is over."""
@@ -103,12 +84,12 @@ class Subjects(msgspec.Struct, frozen=True):
 
     def api(self, verb: str) -> str:
         """Where commands ask the acting replica to do `verb`."""
-        return f"{self._ours}.api.{verb}"
+        return f"{self.prefix}.api.{verb}"
 
     @property
     def all_heartbeats(self) -> str:
-        """The subscription that hears every worker that is ours."""
-        return f"{self._ours}.heartbeat.>"
+        """The subscription that hears every worker."""
+        return f"{self.prefix}.heartbeat.>"
 
     @property
     def all_goodbyes(self) -> str:
@@ -126,10 +107,4 @@ class Subjects(msgspec.Struct, frozen=True):
         The caller's subscription vouches for the prefix and the verb; what stands behind them is not checked
         here (see `name_fault`).
         """
-        ours = f"{self._ours}."
-        prefix = ours if self.share is not None and subject.startswith(ours) else f"{self.prefix}."
-        return subject[len(prefix) :].partition(".")[2]
-
-    @property
-    def _ours(self) -> str:
-        return self.prefix if self.share is None else f"{self.prefix}.{self.share.count}.{self.share.index}"
+        return subject[len(self.prefix) + 1 :].partition(".")[2]

@@ -3,7 +3,7 @@
 SELECT {owner} AS worker, count(*) AS items,
     (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {owner} ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM {work_table} AS w
-WHERE {status} = $3 AND {owner} <> '' AND {owner_is_ours}
+WHERE {status} = $3 AND {owner} <> ''
     AND {touched} < now() - make_interval(secs => $2)
     AND NOT EXISTS (
         SELECT FROM {registry} AS r WHERE {registry_name} = {owner} AND {registry_status}::text = ANY ($1::text[])

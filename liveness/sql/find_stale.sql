@@ -7,7 +7,7 @@ SELECT {registry_name} AS worker, max({registry_heartbeat}) AS last_heartbeat_at
     END AS silent_for,
     (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {registry_name} ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM {registry} AS r
-WHERE {registry_name} IS NOT NULL AND {registry_name_is_ours}
+WHERE {registry_name} IS NOT NULL
 GROUP BY {registry_name}
 HAVING bool_or({registry_status}::text = ANY ($1::text[]))
     AND coalesce(max({registry_heartbeat}) < now() - make_interval(secs => $2), true)

@@ -21,5 +21,4 @@ CROSS JOIN LATERAL (
     ORDER BY x.epoch DESC
     LIMIT 8
 ) AS f
-WHERE {worker_is_ours}
 ORDER BY o.worker, f.epoch

@@ -4,7 +4,7 @@
 -- the former one's.
 -- $1: [{worker, incarnation, ttl}]
 INSERT INTO liveness.epoch AS e (worker, epoch, incarnation, ttl, term)
-SELECT a.worker, liveness.next_epoch(a.worker), a.incarnation, a.ttl, (SELECT l.term FROM liveness.leader AS l WHERE l.share = {share})
+SELECT a.worker, liveness.next_epoch(a.worker), a.incarnation, a.ttl, (SELECT l.term FROM liveness.leader AS l)
 FROM jsonb_to_recordset($1::jsonb) AS a (worker text, incarnation text, ttl double precision)
 ORDER BY a.worker
 ON CONFLICT (worker) WHERE ended_at IS NULL

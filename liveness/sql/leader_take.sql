@@ -3,13 +3,10 @@
 -- It changes the key, so it waits for every transaction that acts under the former term. The clock is read as the
 -- statement goes, not as it began: what it waited for may have been a takeover or a renewal.
 -- Who only observes gives way to who acts.
--- $1: holder  $2: seconds  $3: acts  $4: share
+-- $1: holder  $2: seconds  $3: acts
 UPDATE liveness.leader
 SET term = term + 1, holder = $1, renewed_at = clock_timestamp()
-WHERE share = $4
-    AND (
-        renewed_at NOT BETWEEN
-            clock_timestamp() - make_interval(secs => $2) AND clock_timestamp() + make_interval(secs => $2)
-        OR ($3 AND holder LIKE 'observing %')
-    )
+WHERE renewed_at NOT BETWEEN
+    clock_timestamp() - make_interval(secs => $2) AND clock_timestamp() + make_interval(secs => $2)
+    OR ($3 AND holder LIKE 'observing %')
 RETURNING term

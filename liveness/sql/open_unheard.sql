@@ -4,7 +4,7 @@
 -- somebody else may have ended the same life, for whom this waited.
 -- $1: [{worker, ttl, must_be_up, spare_within}]  $2: statuses that are up
 INSERT INTO liveness.epoch (worker, epoch, ttl, term)
-SELECT a.worker, liveness.next_epoch(a.worker), a.ttl, (SELECT l.term FROM liveness.leader AS l WHERE l.share = {share})
+SELECT a.worker, liveness.next_epoch(a.worker), a.ttl, (SELECT l.term FROM liveness.leader AS l)
 FROM jsonb_to_recordset($1::jsonb)
     AS a (worker text, ttl double precision, must_be_up boolean, spare_within double precision)
 WHERE (

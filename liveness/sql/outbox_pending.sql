@@ -3,6 +3,6 @@
 SELECT seq, id::text AS id, type, subject, worker, observed, transaction_id, liveness.rfc3339(created_at) AS time,
     data::text AS data
 FROM liveness.outbox
-WHERE seq > $1 AND {worker_is_ours}
+WHERE seq > $1
 ORDER BY seq
 LIMIT $2

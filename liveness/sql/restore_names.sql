@@ -7,7 +7,7 @@ WITH named AS (
 )
 SELECT n.worker, (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = n.worker ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM named AS n
-WHERE n.worker IS NOT NULL AND {worker_is_ours}
+WHERE n.worker IS NOT NULL
     -- What a reclaim that is not finished has still to put back is nobody's.
     AND NOT EXISTS (SELECT FROM liveness.expiration AS x WHERE x.worker = n.worker AND x.finished_at IS NULL)
     AND NOT EXISTS (SELECT FROM liveness.epoch AS o WHERE o.worker = n.worker AND o.ended_at IS NULL)

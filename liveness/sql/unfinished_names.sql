@@ -3,7 +3,7 @@
 SELECT DISTINCT x.worker
 FROM (
     SELECT worker FROM liveness.expiration
-    WHERE finished_at IS NULL AND (observed OR NOT $2) AND {worker_is_ours}
+    WHERE finished_at IS NULL AND (observed OR NOT $2)
     ORDER BY expired_at, worker
     LIMIT $1
 ) AS x

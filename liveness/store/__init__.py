@@ -55,10 +55,10 @@ class Store:
         """
         await check_encoding(database)
         await check_schema(database)
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, settings.subjects)
+        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
-        leader = Leader(database, myself, acts=not observed, share=settings.shard)
+        leader = Leader(database, myself, acts=not observed)
         return cls(
             database,
             leader,

@@ -8,7 +8,6 @@ import structlog
 from liveness.errors import CannotStartError
 from liveness.store.database import Database
 from liveness.store.statements import Statements
-from liveness.subjects import Subjects
 from liveness.work import Registry, WorkTable
 
 log = structlog.get_logger("liveness.catalogue")
@@ -41,9 +40,7 @@ async def check_encoding(database: Database) -> None:
         )
 
 
-async def read_catalogue(
-    database: Database, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects
-) -> Statements:
+async def read_catalogue(database: Database, schema: str, registry: Registry, works: Sequence[WorkTable]) -> Statements:
     """Fit the descriptions to the host's real tables and return the statements for them.
 
     Raises CannotStartError that names the table and the columns that are missing, or do not date anything.
@@ -68,7 +65,6 @@ async def read_catalogue(
         schema,
         registry.present(await columns(registry.table, registry.required, registry.heartbeat)),
         [work.present(await columns(work.table, work.required, work.touch[0])) for work in works],
-        subjects,
     )
 
 

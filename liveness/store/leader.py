@@ -1,4 +1,4 @@
-"""The leader: of all replicas of a share, the one that acts. It is the holder of its one row of `liveness.leader`.
+"""The leader: of all replicas, the one that acts. It is the holder of the one row of `liveness.leader`.
 
 A lease in the database would be worth nothing by itself: whoever holds it may be paused for an hour between looking
 and acting. So no transaction of ours acts on a belief: each first locks the row of its own term (FOR KEY SHARE), and
@@ -37,16 +37,13 @@ class Seen(msgspec.Struct, frozen=True):
 class Leader:
     """This process's part in it. `holder` names the process (host:pid).
 
-    One that only observes (`acts` is False) gives way to one that acts. `share` is written `i/n`, and empty for all.
+    One that only observes (`acts` is False) gives way to one that acts.
     `term` is the one under which this process may act, as far as it knows; None when it does not lead.
     """
 
-    def __init__(self, database: Database, holder: str, *, acts: bool = True, share: str = "") -> None:
+    def __init__(self, database: Database, holder: str, *, acts: bool = True) -> None:
         self._database = database
         self._acts = acts
-        self._share = share
-        # A share's row is made by whoever tries to lead it first; that of all was there from the beginning.
-        self._is_there = not share
         self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
         # How many tries to take the lead, one after the other, found its row held.
@@ -67,11 +64,7 @@ class Leader:
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
-                if not self._is_there:
-                    await connection.execute(statement_text("leader_make"), self._share)
-                term = await connection.fetchval(
-                    statement_text("leader_take"), self.holder, timeout, self._acts, self._share
-                )
+                term = await connection.fetchval(statement_text("leader_take"), self.holder, timeout, self._acts)
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
@@ -83,7 +76,7 @@ class Leader:
                     )
                 return False
             raise
-        self._kept_out, self._is_there = 0, True
+        self._kept_out = 0
         if term is None:
             return False
         self.term = term
@@ -109,9 +102,7 @@ class Leader:
         if term is None:
             return False
         async with self._database.transaction(reserved=True) as connection:
-            renewed = (
-                await connection.fetchval(statement_text("leader_renew"), term, self.holder, self._share) is not None
-            )
+            renewed = await connection.fetchval(statement_text("leader_renew"), term, self.holder) is not None
         if not renewed:
             self._lost(term)
         return renewed
@@ -124,14 +115,12 @@ class Leader:
         term, self.term = self.term, None
         if term is not None:
             async with self._database.transaction(reserved=True) as connection:
-                await connection.execute(statement_text("leader_release"), term, self.holder, self._share)
+                await connection.execute(statement_text("leader_release"), term, self.holder)
 
     async def seen(self) -> Seen:
         """Return who leads, as Postgres has it."""
         async with self._database.transaction(reserved=True) as connection:
-            row = await connection.fetchrow(statement_text("leader_seen"), self._share)
-        if row is None and self._share:
-            return Seen(0, None, math.inf)
+            row = await connection.fetchrow(statement_text("leader_seen"))
         if row is None:
             raise DatabaseAwayError("liveness.leader has no row: restore it, or drop the schema and migrate again")
         return Seen(row["term"], row["holder"], math.inf if row["age"] is None else row["age"])
@@ -146,7 +135,7 @@ class Leader:
         async with self._database.transaction(patient=patient) as connection:
             # Asked again: it may have changed while this waited for a connection.
             term = self._leading()
-            if await connection.fetchval(statement_text("leader_check"), term, self.holder, self._share) is None:
+            if await connection.fetchval(statement_text("leader_check"), term, self.holder) is None:
                 self._lost(term)
                 raise NotLeaderError(f"another replica acts: term {term} is over")
             yield connection

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
-from liveness.subjects import Subjects
 from liveness.work import Registry, WorkTable, registry_parts, rendered, work_parts
 
 
@@ -17,28 +16,18 @@ def statement_text(name: str) -> str:
     return (resources.files("liveness") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-EVERYBODY = Subjects()
-
-
 class Statements:
-    """Statements by name; those on a work table by name and kind of work. They find the workers of our share only."""
+    """Statements by name; those on a work table by name and kind of work."""
 
-    def __init__(
-        self, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = EVERYBODY
-    ) -> None:
+    def __init__(self, schema: str, registry: Registry, works: Sequence[WorkTable]) -> None:
         self.registry = registry
         self.works = tuple(works)
-        self._common: dict[str, str] = {
+        self._common: Mapping[str, str] = {
             **registry_parts(registry, schema),
-            "share": f"'{subjects.share or ''}'",
-            "worker_is_ours": _is_ours("worker", subjects),
-            "registry_name_is_ours": _is_ours(registry_parts(registry, schema)["registry_name"], subjects),
             "or_holds_work": self._for_each("part_or_holds_work", schema),
             "union_owners": self._for_each("part_union_owners", schema),
         }
         self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
-        for parts in self._parts.values():
-            parts["owner_is_ours"] = _is_ours(parts["owner"], subjects)
         tables = [self._common["registry"], *(work_parts(work, schema)["work_table"] for work in works)]
         # Fit for UPDATE, and the weakest lock that is. What waits behind it is a trigger of the host's, for a lock of
         # the host's: for so short that Postgres does not come to look for a deadlock (1 s) and end the host's side.
@@ -78,12 +67,3 @@ class Statements:
     @staticmethod
     def _part(name: str, parts: Mapping[str, str]) -> str:
         return rendered(statement_text(f"part_{name}"), parts).rstrip()
-
-
-def _is_ours(name: str, subjects: Subjects) -> str:
-    """Return the condition that the worker called `name`, an expression, is of our share."""
-    share = subjects.share
-    if share is None:
-        return "true"
-    prefix = subjects.heartbeat("").replace("'", "''")
-    return f"liveness.share_of('{prefix}' || {name}, {share.count}) = {share.index}"
