@@ -9,7 +9,9 @@ read only for what a renewal depends on. The rules that this file keeps:
    by another NATS server, one that ends a storm's hold, one that does not decode) ends the run, goes the long way, and
    the next run begins behind it. So every rule about them stands in one place, which is not this one.
 2. Beats, echoes and goodbyes keep their order: a run ends where anything else comes.
-3. A run comes from one read of the socket, so all of its beats were there when it begins: that is when they were heard.
+3. A run comes from one read of the socket, so all of its beats were there when it began: then they were heard.
+
+   by another NATS server, one that ends a storm's hold, one that does not decode) ends the run, goes the long way, and
 """
 
 import re
@@ -56,9 +58,7 @@ class Renewals:
         find, renew = book.find, book.lines.renew
         claims, arrivals = book.incarnations.claims, book.arrivals
         least, most = self._min_ttl, self._max_ttl
-        now = self._hearing.stamp(self._clock())
-        taken = 0
-        last = None
+        now, taken, last = 0.0, 0, None
         for match in beats:
             name, size, payload = match.groups()
             lease = find(name)
@@ -86,6 +86,9 @@ class Renewals:
                 or (arrivals and lease.worker in arrivals)
             ):
                 break
+            if not taken:
+                # Not before: a stamp leaves its mark on hearing time, and perhaps there is no beat.
+                now = self._hearing.stamp(self._clock())
             lease.probe = beat.probe
             lease.last_beat = now
             renew(lease, now)

@@ -31,6 +31,10 @@ _MAX_SIZE_DIGITS: Final = 9
 HEADERS_READ: Final = 100
 NO_RESPONDERS: Final = b"503"
 
+# After so many runs, one behind the other, that took nothing, the rest of what was read is taken one by one: to try
+# costs, too, and who wants it to cost sends what looks like a run and is none.
+VAIN_MOST: Final = 8
+
 _CRLF: Final = b"\r\n"
 _VERSION: Final = b"NATS/1.0"
 _SPACE: Final = 32
@@ -70,9 +74,11 @@ class Incoming:
                 return
             if (frame := self._piece(joined)) is not None:
                 yield frame
+        vain = 0
         while True:
-            if self._head is None and self.run is not None:
-                at = self.run(data, at)
+            if self._head is None and self.run is not None and vain < VAIN_MOST:
+                start, at = at, self.run(data, at)
+                vain = 0 if at > start else vain + 1
             end = self._end(data, at)
             if end is None:
                 break

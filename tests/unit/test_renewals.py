@@ -18,7 +18,7 @@ from liveness.renewals import Renewals
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.wakes import Wakes
-from liveness.wire import Incoming, run_of
+from liveness.wire import VAIN_MOST, Incoming, run_of
 from tests.unit.makers import Ears, lease_of
 
 SETTINGS = Settings(min_ttl=1.0, max_ttl=100.0)
@@ -192,6 +192,35 @@ def test_a_beat_that_somebody_waits_for_goes_the_long_way(door: Door, befall: Ca
     door.come(heartbeat("w", incarnation="a", ttl=10, via="V"))
 
     assert door.long == 1
+
+
+def test_a_run_that_takes_nothing_leaves_no_mark_on_hearing_time(door: Door) -> None:
+    """Else an echo behind a pause would find that somebody was heard after it."""
+    door.ears.wait(10.0)
+    before = door.ears.hearing._last_stamp
+
+    assert door.renewals.take(iter(())) == 0
+    assert door.ears.hearing._last_stamp == before
+
+
+def test_runs_that_take_nothing_are_given_up_for_the_rest_of_a_read(door: Door) -> None:
+    """To try costs as much as a beat; what is read next is tried again."""
+    tries: list[int] = []
+    run = door.incoming.run
+    assert run is not None
+
+    def counted(data: bytes, at: int) -> int:
+        tries.append(at)
+        return run(data, at)
+
+    door.incoming.run = counted
+    door.come(*[heartbeat("w", b"{")] * 100)
+    first = len(tries)
+    beat = heartbeat("w", incarnation="a", ttl=10, via="V")
+    door.come(beat, beat)
+
+    assert (first, door.long) == (VAIN_MOST, 100)
+    assert len(tries) > first
 
 
 _payloads = st.one_of(
