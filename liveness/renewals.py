@@ -11,7 +11,7 @@ read only for what a renewal depends on. The rules that this file keeps:
 2. Beats, echoes and goodbyes keep their order: a run ends where anything else comes.
 3. A run comes from one read of the socket, so all of its beats were there when it began: then they were heard.
 
-   by another NATS server, one that ends a storm's hold, one that does not decode) ends the run, goes the long way, and
+Who states a ttl that is not kept as stated (out of bounds, or of more than three digits) always goes the long way.
 """
 
 import re
