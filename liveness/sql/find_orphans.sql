@@ -1,9 +1,11 @@
 -- Owners of RUNNING rows, untouched for a while, who are not up in the registry.
 -- $1: statuses that are up  $2: seconds  $3: running  $4: word for this work  $5: whether observed reclaims count
+-- $6: of these owners  $7: of owners behind this one; NULL: of all
 SELECT {owner} AS worker, count(*) AS items,
     (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {owner} ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM {work_table} AS w
 WHERE {status} = $3 AND {owner} <> ''
+    AND ($6::text[] IS NULL OR {owner} = ANY ($6)) AND ($7::text IS NULL OR {owner} > $7)
     AND {touched} < now() - make_interval(secs => $2)
     AND NOT EXISTS (
         SELECT FROM {registry} AS r WHERE {registry_name} = {owner} AND {registry_status}::text = ANY ($1::text[])

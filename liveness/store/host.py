@@ -1,5 +1,6 @@
 """What the service reads of the host's tables, and the little that it writes there outside a reclaim."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -7,9 +8,14 @@ import msgspec
 from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.work import WorkTable
 
 # A hundred years.
 LONGEST_SECONDS = 3e9
+# For how long the sweep goes from owner to owner before it goes through the rows behind: some 30,000 owners by an
+# index, or about what going through a million rows takes. Where that is too short it is so again, and not tried in the
+# next so many sweeps.
+WALK_SECONDS, WALK_AGAIN = 0.15, 20
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -28,6 +34,8 @@ class Host:
         self._leader = leader
         self._statements = statements
         self._observed = observed
+        # By kind of work: for how many more sweeps not to walk.
+        self._no_walk: Counter[str] = Counter()
 
     async def stale(self, silent_for: float) -> list[Found]:
         """Return the names that are up and whose last recorded beat is older than `silent_for` seconds."""
@@ -38,19 +46,22 @@ class Host:
 
     async def orphaned(self, untouched_for: float) -> list[Found]:
         """Return owners of RUNNING work, untouched for so many seconds, who are not up."""
-        found = {}
+        found: dict[str, Found] = {}
+        up = list(self._statements.registry.up)
         for work in self._statements.works:
-            rows = await self._database.fetch(
-                self._statements.on(work, "find_orphans"),
-                list(self._statements.registry.up),
-                untouched_for,
-                work.running,
-                work.work,
-                self._observed,
-                patient=True,
-            )
-            for row in rows:
-                found[row["worker"]] = Found(row["worker"], row["ttl"])
+            for names, behind in await self._owners(work, up):
+                rows = await self._database.fetch(
+                    self._statements.on(work, "find_orphans"),
+                    up,
+                    untouched_for,
+                    work.running,
+                    work.work,
+                    self._observed,
+                    names,
+                    behind,
+                    patient=True,
+                )
+                found |= {row["worker"]: Found(row["worker"], row["ttl"]) for row in rows}
         return list(found.values())
 
     async def ownerless(self, untouched_for: float) -> Mapping[str, int]:
@@ -110,6 +121,22 @@ class Host:
     async def register(self, names: Sequence[str]) -> None:
         """Give those of `names` that the registry does not know a row of their own. Raises as `checkpoint` does."""
         await self._leader.fetch(self._statements["register"], list(names), self._statements.registry.online)
+
+    async def _owners(self, work: WorkTable, up: list[str]) -> list[tuple[list[str] | None, str | None]]:
+        """Return whose rows have to be looked at: of some names, of all behind a name, or (None, None) of all."""
+        if self._no_walk[work.work] > 0:
+            self._no_walk[work.work] -= 1
+            return [(None, None)]
+        rows = await self._database.fetch(
+            self._statements.on(work, "find_owners"), up, work.running, WALK_SECONDS, patient=True
+        )
+        names = [row["worker"] for row in rows if not row["came_to"]]
+        looks: list[tuple[list[str] | None, str | None]] = [(names, None)] if names else []
+        for row in rows:
+            if row["came_to"]:
+                self._no_walk[work.work] = WALK_AGAIN
+                looks.append((None, row["worker"]))
+        return looks
 
     async def _count(self, statement: str, *parameters: object) -> int:
         rows = await self._database.fetch(statement, *parameters, patient=True)

@@ -320,3 +320,35 @@ async def test_an_epoch_of_a_life_that_was_never_heard_grows_too(host: HostTable
     granted = (await store.epochs.grant([Life("w1", None, None, 10.0)])).epochs
 
     assert granted["w1"] > ended
+
+
+@pytest.mark.parametrize("walk_seconds", [0.0, 0.3])
+@pytest.mark.parametrize("index", [True, False])
+async def test_orphans_are_found_however_far_the_walk_along_their_owners_came(
+    host: HostTables, eye: Eye, monkeypatch: Any, walk_seconds: float, *, index: bool
+) -> None:
+    """It stops where there are too many owners, or no index; what is behind is found all the same, and nobody else."""
+    monkeypatch.setattr("liveness.store.host.WALK_SECONDS", walk_seconds)
+    if not index:
+        await host.connection.execute("DROP INDEX workflow_execution_owner_idx")
+    for name in ("a", "c", "e", "g"):
+        await host.worker(f"up-{name}")
+    for name in ("up-a", "b", "up-c", "d", "d", "up-e", "f", "up-g", "h"):
+        await host.workflows(name, untouched_for=121.0)
+    await host.workflows("i", untouched_for=119.0)
+    await host.workflows("j", status="COMPLETED", untouched_for=121.0)
+
+    # The second time, it goes through all rows at once where it had stopped.
+    for _ in range(2):
+        swept = await eye.sweep.run_once(dry_run=True)
+        assert sorted(swept.orphaned) == ["b", "d", "f", "h"]
+
+
+async def test_rows_without_an_owner_are_counted(host: HostTables, eye: Eye) -> None:
+    """NULL and nothing alike, once nobody has touched them for a while."""
+    await host.workflows(None, 2, untouched_for=121.0)
+    await host.workflows("", untouched_for=121.0)
+    await host.workflows(None, untouched_for=119.0)
+    await host.workflows("w1", untouched_for=121.0)
+
+    assert (await eye.sweep.run_once(dry_run=True)).ownerless == {"workflow": 3, "task": 0}
