@@ -82,9 +82,11 @@ async def measure(plan: Plan) -> Outcome:
         times = plan.pick(9, 5)
         found, report_found = await by_turns(times, stage.finds, stage.report_finds)
         taken, report_took = await by_turns(times, stage.takes, stage.report_takes)
+    # Of a tenth of the rows, the round trips of our many statements are half of it.
+    reach = None if plan.quick else Reach(0.5)
     return Outcome(
         [
-            _row(f"orphans found, {rows:,} rows", found, report_found, Reach(0.5)),
+            _row(f"orphans found, {rows:,} rows", found, report_found, reach),
             _row("found and put back, with history and news", taken, report_took, None),
         ]
     )
