@@ -53,6 +53,8 @@ _TELL: Final = """
     CREATE TRIGGER tell AFTER UPDATE ON workflow_execution FOR EACH ROW
     WHEN (OLD.status = 'RUNNING' AND NEW.status = 'PENDING') EXECUTE FUNCTION tell();
 """
+# What autovacuum does within a minute: until then Postgres plans for tables that were empty a moment ago.
+_ORDINARY: Final = "VACUUM (ANALYZE)"
 _LIVING: Final = "SELECT count(*) FROM liveness.epoch WHERE ended_at IS NULL"
 # `expired_at` is when the transaction began.
 _LAPSED: Final = """
@@ -141,6 +143,7 @@ async def ours(size: Size) -> Run:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await connection.fetchval(_LIVING) < size.workers:  # noqa: ASYNC110 - nobody tells it
                 await asyncio.sleep(LOOK_SECONDS)
+        await connection.execute(_ORDINARY)
         before = await _known(service)
         crowd.tell()
         beats: dict[str, float] = await crowd.says()
@@ -168,8 +171,7 @@ async def _prepare(connection: "asyncpg.Connection[asyncpg.Record]", dsn: str, s
     await connection.execute(_FILL, size.workers)
     await connection.execute(_WORK, size.workers)
     await connection.execute(_TELL)
-    # As a host's tables are on an ordinary day.
-    await connection.execute("VACUUM (ANALYZE)")
+    await connection.execute(_ORDINARY)
     await connection.execute("CHECKPOINT")
 
 
