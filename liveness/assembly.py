@@ -133,7 +133,9 @@ class Assembly:
         )
         self.finish = Finish(store, self.clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)
-        self.checkpoint = Checkpoint(book=book, hearing=hearing, store=store, clock=self.clock)
+        self.checkpoint = Checkpoint(
+            book=book, hearing=hearing, store=store, clock=self.clock, every=settings.checkpoint_interval
+        )
         self.relay = Relay(
             store=store,
             settings=settings,
@@ -178,7 +180,7 @@ class Assembly:
         # Mode observe touches nothing of the host's.
         if settings.checkpoint_interval and settings.mode == "act":
             rounds.append(
-                Round("checkpoint", self.checkpoint.run_once, lambda: settings.checkpoint_interval, may_run=leads)
+                Round("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads)
             )
         return rounds
 

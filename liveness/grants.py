@@ -64,7 +64,11 @@ class Grants:
         done = Granted()
         while wanting := list(islice(self._eligible(), RANKED_AT_ONCE)):
             before = len(self._book.wanting)
-            done.granted += await self.grant(await self._first_in_line(wanting))
+            line = await self._first_in_line(wanting)
+            for start in range(0, len(line), BATCH):
+                # One may have left, or said hello, since it was asked for.
+                batch = [lease for lease in line[start : start + BATCH] if self._still_wants(lease)]
+                done.granted += await self.grant(batch)
             if len(self._book.wanting) >= before and not any(lease.worker in self._refusals for lease in wanting):
                 # Others arrived, or the name's open epoch ended just now: the next round sees clearer.
                 break
@@ -84,6 +88,9 @@ class Grants:
         ends = lease is not None and lease.ending is not None
         return name not in self._refusals and (ends or arrival is None or not arrival.greeted)
 
+    def _still_wants(self, lease: Lease) -> bool:
+        return self._book.wanting.get(lease.worker) is lease and self._may_have_one(lease.worker)
+
     async def grant(self, leases: Sequence[Lease]) -> int:
         """Have epochs issued for these leases; return for how many that went well. Raises DatabaseAwayError."""
         refused = await apart(leases, self._grant)
@@ -93,17 +100,17 @@ class Grants:
         return len(leases) - len(refused)
 
     async def _first_in_line(self, wanting: Sequence[Lease]) -> Sequence[Lease]:
+        """Return those whom the host knows, however many; of the others no more than fill up a batch."""
         if len(wanting) <= BATCH:
             return wanting
-        looked_at = list(wanting)
         try:
-            known = await self._store.epochs.known([lease.worker for lease in looked_at])
+            known = await self._store.epochs.known([lease.worker for lease in wanting])
         except DatabaseRefusedError as error:
             # One name that Postgres cannot even read; granting isolates it, in order of arrival.
             log.warning("ranking_refused", cause=str(error))
             known = set()
-        looked_at.sort(key=lambda lease: lease.worker not in known)
-        return looked_at[:BATCH]
+        line = sorted(wanting, key=lambda lease: lease.worker not in known)
+        return line[: max(len(known), BATCH)]
 
     async def _grant(self, leases: Sequence[Lease]) -> None:
         granted = await self._store.epochs.grant(self._life(lease) for lease in leases)

@@ -162,21 +162,6 @@ class Lines:
         """Go through all leases in the order of their deadlines; the lines must not change meanwhile."""
         yield from heapq.merge(*map(_walk, self._lines.values()), key=self.deadline)
 
-    def heard_since(self, moment: float) -> list[Lease]:
-        """Return the leases with a beat at or after `moment`, at a cost that follows their number."""
-        found = [
-            lease
-            for lease in self._shortened.values()
-            if lease.last_beat is not None and lease.since < moment <= lease.last_beat
-        ]
-        for line in self._lines.values():
-            lease = line.end.previous
-            while lease is not line.end and lease.since >= moment:
-                if lease.last_beat is not None and lease.last_beat >= moment:
-                    found.append(lease)
-                lease = lease.previous
-        return found
-
     def _line(self, ttl: float) -> Line:
         line = self._lines.get(ttl)
         if line is None:

@@ -52,7 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_ttl: Annotated[Duration, Meta(description="A stated ttl above this counts as this.")] = 3600.0
     checkpoint_interval: Annotated[
         OptionalDuration,
-        Meta(description="How often `last_heartbeat_at` is refreshed, in one batched statement; 0 turns it off."),
+        Meta(description="How often `last_heartbeat_at` is refreshed, in batches; 0 turns it off."),
     ] = 20.0
     register_unknown_workers: Annotated[
         bool, Meta(description="Give a worker that beats and has no row in the host's table one.")

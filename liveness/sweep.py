@@ -19,6 +19,7 @@ from liveness.settings import Settings
 from liveness.store import Found, Store
 from liveness.storms import Storms
 from liveness.subjects import name_fault
+from liveness.turns import in_turns
 from liveness.verdicts import Case, Outcome
 
 log = structlog.get_logger("liveness.sweep")
@@ -75,7 +76,7 @@ class Sweep:
 
     async def _takeable(self, finds: Sequence[Found], swept: Swept) -> list[Found]:
         candidates = []
-        for found in finds:
+        async for found in in_turns(finds):
             if (fault := name_fault(found.worker)) is not None:
                 swept.ambiguous[found.worker] = f"no worker can have this name: it {fault}"
             elif self._book.get(found.worker) is not None:

@@ -8,6 +8,7 @@ import msgspec
 from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.turns import in_turns
 from liveness.work import WorkTable
 
 # A hundred years.
@@ -42,7 +43,7 @@ class Host:
         rows = await self._database.fetch(
             self._statements["find_stale"], list(self._statements.registry.up), silent_for, self._observed, patient=True
         )
-        return [Found(row["worker"], row["ttl"], row["silent_for"]) for row in rows]
+        return [Found(row["worker"], row["ttl"], row["silent_for"]) async for row in in_turns(rows)]
 
     async def orphaned(self, untouched_for: float) -> list[Found]:
         """Return owners of RUNNING work, untouched for so many seconds, who are not up."""

@@ -134,7 +134,7 @@ async def ours(size: Size) -> Run:
             seen.setdefault(str(worker), time.time())
 
         await connection.add_listener("pending", pending)
-        settings = {"nats_url": nats.url, "postgres_dsn": postgres.dsn, "heartbeat_timeout": size.ttl}
+        settings = {"nats_url": nats.url, "postgres_dsn": postgres.dsn}
         service = await stack.enter_async_context(child("tests.benchmarks.serving", json.dumps(settings)))
         await service.says()
         work = msgspec.to_builtins(size) | {"port": nats.port}

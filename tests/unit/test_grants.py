@@ -1,12 +1,12 @@
 """Who gets an epoch, with a store that notes what it is asked."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from liveness.grants import Grants
+from liveness.grants import BATCH, Grants
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.settings import Settings
@@ -21,6 +21,15 @@ class Epochs:
     def __init__(self) -> None:
         self.granted: list[Life] = []
         self.updated: list[Life] = []
+        # Of the host: asked for one after another.
+        self.host_has: set[str] = set()
+        self.asked: list[int] = []
+        self.on_grant: Callable[[], None] = lambda: None
+
+    async def known(self, names: list[str]) -> set[str]:
+        """Say whom the host knows."""
+        self.asked.append(len(names))
+        return self.host_has & set(names)
 
     async def grant(self, lives: Iterable[Life]) -> Granted:
         """Issue epochs."""
@@ -28,6 +37,7 @@ class Epochs:
         for life in lives:
             self.granted.append(life)
             epochs[life.worker] = len(self.granted)
+        self.on_grant()
         return Granted(epochs, [])
 
     async def update(self, lives: Iterable[Life]) -> None:
@@ -133,3 +143,53 @@ async def test_a_goodbye_before_the_grant_and_a_hello_after_it_do_not_wait_for_e
     await office.grants.run_once()
 
     assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+
+
+def crowd(office: Office, workers: int) -> list[str]:
+    """Let so many workers beat, of whom the host knows all but the first half of a batch."""
+    names = [f"w{number}" for number in range(workers)]
+    for name in names:
+        office.book.beat(name, 0.0, Heartbeat())
+    office.epochs.host_has = set(names[BATCH // 2 :])
+    return names
+
+
+async def test_those_whom_the_host_knows_are_all_granted_first_by_one_question(office: Office) -> None:
+    """To ask for a batch at a time would ask for the last of many names as often as there are batches."""
+    names = crowd(office, 3 * BATCH)
+    await office.grants.run_once()
+
+    assert [life.worker for life in office.epochs.granted] == names[BATCH // 2 :] + names[: BATCH // 2]
+    assert office.epochs.asked == [3 * BATCH]
+
+
+async def test_of_those_whom_the_host_does_not_know_only_a_batch_is_granted_before_it_is_asked_again(
+    office: Office,
+) -> None:
+    """A flood of invented names keeps a real one waiting no longer than that takes."""
+    crowd(office, 3 * BATCH)
+    office.epochs.host_has = {"real"}
+
+    def appear() -> None:
+        office.book.beat("real", 1.0, Heartbeat())
+
+    office.epochs.on_grant = appear
+    await office.grants.run_once()
+
+    assert office.epochs.granted[BATCH].worker == "real"
+
+
+async def test_who_has_left_while_others_were_granted_is_not(office: Office) -> None:
+    """Nor is a new process that says hello meanwhile: it has to be answered first."""
+    names = crowd(office, 3 * BATCH)
+
+    def leave() -> None:
+        office.book.forget(names[-1])
+        office.book.forget(names[-2])
+        office.book.hello(names[-2], 1.0, Heartbeat(incarnation="b"), 1.0)
+
+    office.epochs.on_grant = leave
+    await office.grants.run_once()
+
+    granted = {life.worker for life in office.epochs.granted}
+    assert set(names) - granted == set(names[-2:])

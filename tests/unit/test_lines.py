@@ -181,35 +181,6 @@ def test_who_is_due_within_a_lead_that_follows_the_ttl(lines: Lines) -> None:
     assert sorted(names(list(lines.due_within(7.0, lambda ttl: ttl / 2)))) == ["a", "b", "d"]
 
 
-def test_who_was_heard_since_a_moment(lines: Lines) -> None:
-    """Those that keep a longer promise included, once; those not heard excluded."""
-    old, unheard, new = lines.new("o", 10.0, 0.0), lines.new("u", 10.0, 6.0), lines.new("n", 10.0, 6.0)
-    kept = lines.new("k", 99.0, 0.0)
-    old.last_beat, new.last_beat = 0.0, 6.0
-    kept.stated, kept.last_beat = 5.0, 7.0
-    lines.renew(kept, 7.0)
-
-    assert unheard.last_beat is None
-    assert sorted(names(lines.heard_since(5.0))) == ["k", "n"]
-    assert names(lines.heard_since(7.0)) == ["k"]
-    assert sorted(names(lines.heard_since(0.0))) == ["k", "n", "o"]
-
-
-def test_a_shortened_lease_that_is_taken_out_is_not_heard_any_more(lines: Lines) -> None:
-    """Nor is it twice there once the shorter promise is in force."""
-    lease = lines.new("w", 100.0, 0.0)
-    lease.stated, lease.last_beat = 5.0, 97.0
-    lines.renew(lease, 50.0)
-    lines.renew(lease, 97.0)
-    assert names(lines.heard_since(60.0)) == ["w"]
-    lease.stated, lease.last_beat = 1.0, 97.5
-    lines.renew(lease, 97.5)
-    assert names(lines.heard_since(97.25)) == ["w"]
-    lines.take_out(lease)
-
-    assert lines.heard_since(97.25) == []
-
-
 @pytest.mark.parametrize("size", [10, 10_000])
 def test_a_look_costs_the_same_at_any_size(size: int) -> None:
     """It looks at as many leases as there are distinct ttls, beside those that it finds."""
