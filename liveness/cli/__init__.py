@@ -24,6 +24,7 @@ _COMMANDS = {
     "status": ("server", "liveness.cli.status"),
     "sweep": ("server", "liveness.cli.sweep"),
     "reclaim": ("server", "liveness.cli.reclaim"),
+    "check": ("server", "liveness.cli.check"),
 }
 
 

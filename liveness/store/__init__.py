@@ -8,6 +8,7 @@ from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.host import Found, Host
+from liveness.store.indexes import MissingIndex, missing_indexes
 from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
@@ -23,11 +24,13 @@ __all__ = [
     "Leader",
     "Life",
     "Migrated",
+    "MissingIndex",
     "Pending",
     "Progress",
     "Seen",
     "Store",
     "migrate",
+    "missing_indexes",
 ]
 
 

@@ -12,7 +12,7 @@ from tests.conftest import SOON, HostTables
 from .conftest import Liveness, Serve, all_of, beating, eventually
 from .told import of_type, published
 
-COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim"}
+COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim", "check"}
 # A service that looks by itself only once, at its start, so that a test sees what a command did.
 RARELY = 3600
 
@@ -262,3 +262,40 @@ async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, c
     assert await host.state(kept) == ("PENDING", None)
     told = of_type(await published(client), "workflow.reclaimed")
     assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(taken, "dead"), (kept, "living")]
+
+
+async def test_check(liveness: Liveness, host: HostTables) -> None:
+    """A check exits 1 as long as it has something to say, to people or as JSON, and needs no NATS and no migration."""
+    await host.connection.execute("DROP SCHEMA liveness CASCADE")
+    await host.workflows("A", count=3)
+    good, good_json = await all_of(liveness("check"), liveness("check", "--json"))
+    assert (good.code, good.err) == (0, "")
+    assert good.out.startswith("nothing to say")
+    assert (good_json.code, good_json.answer) == (0, {"findings": []})
+
+    await host.connection.execute("DROP INDEX workflow_execution_owner_idx")
+    shown, as_json = await all_of(
+        liveness("check", nats_url="nats://127.0.0.1:1"), liveness("check", "--json", "--seconds", "10")
+    )
+    assert (shown.code, shown.err, as_json.code) == (1, "", 1)
+    (finding,) = as_json.answer["findings"]
+    assert (finding["check"], finding["weight"], finding["about"]) == ("indexes", "better", "public.workflow_execution")
+    assert all(gain["now"] > 0 and gain["then"] > 0 for gain in finding["gains"])
+    # A line of its own, to be copied.
+    (statement,) = finding["statements"]
+    assert statement in shown.out.splitlines()
+    assert statement.startswith("CREATE INDEX CONCURRENTLY ")
+    assert re.search(r"at each reclaim: [\d.]+ ms now, [\d.]+ ms with it$", shown.out, re.MULTILINE)
+
+    await host.connection.execute(statement)
+    assert (await liveness("check")).code == 0
+
+
+async def test_check_that_cannot_look(liveness: Liveness, empty_dsn: str) -> None:
+    """Where there is nothing to look at, or nobody to ask, it fails with one line."""
+    nothing, nobody = await all_of(
+        liveness("check", postgres_dsn=empty_dsn), liveness("check", postgres_dsn="postgresql://127.0.0.1:1/none")
+    )
+    assert (nothing.code, nobody.code) == (1, 1)
+    assert nothing.complaint.startswith("liveness: there is no table public.worker")
+    assert nobody.complaint.startswith("liveness: Postgres does not answer within 5 s")

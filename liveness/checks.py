@@ -1,0 +1,64 @@
+"""What `liveness check` looks at: one function for each thing, which returns its findings.
+
+A check changes nothing, takes bounded time, and keeps nobody waiting. A new one is a function in `CHECKS`, its place
+there the order in which they are made.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeAlias
+
+import msgspec
+
+from liveness.findings import Finding, ordered, weighed
+from liveness.settings import Settings
+from liveness.store import Database, MissingIndex, missing_indexes
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """What is checked: the surroundings that `settings` name. `seconds`: what one statement may take at most."""
+
+    settings: Settings
+    database: Database
+    seconds: float
+
+
+Check: TypeAlias = Callable[[Checked], Awaitable[list[Finding]]]
+
+
+async def indexes(checked: Checked) -> list[Finding]:
+    """Every index of the host's tables that our statements need is there."""
+    missing = await missing_indexes(checked.database, checked.settings, checked.seconds)
+    return [_index_finding(checked.settings.postgres_schema, index) for index in missing]
+
+
+CHECKS: Final[tuple[Check, ...]] = (indexes,)
+
+
+async def check_all(checked: Checked, checks: Sequence[Check] = CHECKS) -> list[Finding]:
+    """Return what all checks found, the heaviest first. Raises what keeps a check from looking at all."""
+    return ordered([finding for check in checks for finding in await check(checked)])
+
+
+def _index_finding(schema: str, index: MissingIndex) -> Finding:
+    says = f"no index leads to {index.need.column}{_of(index)}"
+    if index.detour:
+        says = f"the index that leads to {index.need.column}{_of(index)} does so by a detour: other rows are read, too"
+    if index.invalid:
+        says += (
+            f"; not valid, so of no use: {', '.join(index.invalid)} (it is being built just now, or that failed and it "
+            "is to be dropped first: DROP INDEX CONCURRENTLY)"
+        )
+    return Finding(
+        check="indexes",
+        weight=weighed(index.gains),
+        about=f"{schema}.{index.need.table}",
+        says=says,
+        why=index.need.why,
+        statements=index.statements,
+        gains=index.gains,
+        measured=index.measured,
+    )
+
+
+def _of(index: MissingIndex) -> str:
+    return "" if index.need.where is None else f" of {index.need.where[1]} rows"
