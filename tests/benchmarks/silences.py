@@ -85,8 +85,6 @@ class Crowd:
 def main(work: dict[str, Any]) -> None:
     """Send."""
     server, via = connected(work["port"])
-    # Else the kernel keeps small writes back for up to 40 ms, and no beat is sent when it is said to be.
-    server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     Crowd(work, server, via).live()
 
 
