@@ -113,10 +113,10 @@ def milliseconds(seconds: float) -> str:
     return f"{max(round(seconds * 1000), 1)}ms"
 
 
-async def _roll_back(connection: Connection, transaction: asyncpg.transaction.Transaction) -> None:
+async def _roll_back(connection: Connection) -> None:
     try:
         if not connection.is_closed() and connection.is_in_transaction():
-            await transaction.rollback()
+            await connection.execute("ROLLBACK")
     except (*_AWAY, asyncpg.PostgresError):
         # What went wrong before is what counts. Postgres rolls back what it has lost.
         _cut(connection)
@@ -209,23 +209,21 @@ class Database:
         await self._made()
         # Who holds the leader's row for longer may be silent in it, which has to be looked into soon (`Leader._evict`).
         lock_timeout = min(self.lock_timeout, IDLE_SECONDS) if reserved else self.lock_timeout
+        statement_timeout = PATIENT_SECONDS if patient else COMMAND_SECONDS + self.lock_timeout
         async with (self._reserved if reserved else self._pool).acquire() as connection:
-            transaction = connection.transaction(isolation="read_committed")
             begun = False
             try:
                 async with asyncio.timeout(BEGIN_SECONDS):
-                    await transaction.start()
+                    # All that a transaction begins with goes there and back once.
                     await connection.execute(
-                        "SELECT set_config('lock_timeout', $1, true), set_config('timezone', 'UTC', true),"
-                        " set_config('idle_in_transaction_session_timeout', $2, true),"
-                        " set_config('statement_timeout', $3, true)",
-                        milliseconds(lock_timeout),
-                        milliseconds(IDLE_SECONDS),
-                        milliseconds(PATIENT_SECONDS if patient else COMMAND_SECONDS + self.lock_timeout),
+                        "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC';"
+                        f" SET LOCAL lock_timeout = '{milliseconds(lock_timeout)}';"
+                        f" SET LOCAL idle_in_transaction_session_timeout = '{milliseconds(IDLE_SECONDS)}';"
+                        f" SET LOCAL statement_timeout = '{milliseconds(statement_timeout)}'"
                     )
                 begun = True
                 yield connection
-                await transaction.commit()
+                await connection.execute("COMMIT")
             except BaseException as error:
                 if isinstance(error, TimeoutError):
                     self._terminate_idle()
@@ -237,7 +235,7 @@ class Database:
                     # Nobody answers there: a ROLLBACK would not be answered either, nor would a cancellation.
                     _cut(connection)
                 else:
-                    await _roll_back(connection, transaction)
+                    await _roll_back(connection)
                 raise
 
     def _terminate_idle(self) -> None:
