@@ -10,6 +10,7 @@ socket, across all sinks of the link, so that a beat and the goodbye behind it k
 import asyncio
 import re
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -83,8 +84,8 @@ class Link(Client):
         super().__init__()
         self._loop: Final = asyncio.get_running_loop()
         self.lost: Final[asyncio.Future[None]] = self._loop.create_future()
-        # Loop time at which bytes last came.
-        self.heard_at = self._loop.time()
+        # When bytes last came. Not by the loop's clock: uvloop's goes in milliseconds.
+        self.heard_at = time.monotonic()
         # Which way the link was lost, in a word, if it is known to be another than that the connection ended.
         self.ending: str | None = None
         self._fault: Exception | None = None
@@ -204,11 +205,11 @@ class Link(Client):
         """
         answered: asyncio.Future[None] = self._loop.create_future()
         # Not flush(): it reports success when the reading has ended already.
-        asked_at, wait = self._loop.time(), seconds
+        asked_at, wait = time.monotonic(), seconds
         await self._send_ping(answered)
         while wait > 0 and not answered.done() and not self.lost.done():
             await asyncio.wait({answered, self.lost}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-            now = self._loop.time()
+            now = time.monotonic()
             wait = min(self.heard_at + seconds, asked_at + busy_seconds) - now
         if not answered.done():
             cause = self.fault or "closed" if self.lost.done() else f"no answer within {seconds:g} s"
@@ -346,9 +347,8 @@ class _Reading(Parser):
     async def parse(self, data: bytes = b"") -> None:
         """Deliver the messages that are complete once `data` has come; raises ProtocolError for what is no NATS."""
         link = self._link
-        clock = link._loop.time  # noqa: SLF001 - one class in two parts
-        sinks = link._sinks  # noqa: SLF001
-        link.heard_at = clock()
+        sinks = link._sinks  # noqa: SLF001 - one class in two parts
+        link.heard_at = time.monotonic()
         until_look = _LOOK_EVERY
         try:
             for sid, subject, reply, headers, payload in self._incoming.read(data):
@@ -364,7 +364,7 @@ class _Reading(Parser):
                 until_look -= 1
                 if not until_look:
                     until_look = _LOOK_EVERY
-                    await self._give_way(clock)
+                    await self._give_way()
                     if link.lost.done():
                         return
         except FramingError as error:
@@ -372,7 +372,7 @@ class _Reading(Parser):
             link._fault = error  # noqa: SLF001
             raise ProtocolError from error
         # Reading what is buffered already gives nobody else a turn.
-        await self._give_way(clock)
+        await self._give_way()
 
     def take_runs(self, pattern: re.Pattern[bytes], run: RunSink) -> None:
         """Have messages that `pattern` matches taken by `run`."""
@@ -387,7 +387,7 @@ class _Reading(Parser):
 
         self._incoming.run = take
 
-    async def _give_way(self, clock: Callable[[], float]) -> None:
-        if clock() - self._turn_since > TURN_SECONDS:
+    async def _give_way(self) -> None:
+        if time.monotonic() - self._turn_since > TURN_SECONDS:
             await asyncio.sleep(0)
-            self._turn_since = clock()
+            self._turn_since = time.monotonic()

@@ -60,7 +60,13 @@ class Service:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises CannotStartError or SettingsError when it cannot start."""
-        log.info("starting", version=liveness.__version__, mode=self.settings.mode, http_port=self.http.port)
+        log.info(
+            "starting",
+            version=liveness.__version__,
+            mode=self.settings.mode,
+            http_port=self.http.port,
+            event_loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
+        )
         running = asyncio.create_task(self._run())
         stopping = asyncio.create_task(stop.wait())
         try:

@@ -94,6 +94,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     leader_timeout: Annotated[
         Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
     ] = 1.0
+    event_loop: Annotated[
+        Literal["auto", "asyncio", "uvloop"],
+        Meta(description="What `liveness serve` runs on. `auto`: uvloop where it is installed, else asyncio's own."),
+    ] = "auto"
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
     ] = "auto"

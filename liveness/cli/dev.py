@@ -41,4 +41,5 @@ def command(folder: Path, http_listen: str | None) -> None:
 
     Prints the two settings that let other commands find them.
     """
+    # Not on uvloop: it starts no process as another user, as which Postgres has to run when we are root.
     asyncio.run(run(folder, http_listen))

@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 
 import click
 
 from liveness.cli.options import servers, settings_for
+from liveness.errors import SettingsError
 from liveness.logs import configure
 from liveness.service import Service
 from liveness.settings import Settings
@@ -20,6 +22,25 @@ async def serve(settings: Settings) -> None:
     await Service(settings).run(stop)
 
 
+def loop_factory(event_loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes the loop that the setting names, None for asyncio's own.
+
+    Raises SettingsError when uvloop is asked for by name and is not there.
+    """
+    if event_loop == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        if event_loop == "auto":
+            return None
+        raise SettingsError(
+            f"event_loop = uvloop cannot be had ({error}): pip install 'liveness[server,fast]', or leave it at auto"
+        ) from error
+    made: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return made
+
+
 @click.command("serve")
 @servers
 @click.option("--mode", help="act, or observe: decide, record, show, touch nothing of the host's.")
@@ -31,4 +52,5 @@ def command(**overrides: str | None) -> None:
     """
     settings = settings_for(**overrides)
     configure(settings.log_format, settings.log_level)
-    asyncio.run(serve(settings))
+    with asyncio.Runner(loop_factory=loop_factory(settings.event_loop)) as runner:
+        runner.run(serve(settings))

@@ -2,11 +2,13 @@
 
 import re
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from tests.benchmarks.child import child
 from tests.benchmarks.figures import Measured, Outcome, Plan, Reach, Row, by_turns
 from tests.benchmarks.load import beats
+from tests.benchmarks.receiver import ON_UVLOOP, missing_uvloop
 from tests.benchmarks.servers import nats, port_of
 
 NUMBER: Final = 1
@@ -26,14 +28,18 @@ async def measure(plan: Plan) -> Outcome:
     async with nats() as server:
         for beat, of in (("short", "40 bytes"), ("full", "as Heartbeater sends it")):
             sides = Sides(plan, port_of(server.url), beat)
-            ours, bare, least = await by_turns(plan.pick(7, 3), sides.ours, sides.bare, sides.floor)
+            ours, bare, least, *fast = await by_turns(
+                plan.pick(7, 3), sides.ours, sides.bare, sides.floor, *sides.uvloop_if_there()
+            )
             rows.append(_row(f"heartbeat, {of}", ours, "bare nats-py callback", bare, Reach(0.4)))
             # The floor is stated for 40 bytes; a regular expression over longer ones does more than it has to.
             reach = Reach(2.5) if beat == "short" else None
             rows.append(_row(f"heartbeat, {of}", ours, "one regex and a dict", least, reach))
+            rows.append(_beside_uvloop(f"heartbeat, {of}", ours, fast))
             sides = Sides(plan, port_of(server.url), beat, PACE)
-            ours, bare = await by_turns(plan.pick(5, 1), sides.ours, sides.bare)
+            ours, bare, *fast = await by_turns(plan.pick(5, 1), sides.ours, sides.bare, *sides.uvloop_if_there())
             rows.append(_row(f"the same, {PACE:,} a second", ours, "bare nats-py callback", bare, None))
+            rows.append(_beside_uvloop(f"the same, {PACE:,} a second", ours, fast))
     return Outcome(rows)
 
 
@@ -50,6 +56,14 @@ class Sides:
     async def ours(self) -> float:
         """The service's way in."""
         return await self._heard_by("ours")
+
+    async def uvloop(self) -> float:
+        """The same on uvloop."""
+        return await self._heard_by("uvloop")
+
+    def uvloop_if_there(self) -> list[Callable[[], Awaitable[float]]]:
+        """That one, if it can be measured."""
+        return [] if missing_uvloop() else [self.uvloop]
 
     async def bare(self) -> float:
         """nats-py's callback."""
@@ -95,6 +109,13 @@ def _as_message(line: bytes) -> bytes:
     """Return what the server makes of what a client publishes."""
     _, subject, rest = line.split(b" ", 2)
     return b"MSG %b 1 %b" % (subject, rest)
+
+
+def _beside_uvloop(what: str, ours: Measured, fast: Sequence[Measured]) -> Row:
+    return Row(
+        number=NUMBER, what=what, ours=ours, unit="us", baseline=ON_UVLOOP, theirs=next(iter(fast), None),
+        note=missing_uvloop() or "",
+    )  # fmt: skip
 
 
 def _row(what: str, ours: Measured, baseline: str, theirs: Measured, reach: Reach | None) -> Row:

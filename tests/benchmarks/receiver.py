@@ -11,6 +11,7 @@ minute has passed): {"heard", "cpu" (seconds, of this process), "seconds" (from 
 import asyncio
 import sys
 import time
+from importlib.util import find_spec
 from typing import Any, Final
 
 import nats
@@ -31,6 +32,13 @@ from tests.benchmarks.load import TTL
 # How often the count is looked at, to know when the last one came.
 LOOK_SECONDS: Final = 0.01
 PATIENCE_SECONDS: Final = 60.0
+# As the tables name it.
+ON_UVLOOP: Final = "ours, on uvloop"
+
+
+def missing_uvloop() -> str | None:
+    """Say what has to be installed for uvloop, or None."""
+    return None if find_spec("uvloop") else "pip install 'liveness[fast]'"
 
 
 class Bare:
