@@ -8,6 +8,7 @@ socket, across all sinks of the link, so that a beat and the goodbye behind it k
 """
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -132,7 +133,10 @@ class Link(Client):
     @property
     def unsent(self) -> int:
         """How many bytes the operating system has not taken yet."""
-        return self._pending_data_size + (self._socket.get_write_buffer_size() if self._socket is not None else 0)
+        # See `cut` for what is closed.
+        with contextlib.suppress(AttributeError):
+            return self._pending_data_size + (self._socket.get_write_buffer_size() if self._socket is not None else 0)
+        return self._pending_data_size
 
     @property
     def _socket(self) -> asyncio.WriteTransport | None:
@@ -231,7 +235,9 @@ class Link(Client):
         self._pending.clear()
         self._pending_data_size = 0
         if self._socket is not None:
-            self._socket.abort()
+            # Over TLS, what is closed already has nothing to abort any more, and some Pythons raise this then.
+            with contextlib.suppress(AttributeError):
+                self._socket.abort()
 
     async def drop(self) -> None:
         """Cut the connection and clear up behind it, within about a second."""

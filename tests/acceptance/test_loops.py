@@ -1,5 +1,6 @@
 """The service on either event loop, where they differ: sockets that are lost, TLS, pauses, the end."""
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -11,8 +12,10 @@ import pytest
 from nats import connect
 from nats.aio.client import Client
 
+from liveness.cli.serve import loop_factory
 from liveness.embedded import NatsServer
-from tests.conftest import HostTables
+from liveness.link import Link
+from tests.conftest import SOON, HostTables
 
 from .conftest import Liveness, Serve, beating, eventually
 from .told import of_type, outbox_is_empty, published
@@ -83,6 +86,32 @@ async def test_over_tls(
     await lapses(host, client, "B")
     await client.close()
     await service.stop()
+
+
+@on_either
+async def test_a_tls_link_that_is_closed_already_is_dropped(
+    tls_nats: NatsServer, certificate: Path, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    """Whoever drops it comes behind the loop that noticed its end first, and must not be ended by that."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    async def drop() -> None:
+        link = Link(lambda _: None)
+        await link.open([tls_nats.url.replace("nats://", "tls://")], "test", "_INBOX")
+        assert link._socket is not None
+        link._socket.abort()
+        async with asyncio.timeout(SOON):
+            await link.lost
+        # The transport lets go of TLS one turn later.
+        await asyncio.sleep(0)
+        await link.drop()
+        assert link.unsent == 0
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+            runner.run(drop())
+
+    await asyncio.to_thread(run)
 
 
 async def test_auto_takes_the_fastest_that_is_there(serve: Serve) -> None:
