@@ -24,13 +24,16 @@ from liveness.assembly import Assembly
 from liveness.errors import LivenessError
 from liveness.lease import Lease
 from liveness.reclaim import reclaim
-from liveness.subjects import Subjects
 
 log = structlog.get_logger("liveness.api")
 
 
 # Requests that may wait for their turn; those beyond get no answer, as from a service that is not there.
 WAITING_MOST = 100
+
+
+class DividedError(LivenessError):
+    """Each shard answers for itself."""
 
 
 class Api:
@@ -48,9 +51,11 @@ class Api:
             "sweep": (SweepRequest, self._sweep),
             "reclaim": (ReclaimRequest, self._reclaim),
         }
-        subjects = Subjects(parts.settings.subject_prefix)
+        subjects = parts.subjects
         for verb, (request, act) in verbs.items():
             parts.bus.subscribe(subjects.api(verb), self._sink(verb, request, act))
+            if subjects.api(verb) != subjects.api_of_all(verb):
+                parts.bus.subscribe(subjects.api_of_all(verb), self._sink(verb, request, self._divided))
 
     def _sink(
         self, verb: str, request: type[Any], act: Callable[[Any], Awaitable[object]]
@@ -77,8 +82,12 @@ class Api:
     ) -> None:
         answer: object
         try:
+            asked = msgspec.json.decode(payload or b"{}", type=request)
+            if isinstance(asked, ReclaimRequest) and not self._parts.subjects.owns(asked.worker):
+                # Whose share it is hears it, too.
+                return
             async with self._one_at_a_time:
-                answer = await act(msgspec.json.decode(payload or b"{}", type=request))
+                answer = await act(asked)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             answer = Refusal(error=f"the request {verb} does not decode: {error}")
         except LivenessError as error:
@@ -139,6 +148,10 @@ class Api:
     async def _sweep(self, request: SweepRequest) -> object:
         log.info("sweep_asked", dry_run=request.dry_run)
         return await self._parts.sweep.run_once(dry_run=request.dry_run)
+
+    async def _divided(self, _request: object) -> object:
+        share = self._parts.subjects.share
+        raise DividedError(f"the workers are divided into shards: name one, as in --shard {share}")
 
     async def _reclaim(self, request: ReclaimRequest) -> ReclaimAnswer:
         log.warning("reclaim_asked", worker=request.worker, dry_run=request.dry_run, force=request.force)

@@ -5,6 +5,7 @@ The running service uses it, and so do the commands that have to act when no ser
 
 import contextlib
 import time
+from collections.abc import Callable
 from random import SystemRandom
 
 import structlog
@@ -30,7 +31,7 @@ from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
-from liveness.subjects import Subjects, event_subject
+from liveness.subjects import event_subject
 from liveness.sweep import Sweep
 from liveness.wakes import Wakes
 
@@ -59,7 +60,7 @@ class Assembly:
         self.store = store
         self.bus = bus
         self.clock = time.monotonic
-        self.subjects = Subjects(settings.subject_prefix)
+        self.subjects = settings.subjects
 
         # What is believed, and how far it may be.
         self.book = LeaseTable(settings.heartbeat_timeout)
@@ -155,7 +156,7 @@ class Assembly:
             timeout=self.settings.leader_timeout,
             catch_up=self.follow.catch_up,
             hears=lambda: not self.hearing.deaf(self.clock()),
-            on_take=self.wakes.takeover.set,
+            on_take=self._take_over,
             on_lead=self._wake_all,
         )
 
@@ -187,9 +188,15 @@ class Assembly:
     def _connect(self) -> None:
         bus, subjects = self.bus, self.subjects
         bus.subscribe(subjects.all_heartbeats, self.intake.heartbeat, self.renewals.take)
+        bus.subscribe(subjects.stray_heartbeats, self.intake.stray)
         bus.subscribe(subjects.all_goodbyes, self.intake.goodbye)
         bus.subscribe(subjects.all_hellos, self.greetings.hello)
         bus.on_up, bus.on_down, bus.on_drop = self.listening.up, self.listening.down, self.listening.lost
+
+    @property
+    def owns(self) -> Callable[[str], bool] | None:
+        """Whether a name is of our share; None where everybody is."""
+        return None if self.subjects.share is None else self.subjects.owns
 
     @property
     def event_subjects(self) -> list[str]:
@@ -238,6 +245,12 @@ class Assembly:
             self.storms.watch(self.book, now, away=self.follow.away)
         elif now >= self._look_at:
             self.wakes.endings.set()
+
+    def _take_over(self) -> None:
+        if self.store.leader.after_others:
+            # Who divided the workers otherwise has heard those whom we did not: from here on they are ours to hear.
+            self.listening.lost()
+        self.wakes.takeover.set()
 
     def _listen_anew(self, now: float) -> None:
         self.sweep.listening_since = now

@@ -2,7 +2,7 @@
 
 There is one way down and one way up. Both are told to whoever listens (`on_down`, `on_up`), because silence only counts
 while we can hear; a new link subscribes anew, and is up only when the server has proven that it took the subscriptions.
-On the service's side only this file and `link` import nats.
+On the service's side only this file, `link` and `eventstream` import nats.
 
 `faults` counts what went wrong since the start. Of each link that was lost, one of: `lost` (it ended), `half_open` (the
 server takes or gives nothing any more), `refused` (the server closed it, and said so), `malformed` (what came is no
@@ -25,6 +25,7 @@ from nats.js import api as js_api
 from nats.js import errors as js_errors
 
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
+from liveness.eventstream import EventStream
 from liveness.link import Link, RawSink, RunSink, servers_of, shown
 
 log = structlog.get_logger("liveness.bus")
@@ -44,12 +45,6 @@ LASTING_SECONDS = 5.0
 COMPLAINT_SECONDS = 1.0
 # How long acknowledgements of a batch of events are waited for.
 ACK_SECONDS = 5.0
-# JetStream's own default is 2 minutes; a relay that was away longer may publish again what is in the stream already.
-DUPLICATE_WINDOW_SECONDS = 600.0
-# JetStream answers nothing for a moment after its server started; this long is not a moment any more.
-JETSTREAM_START_SECONDS = 3.0
-_SUBJECTS_OVERLAP = 10065
-_JETSTREAM_NOT_ENABLED = {10039, 10076}
 
 Sink = Callable[[str, bytes, str], None]
 
@@ -65,14 +60,24 @@ class Event(msgspec.Struct, frozen=True):
 class Bus:
     """One connection to NATS at a time, for ever, with the subscriptions that were asked for."""
 
-    def __init__(self, url: str, name: str = "liveness", inbox_prefix: str = "_INBOX") -> None:
-        """`url`: one server, or several separated by commas. Raises SettingsError for what is no address."""
+    def __init__(
+        self,
+        url: str,
+        name: str = "liveness",
+        inbox_prefix: str = "_INBOX",
+        least_server: tuple[int, ...] = (),
+    ) -> None:
+        """`url`: one server, or several separated by commas. A server older than `least_server` will not do.
+
+        Raises SettingsError for what is no address.
+        """
         try:
             self._servers = servers_of(url)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         self._name = name
         self._inbox_prefix = inbox_prefix
+        self._least_server = least_server
         self._sinks: list[tuple[str, Sink, RunSink | None]] = []
         self._link: Link | None = None
         self._jetstream: JetStreamContext | None = None
@@ -207,30 +212,10 @@ class Bus:
     ) -> Sequence[str]:
         """Create the events' stream if it is missing, and check it if it is there; return what is doubtful about it.
 
-        `max_age` in seconds. Subjects that a stream of this name lacks are added to it. Raises CannotStartError, in one
-        line with the way out, for a NATS without JetStream and for another stream on the same subjects.
+        `max_age` in seconds. Raises CannotStartError, as `EventStream.ensure` does.
         """
-        deadline = asyncio.get_running_loop().time() + JETSTREAM_START_SECONDS
-        while True:
-            try:
-                return await self._ensure_stream(stream, subjects, max_age, max_bytes)
-            except js_errors.APIError as error:
-                if error.err_code == _SUBJECTS_OVERLAP:
-                    other = await self._stream_on(subjects)
-                    raise CannotStartError(
-                        f"the JetStream stream {other} already takes some of {', '.join(subjects)}: set events_stream "
-                        f"to {other} if it may hold these events, or set event_prefix"
-                    ) from error
-                cause: Exception = error
-                final = error.err_code in _JETSTREAM_NOT_ENABLED
-            except (nats_errors.Error, OSError, TimeoutError) as error:
-                cause, final = error, False
-            if final or asyncio.get_running_loop().time() > deadline:
-                raise CannotStartError(
-                    f"NATS at {shown(self._servers)} has no JetStream, which the events need: start nats-server "
-                    f"with -js ({cause})"
-                ) from cause
-            await asyncio.sleep(BACKOFF_LEAST)
+        wanted = EventStream(stream, subjects, max_age, max_bytes)
+        return await wanted.ensure(lambda: self._jetstream, shown(self._servers))
 
     async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
         """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""
@@ -284,6 +269,12 @@ class Bus:
     async def _set_up(self, link: Link) -> None:
         link.on_raise = self._raised
         await link.open(self._servers, self._name, self._inbox_prefix)
+        version = link.connected_server_version
+        if (version.major, version.minor) < self._least_server:
+            least = ".".join(map(str, self._least_server))
+            raise CannotStartError(
+                f"NATS at {shown(self._servers)} is older than {least}: it cannot divide heartbeats into shards"
+            )
         # One for the life of the link: each subscribes an inbox for its acknowledgements and keeps it.
         self._jetstream = link.jetstream()
         for subject, sink, run in self._sinks:
@@ -338,59 +329,6 @@ class Bus:
         if now - self._complained_at.get(kind, -COMPLAINT_SECONDS) >= COMPLAINT_SECONDS:
             self._complained_at[kind] = now
             log.error("bus_fault", kind=kind, text=text, count=self.faults[kind], exc_info=error)
-
-    async def _stream_on(self, subjects: Sequence[str]) -> str:
-        context = self._jetstream
-        if context is None:
-            return "(name unknown)"
-        for subject in subjects:
-            with contextlib.suppress(nats_errors.Error, js_errors.Error, OSError, TimeoutError):
-                return str(await context.find_stream_name_by_subject(subject))
-        return "(name unknown)"
-
-    async def _ensure_stream(
-        self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
-    ) -> Sequence[str]:
-        context = self._jetstream
-        if context is None:
-            raise nats_errors.ConnectionClosedError
-        try:
-            config = (await context.stream_info(stream)).config
-        except js_errors.NotFoundError:
-            await context.add_stream(
-                js_api.StreamConfig(
-                    name=stream,
-                    subjects=list(subjects),
-                    max_age=max_age,
-                    max_bytes=max_bytes,
-                    duplicate_window=min(DUPLICATE_WINDOW_SECONDS, max_age),
-                )
-            )
-            return []
-        doubts = []
-        present = list(config.subjects or [])
-        missing = [subject for subject in subjects if not any(_covers(pattern, subject) for pattern in present)]
-        if missing:
-            config.subjects = present + missing
-            await context.update_stream(config)
-            doubts.append(f"the stream {stream} did not take {', '.join(missing)}: added")
-        if config.retention not in {None, js_api.RetentionPolicy.LIMITS}:
-            doubts.append(f"the stream {stream} drops events once they are read: subscribers take them from each other")
-        if config.no_ack:
-            doubts.append(f"the stream {stream} does not acknowledge: events may be lost")
-        if config.max_age and config.max_age < max_age:
-            doubts.append(f"the stream {stream} keeps events {config.max_age:g} s, events_max_age says {max_age:g}")
-        return doubts
-
-
-def _covers(pattern: str, subject: str) -> bool:
-    parts, tokens = pattern.split("."), subject.split(".")
-    for position, part in enumerate(parts):
-        if part == ">":
-            return position < len(tokens)
-        if position >= len(tokens) or part not in {"*", tokens[position]}:
-            return False
-    return len(parts) == len(tokens)
 
 
 def _decoding(sink: Sink) -> RawSink:

@@ -19,7 +19,6 @@ from liveness.leases import LeaseTable
 from liveness.messages import Superseded
 from liveness.settings import Settings
 from liveness.store import Life, Store
-from liveness.subjects import Subjects
 
 log = structlog.get_logger("liveness.grants")
 
@@ -53,7 +52,7 @@ class Grants:
         self._hearing = hearing
         self._store = store
         self._publish = publish
-        self._subjects = Subjects(settings.subject_prefix)
+        self._subjects = settings.subjects
         self._default_ttl = settings.heartbeat_timeout
         self._acts = settings.mode == "act"
         self._register = settings.register_unknown_workers and self._acts

@@ -71,6 +71,9 @@ class Greetings:
     def hello(self, subject: str, payload: bytes, reply: str) -> None:
         """Take one hello in; it is answered when the former life's work is back."""
         worker = self._intake.worker_of(subject)
+        if not self._intake.owns(worker):
+            # Another share's sidecar answers.
+            return
         try:
             hello = self._intake.hello(subject, payload)
         except MessageError as error:

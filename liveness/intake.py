@@ -17,7 +17,7 @@ from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.settings import Settings
 from liveness.storms import Storms
-from liveness.subjects import OWN, Subjects, name_fault
+from liveness.subjects import OWN, name_fault
 from liveness.wakes import Wakes
 
 log = structlog.get_logger("liveness.intake")
@@ -28,6 +28,9 @@ COMPLAINTS_REMEMBERED = 10_000
 TELL_SECONDS = 1.0
 # Ten years, in seconds. Postgres cannot subtract what some would state.
 MOST_UPTIME = 315_360_000.0
+# How long heartbeats that were not divided as we are are complained of.
+STRAYS_SECONDS = 30.0
+STRAYS = "NATS: not every server divides the heartbeats as the services are divided (see docs/scale.md)"
 # To look a member of an Enum up costs as much as a call.
 RENEWED, STALE = Heard.RENEWED, Heard.STALE
 
@@ -52,12 +55,14 @@ class Intake:
         tell: Callable[[str, bytes], object] = lambda _subject, _payload: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        # When a heartbeat came last that was not divided as we are, by the loop's clock.
+        self.strayed_at: float | None = None
         self._book = book
         self._hearing = hearing
         self._storms = storms
         self._clamp_ttl = settings.clamp_ttl
         self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
-        self._subjects = Subjects(settings.subject_prefix)
+        self._subjects = settings.subjects
         self._clock = clock
         self._on_echo = on_echo
         self._wakes = wakes
@@ -69,15 +74,45 @@ class Intake:
         """Return the worker of whom a subject that we listen to speaks."""
         return self._subjects.worker_of(subject)
 
+    def owns(self, worker: str) -> bool:
+        """Say whether `worker` is of our share."""
+        return self._subjects.owns(worker)
+
     def heartbeat(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one heartbeat in."""
-        worker = self._subjects.worker_of(subject)
+        self._heartbeat(self._subjects.worker_of(subject), payload)
+
+    def stray(self, subject: str, payload: bytes, _reply: str = "") -> None:
+        """Take a heartbeat in that came by a server which does not divide them as we are divided.
+
+        It is a good one all the same: whoever hears it must not think that its worker is silent.
+        """
+        worker = self._subjects.stray_worker(subject)
+        if worker is None:
+            return
+        if not worker.startswith(OWN):
+            self.counts["stray"] += 1
+            now = self._clock()
+            if self.strayed_at is None or now - self.strayed_at > STRAYS_SECONDS:
+                log.error("stray_heartbeats", subject=subject, complaint=STRAYS)
+            self.strayed_at = now
+            if not self._subjects.owns(worker):
+                return
+        self._heartbeat(worker, payload)
+
+    @property
+    def strays(self) -> str | None:
+        """What is to be said of heartbeats that were not divided as we are, if there were some lately."""
+        if self.strayed_at is None or self._clock() - self.strayed_at > STRAYS_SECONDS:
+            return None
+        return STRAYS
+
+    def _heartbeat(self, worker: str, payload: bytes) -> None:
         if worker.startswith(OWN):
             self._on_echo(payload)
             return
         self.counts["heartbeats"] += 1
-        if self._book.get(worker) is None and (fault := name_fault(worker)):
-            self._complain("unusable_name", worker, fault)
+        if self._book.get(worker) is None and not self._is_welcome(worker):
             return
         beat, complaint = decode_heartbeat(payload)
         if complaint is not None:
@@ -118,6 +153,8 @@ class Intake:
     def goodbye(self, subject: str, payload: bytes, _reply: str = "") -> None:
         """Take one goodbye in."""
         worker = self._subjects.worker_of(subject)
+        if not self._subjects.owns(worker):
+            return
         self.counts["goodbyes"] += 1
         try:
             goodbye = decode_goodbye(payload)
@@ -205,6 +242,17 @@ class Intake:
         if uptime is not None and uptime > MOST_UPTIME:
             beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
         return beat
+
+    def _is_welcome(self, worker: str) -> bool:
+        if fault := name_fault(worker):
+            self._complain("unusable_name", worker, fault)
+        elif not self._subjects.owns(worker):
+            self._complain(
+                "not_ours", worker, "it beats on our subject and is of another share: who may publish there?"
+            )
+        else:
+            return True
+        return False
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:
         self.counts[kind] += 1

@@ -9,7 +9,6 @@ import structlog
 from liveness.hearing import Echo, Hearing
 from liveness.lines import Lines
 from liveness.settings import Settings
-from liveness.subjects import Subjects
 
 log = structlog.get_logger("liveness.listening")
 
@@ -52,7 +51,7 @@ class Listening:
         self._on_time = on_time
         self._on_loss = on_loss
         self._spoke_at = clock()
-        self._subject = Subjects(settings.subject_prefix).echo(secrets.token_hex(8))
+        self._subject = settings.subjects.echo(secrets.token_hex(8))
 
     async def keep(self) -> None:
         """Send echoes, for ever."""

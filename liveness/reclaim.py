@@ -11,6 +11,10 @@ class StillAliveError(LivenessError):
     """The worker holds a lease, and nobody said that its work should be taken all the same."""
 
 
+class NotOursError(LivenessError):
+    """The worker is of another share."""
+
+
 class NoVerdictError(LivenessError):
     """Postgres could not end the life just now."""
 
@@ -18,10 +22,12 @@ class NoVerdictError(LivenessError):
 async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     """End the life of a worker on an operator's word and put its work back.
 
-    Raises StillAliveError, unless forced, for a worker whose lease has not lapsed; NoVerdictError for one whose rows
-    somebody holds, or the host refuses; DatabaseAwayError, DatabaseRefusedError.
+    Raises NotOursError; StillAliveError, unless forced, for a worker whose lease has not lapsed; NoVerdictError for one
+    whose rows somebody holds, or the host refuses; DatabaseAwayError, DatabaseRefusedError.
     """
     worker = request.worker
+    if not parts.subjects.owns(worker):
+        raise NotOursError(f"{worker} is of the shard {parts.subjects.owner_of(worker)}: use --shard")
     held = (await parts.store.host.running([worker])).get(worker, 0)
     lease = parts.book.get(worker)
     if lease is not None and lease.epoch is None and not request.dry_run:

@@ -7,6 +7,7 @@ marks OFFLINE by mistake.
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain
 
 import msgspec
@@ -32,14 +33,30 @@ class Restored(msgspec.Struct, frozen=True):
     left: int
 
 
-async def restore(*, book: LeaseTable, hearing: Hearing, storms: Storms, store: Store, default_ttl: float) -> Restored:
+async def restore(
+    *,
+    book: LeaseTable,
+    hearing: Hearing,
+    storms: Storms,
+    store: Store,
+    default_ttl: float,
+    owns: Callable[[str], bool] | None = None,
+) -> Restored:
     """Put into the book whoever may live, with the ttl of their life, else `default_ttl` (seconds).
+
+    Of them those that are ours, as `owns(worker)` says; None: all.
 
     All of them or, raising DatabaseAwayError, nobody: what was read before others acted would be believed later.
     """
     open_lives, others = await store.epochs.restorable()
     formers = await store.epochs.formers(None)
     names, left = distinct(open_lives, others)
+    if owns is not None:
+        names = [life for life in names if owns(life.worker)]
+        # The open lives are those of our share, and a name that differs in case may be of another.
+        ambiguous = await store.host.ambiguous([life.worker for life in names])
+        names = [life for life in names if life.worker not in ambiguous]
+        left += len(ambiguous)
     opened = len(open_lives)
     # Each is dropped as soon as its lease is made: a million of both at once would be half as much memory again.
     open_lives.reverse()

@@ -28,6 +28,7 @@ from liveness.errors import DatabaseAwayError
 from liveness.http import Http
 from liveness.restore import restore
 from liveness.settings import Settings
+from liveness.share import LEAST_SERVER
 from liveness.store import Database, Store
 
 log = structlog.get_logger("liveness.service")
@@ -55,7 +56,8 @@ class Service:
         self._waiting_for: str | None = "starting"
         self._duties: list[asyncio.Task[None]] = []
         self._database = Database(settings.postgres_dsn, settings.lock_timeout)
-        self._bus = Bus(settings.nats_url)
+        shared = settings.subjects.share is not None
+        self._bus = Bus(settings.nats_url, least_server=LEAST_SERVER if shared else ())
         self.http = Http(settings.http_listen, self.troubles)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -95,6 +97,8 @@ class Service:
         if self.parts is not None:
             if not found and self.parts.hearing.deaf(self.parts.clock()):
                 found.append("NATS: connected, and nothing is heard, not even ourselves")
+            if self.settings.shard and (strays := self.parts.intake.strays):
+                found.append(strays)
             found += self.parts.storms.held(self.parts.hearing.now)
             found += [f"{duty.name}: Postgres does not answer" for duty in self.parts.rounds if duty.failing_since]
             found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
@@ -146,6 +150,7 @@ class Service:
             storms=parts.storms,
             store=parts.store,
             default_ttl=self.settings.heartbeat_timeout,
+            owns=parts.owns,
         )
 
     async def _insist(self, step: Callable[[], Awaitable[Done]]) -> Done:

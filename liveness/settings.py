@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Meta
 
 from liveness.errors import SettingsError
+from liveness.share import parsed
+from liveness.subjects import Subjects
 
 PREFIX = "LIVENESS_"
 
@@ -98,6 +100,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["auto", "asyncio", "uvloop"],
         Meta(description="What `liveness serve` runs on. `auto`: uvloop where it is installed, else asyncio's own."),
     ] = "auto"
+    shard: Annotated[
+        str, Meta(description="Own only the share i of n of the workers, as in 0/4; every NATS server maps them so.")
+    ] = ""
     log_format: Annotated[
         Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
     ] = "auto"
@@ -105,6 +110,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         """Refuse values that exclude each other."""
+        parsed(self.shard)
         if self.min_ttl > self.max_ttl:
             raise ValueError(f"min_ttl ({self.min_ttl:g}) is above max_ttl ({self.max_ttl:g}): lower min_ttl")
         if not self.min_ttl <= self.heartbeat_timeout <= self.max_ttl:
@@ -117,6 +123,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
                 "be a gap; lower echo_interval"
             )
+
+    @property
+    def subjects(self) -> Subjects:
+        """The subjects, as this process has them."""
+        return Subjects(self.subject_prefix, parsed(self.shard))
 
     def warnings(self) -> list[str]:
         """Return one line for each relation between durations that is allowed and doubtful."""

@@ -4,9 +4,13 @@ The subject is the identity: whoever publishes on `<prefix>.heartbeat.w1` speaks
 the payload says. A worker name is everything behind the verb and may contain dots, because host names do.
 """
 
+import itertools
 import re
+from functools import cache
 
 import msgspec
+
+from liveness.share import Share, fnv
 
 # The contract's limit. NATS allows subjects of about 4 KiB (its control line); 255 bytes is what host names
 # and most `varchar` owner columns are made for, and it bounds what one invented name can cost in memory.
@@ -43,6 +47,11 @@ def name_fault(name: str) -> str | None:
     return next((text for text, faulty in faults if faulty), None)
 
 
+@cache
+def _hash_of_prefix(prefix: str) -> int:
+    return fnv(f"{prefix}.heartbeat.".encode())
+
+
 def event_subject(event_type: str, event_prefix: str = "", *, observed: bool = False) -> str:
     """Return where an event of `event_type` is published: literally there, unless a prefix is set.
 
@@ -54,9 +63,32 @@ def event_subject(event_type: str, event_prefix: str = "", *, observed: bool = F
 
 
 class Subjects(msgspec.Struct, frozen=True):
-    """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`)."""
+    """The subjects of one deployment, told apart from another's by `prefix` (default `liveness`).
+
+    Of a deployment in shares: as the sidecar of `share` has them.
+    """
 
     prefix: str = "liveness"
+    share: Share | None = None
+
+    def hash_of(self, worker: str) -> int:
+        """Return the hash by which `worker` is of a share: the NATS servers' own, of its heartbeats' subject.
+
+        What is too long for a name is cut first: it has an owner, too, and costs no more than others.
+        """
+        return fnv(worker.encode(errors="replace")[:MAX_NAME_BYTES], _hash_of_prefix(self.prefix))
+
+    def owns(self, worker: str) -> bool:
+        """Say whether `worker` is of our share."""
+        return self.share is None or self.share.owns(self.hash_of(worker))
+
+    def owner_of(self, worker: str) -> str:
+        """Return which of the shares, as ours is one, `worker` belongs to; empty where there are none."""
+        return "" if self.share is None else f"{self.hash_of(worker) % self.share.count}/{self.share.count}"
+
+    def mapping(self, count: int) -> str:
+        """Return what the configuration of every NATS server needs in its `mappings` for so many shares."""
+        return f'"{self.prefix}.heartbeat.>": "{self.prefix}.{count}.{{{{partition({count})}}}}.heartbeat.>"'
 
     def heartbeat(self, worker: str) -> str:
         """Where `worker` says that it lives."""
@@ -75,21 +107,47 @@ class Subjects(msgspec.Struct, frozen=True):
         return f"{self.prefix}.probe.{worker}"
 
     def echo(self, replica: str) -> str:
-        """Where a replica of the service speaks to itself, to know that it hears."""
-        return self.heartbeat(f"{OWN}echo.{replica}")
+        """Where a replica of the service speaks to itself, to know that it hears.
+
+        Not the same for every `replica`: one that has to come to our share has a number behind it.
+        """
+        names = (f"{OWN}echo.{replica}{number or ''}" for number in itertools.count())
+        return self.heartbeat(next(name for name in names if self.owns(name)))
 
     def superseded(self, worker: str) -> str:
         """Where the service tells `worker` that one of its epochs is over."""
         return f"{self.prefix}.superseded.{worker}"
 
     def api(self, verb: str) -> str:
-        """Where commands ask the acting replica to do `verb`."""
+        """Where commands ask the acting replica to do `verb`; of several shares, the one that they name.
+
+        One that concerns a worker goes to all, and its owner answers.
+        """
+        return self.api_of_all(verb) if verb == "reclaim" else f"{self._ours}.api.{verb}"
+
+    def api_of_all(self, verb: str) -> str:
+        """Where commands ask who do not know of shares, or whose share it is."""
         return f"{self.prefix}.api.{verb}"
 
     @property
     def all_heartbeats(self) -> str:
-        """The subscription that hears every worker."""
-        return f"{self.prefix}.heartbeat.>"
+        """The subscription that hears every worker that is ours."""
+        return f"{self._ours}.heartbeat.>"
+
+    @property
+    def stray_heartbeats(self) -> str:
+        """The subscription that hears those by servers which divide the heartbeats when they should not, or do not."""
+        return f"{self.prefix}.*.*.heartbeat.>" if self.share is None else f"{self.prefix}.heartbeat.>"
+
+    def stray_worker(self, subject: str) -> str | None:
+        """Return the worker name in a subject of `stray_heartbeats`, or None for what is no heartbeat's subject.
+
+        `<prefix>.goodbye.x.heartbeat.y` comes by that subscription, too.
+        """
+        if self.share is not None:
+            return self.worker_of(subject)
+        count, index, _, worker = subject[len(self.prefix) + 1 :].split(".", 3)
+        return worker if count.isdigit() and index.isdigit() else None
 
     @property
     def all_goodbyes(self) -> str:
@@ -107,4 +165,10 @@ class Subjects(msgspec.Struct, frozen=True):
         The caller's subscription vouches for the prefix and the verb; what stands behind them is not checked
         here (see `name_fault`).
         """
-        return subject[len(self.prefix) + 1 :].partition(".")[2]
+        ours = f"{self._ours}."
+        prefix = ours if self.share is not None and subject.startswith(ours) else f"{self.prefix}."
+        return subject[len(prefix) :].partition(".")[2]
+
+    @property
+    def _ours(self) -> str:
+        return self.prefix if self.share is None else f"{self.prefix}.{self.share.count}.{self.share.index}"

@@ -19,6 +19,12 @@ from liveness.store import Database, Store
 CONNECT_SECONDS = 5.0
 # How often a listening command looks at the clock.
 LOOK_SECONDS = 0.1
+# A command that hears nothing, not even itself, for so long gives up: somebody waits for it.
+DEAF_SECONDS = 10.0
+
+
+class DeafError(LivenessError):
+    """Nothing can be heard, so nothing can be believed to be silent."""
 
 
 @contextlib.asynccontextmanager
@@ -37,6 +43,7 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
                     storms=parts.storms,
                     store=parts.store,
                     default_ttl=settings.heartbeat_timeout,
+                    owns=parts.owns,
                 )
                 await bus.connect()
         except TimeoutError as error:
@@ -61,9 +68,17 @@ async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = la
     # Whoever has just connected owes everybody the time to have connected, too.
     seconds = max(seconds, RECONNECT_GRACES * parts.settings.gap_grace) + parts.settings.echo_interval
     ends = parts.hearing.now + seconds
+    heard_at = parts.clock()
     click.echo(f"no service answers: listening for {seconds:g} s", err=True)
-    while parts.hearing.now < ends and not until():  # noqa: ASYNC110 - nothing tells that time passed
+    while (now := parts.hearing.now) < ends and not until():
         await asyncio.sleep(LOOK_SECONDS)
+        if parts.hearing.now > now:
+            heard_at = parts.clock()
+        elif parts.clock() - heard_at > DEAF_SECONDS:
+            raise DeafError(
+                f"nothing was heard for {DEAF_SECONDS:g} s, not even ourselves: look after NATS, and, if workers are "
+                "divided into shards, whether it divides them into as many as --shard says"
+            )
     beats = parts.intake.counts["heartbeats"]
     workers = sum(lease.last_beat is not None for lease in parts.book)
     click.echo(f"heard {beats} heartbeats of {workers} workers", err=True)
@@ -114,6 +129,8 @@ async def lead(parts: Assembly) -> None:
     """Become the replica that acts. Raises NotLeaderError, naming it, if there is one that nobody could ask."""
     await parts.leadership.run_once()
     if not await parts.leadership.learn():
+        if (trouble := parts.store.leader.trouble) is not None:
+            raise NotLeaderError(f"{trouble}, or ask it with --shard")
         seen = await parts.store.leader.seen()
         raise NotLeaderError(f"{seen.holder} acts, though it does not answer on this NATS: check nats_url, or stop it")
 

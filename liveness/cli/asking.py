@@ -9,7 +9,6 @@ from liveness.answers import Refusal
 from liveness.bus import Bus
 from liveness.errors import LivenessError, NatsAwayError, NoServiceError
 from liveness.settings import Settings
-from liveness.subjects import Subjects
 
 # A sweep or a large reclaim takes this long at worst; that nobody is there is answered at once.
 ANSWER_SECONDS = 60.0
@@ -35,7 +34,7 @@ async def ask(settings: Settings, verb: str, request: object, answer: type[Answe
     except TimeoutError as error:
         raise NatsAwayError(f"NATS does not answer within {CONNECT_SECONDS:g} s: check nats_url") from error
     try:
-        subject = Subjects(settings.subject_prefix).api(verb)
+        subject = settings.subjects.api(verb)
         payload = await bus.request(subject, msgspec.json.encode(request), ANSWER_SECONDS)
     finally:
         await bus.close()

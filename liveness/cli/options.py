@@ -18,6 +18,11 @@ def servers(command: Command) -> Command:
     return click.option("--nats-url", help="Where NATS is (LIVENESS_NATS_URL).")(command)
 
 
+def shard(command: Command) -> Command:
+    """Add --shard."""
+    return click.option("--shard", help="Ask the shard i of n, as in 0/4 (LIVENESS_SHARD).")(command)
+
+
 def as_json(command: Command) -> Command:
     """Add --json, given to the command as `json_output`."""
     return click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")(command)

@@ -7,7 +7,7 @@ import click
 from liveness.answers import ReclaimAnswer, ReclaimRequest
 from liveness.cli.alone import reclaim_alone
 from liveness.cli.asking import ask
-from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.errors import NoServiceError
 from liveness.logs import configure
 from liveness.settings import Settings
@@ -24,6 +24,7 @@ async def run(settings: Settings, request: ReclaimRequest) -> ReclaimAnswer:
 @click.command("reclaim")
 @click.argument("worker")
 @servers
+@shard
 @click.option("--dry-run", is_flag=True, help="Only say what would be taken.")
 @click.option("--force", is_flag=True, help="Even if the worker lives.")
 @as_json

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
 from liveness.cli.asking import ask
-from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 
 # Names in the line about conflicts; the rest is in --json.
 CONFLICTS_SHOWN = 10
@@ -17,6 +17,7 @@ CONFLICTS_SHOWN = 10
 
 @click.command("status")
 @servers
+@shard
 @click.option("--limit", type=click.IntRange(0, PAGE), default=50, show_default=True, help="Workers at most.")
 @click.option("--offset", type=click.IntRange(0), default=0, help="Behind so many workers.")
 @as_json

@@ -7,7 +7,7 @@ import click
 from liveness.answers import SweepRequest, Swept
 from liveness.cli.alone import sweep_alone
 from liveness.cli.asking import ask
-from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.errors import NoServiceError
 from liveness.logs import configure
 from liveness.settings import Settings
@@ -23,6 +23,7 @@ async def run(settings: Settings, *, dry_run: bool) -> Swept:
 
 @click.command("sweep")
 @servers
+@shard
 @click.option("--dry-run", is_flag=True, help="Only say what would be taken.")
 @as_json
 def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> None:

@@ -78,14 +78,15 @@ written AS (
     RETURNING *
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data)
+    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
     SELECT
         CASE w.reason WHEN 'released' THEN 'worker.released' ELSE 'worker.expired' END, w.worker, w.worker, w.observed,
         json_build_object(
             'worker', w.worker, 'incarnation', w.incarnation, 'epoch', w.epoch, 'reason', w.reason, 'ttl', w.ttl,
             'last_heartbeat_at', liveness.rfc3339(w.last_heartbeat_at), 'lapsed_at', liveness.rfc3339(w.lapsed_at),
             'expired_at', liveness.rfc3339(w.expired_at)
-        )
+        ),
+        (SELECT e.hash FROM liveness.epoch AS e WHERE e.worker = w.worker AND e.epoch = w.epoch)
     FROM written AS w
     -- An orphan's owner was told of when it ended, or was never known.
     WHERE w.reason <> 'orphaned'

@@ -2,12 +2,14 @@
 -- is this life's, unless it is known to be of another incarnation. Such a name is left out, its row locked all the same.
 -- While a transaction ends an epoch of the name, this waits for it: no life begins before it is fixed which rows were
 -- the former one's.
--- $1: [{worker, incarnation, ttl}]
-INSERT INTO liveness.epoch AS e (worker, epoch, incarnation, ttl, term)
-SELECT a.worker, liveness.next_epoch(a.worker), a.incarnation, a.ttl, (SELECT l.term FROM liveness.leader AS l)
-FROM jsonb_to_recordset($1::jsonb) AS a (worker text, incarnation text, ttl double precision)
+-- $1: [{worker, incarnation, ttl, hash}]
+INSERT INTO liveness.epoch AS e (worker, epoch, incarnation, ttl, term, hash)
+SELECT a.worker, liveness.next_epoch(a.worker), a.incarnation, a.ttl, (SELECT l.term FROM {leader} AS l WHERE {of_share}),
+    a.hash
+FROM jsonb_to_recordset($1::jsonb) AS a (worker text, incarnation text, ttl double precision, hash bigint)
 ORDER BY a.worker
 ON CONFLICT (worker) WHERE ended_at IS NULL
-    DO UPDATE SET ttl = excluded.ttl, incarnation = coalesce(excluded.incarnation, e.incarnation)
+    DO UPDATE SET
+        ttl = excluded.ttl, incarnation = coalesce(excluded.incarnation, e.incarnation), hash = excluded.hash
     WHERE e.incarnation IS NULL OR excluded.incarnation IS NULL OR e.incarnation = excluded.incarnation
 RETURNING e.worker, e.epoch

@@ -1,4 +1,4 @@
 -- May this transaction act? If so, no other term begins before it ends.
 -- The holder too, because a database restored from a backup issues terms again that were in use after it was made.
 -- $1: term  $2: holder
-SELECT term FROM liveness.leader WHERE term = $1 AND holder = $2 FOR KEY SHARE
+SELECT term{seen_in_locks} FROM {leader} WHERE term = $1 AND holder = $2 AND {of_share} FOR KEY SHARE

@@ -6,9 +6,7 @@
 SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) AS ended
 FROM pg_locks AS l
 JOIN pg_stat_activity AS a USING (pid)
-WHERE l.locktype = 'relation' AND l.relation = 'liveness.leader'::regclass
-    -- Of all statements here, only FOR KEY SHARE takes it: whoever acts.
-    AND l.mode = 'RowShareLock' AND l.granted
+WHERE {acts_in_locks} AND l.granted
     -- Nobody else's sessions, whatever they do there, and whatever the role may do.
     AND a.usename = current_user AND a.datname = current_database()
     AND a.state = 'active' AND a.wait_event IN ('ClientRead', 'ClientWrite')

@@ -2,11 +2,11 @@
 -- grant of the same name waits, and a name with an open epoch (somebody lives) is passed over.
 -- What the sweep believed is checked here, so that no epoch is opened in vain, and again when the epoch is ended: by then
 -- somebody else may have ended the same life, for whom this waited.
--- $1: [{worker, ttl, must_be_up, spare_within}]  $2: statuses that are up
-INSERT INTO liveness.epoch (worker, epoch, ttl, term)
-SELECT a.worker, liveness.next_epoch(a.worker), a.ttl, (SELECT l.term FROM liveness.leader AS l)
+-- $1: [{worker, ttl, must_be_up, spare_within, hash}]  $2: statuses that are up
+INSERT INTO liveness.epoch (worker, epoch, ttl, term, hash)
+SELECT a.worker, liveness.next_epoch(a.worker), a.ttl, (SELECT l.term FROM {leader} AS l WHERE {of_share}), a.hash
 FROM jsonb_to_recordset($1::jsonb)
-    AS a (worker text, ttl double precision, must_be_up boolean, spare_within double precision)
+    AS a (worker text, ttl double precision, must_be_up boolean, spare_within double precision, hash bigint)
 WHERE (
         a.must_be_up IS NULL
         OR a.must_be_up = EXISTS (

@@ -11,13 +11,14 @@ recorded AS (
     FROM counted AS c
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data)
+    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
     SELECT
         $5 || '.reclaimed', c.id, c.worker, $7,
         json_build_object(
             $6::text, c.id, 'kind', c.kind, 'queue', c.queue, 'former_worker', c.worker, 'incarnation', c.incarnation,
             'epoch', c.epoch, 'reason', c.reason, 'last_heartbeat_at', c.last_heartbeat_at, 'lapsed_at', c.lapsed_at,
             'reclaimed_at', (SELECT liveness.rfc3339(now())), 'reclaim_count', c.reclaim_count
-        )
+        ),
+        c.hash
     FROM counted AS c
 )

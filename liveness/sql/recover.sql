@@ -16,14 +16,15 @@ newest AS (
     ORDER BY b.worker, b.epoch DESC
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data)
+    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
     SELECT
         'worker.recovered', n.worker, n.worker, n.observed,
         json_build_object(
             'worker', n.worker, 'incarnation', e.incarnation, 'epoch', n.new_epoch, 'former_incarnation', n.incarnation,
             'former_epoch', n.epoch, 'former_reason', n.reason, 'expired_at', liveness.rfc3339(n.expired_at),
             'recovered_at', liveness.rfc3339(now())
-        )
+        ),
+        e.hash
     FROM newest AS n
     JOIN liveness.epoch AS e ON e.worker = n.worker AND e.epoch = n.new_epoch
     -- A worker that was released and starts again, or was started again, has recovered from nothing.

@@ -2,4 +2,4 @@
 -- $1: names, or NULL for all
 SELECT worker, epoch, incarnation, ttl
 FROM liveness.epoch
-WHERE ended_at IS NULL AND ($1::text[] IS NULL OR worker = ANY ($1))
+WHERE ended_at IS NULL AND ($1::text[] IS NULL OR worker = ANY ($1)) AND {ours}

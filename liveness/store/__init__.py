@@ -37,6 +37,8 @@ __all__ = [
 class Store:
     """Everything the service asks of Postgres, fitted to one host's tables.
 
+    What it finds by itself is of our share: others' names end here.
+
     Whatever changes anything raises NotLeaderError unless `leader` has taken the lead and has it still.
     """
 
@@ -58,15 +60,24 @@ class Store:
         """
         await check_encoding(database)
         await check_schema(database)
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN)
+        subjects = settings.subjects
+        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, subjects.share)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
-        leader = Leader(database, myself, acts=not observed)
+        leader = Leader(database, myself, acts=not observed, share=subjects.share)
         return cls(
             database,
             leader,
-            Epochs(database, leader, statements),
-            Reclaims(database, leader, statements, decided_by=myself, observed=observed, chunk=settings.reclaim_chunk),
-            Host(database, leader, statements, observed=observed),
-            Outbox(database, leader, statements, observed=observed),
+            Epochs(database, leader, statements, subjects),
+            Reclaims(
+                database,
+                leader,
+                statements,
+                decided_by=myself,
+                observed=observed,
+                chunk=settings.reclaim_chunk,
+                subjects=subjects,
+            ),
+            Host(database, leader, statements, observed=observed, subjects=subjects),
+            Outbox(database, leader, statements, observed=observed, subjects=subjects),
         )

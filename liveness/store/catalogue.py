@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from liveness.errors import CannotStartError
+from liveness.share import Share
 from liveness.store.database import Database
 from liveness.store.statements import Statements
 from liveness.work import Registry, WorkTable
@@ -40,7 +41,9 @@ async def check_encoding(database: Database) -> None:
         )
 
 
-async def read_catalogue(database: Database, schema: str, registry: Registry, works: Sequence[WorkTable]) -> Statements:
+async def read_catalogue(
+    database: Database, schema: str, registry: Registry, works: Sequence[WorkTable], share: Share | None = None
+) -> Statements:
     """Fit the descriptions to the host's real tables and return the statements for them.
 
     Raises CannotStartError that names the table and the columns that are missing, or do not date anything.
@@ -65,6 +68,7 @@ async def read_catalogue(database: Database, schema: str, registry: Registry, wo
         schema,
         registry.present(await columns(registry.table, registry.required, registry.heartbeat)),
         [work.present(await columns(work.table, work.required, work.touch[0])) for work in works],
+        share,
     )
 
 

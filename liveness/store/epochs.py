@@ -10,6 +10,8 @@ from liveness.apart import apart
 from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.subjects import Subjects
+from liveness.turns import in_turns
 from liveness.verdicts import Recovery
 
 log = structlog.get_logger("liveness.epochs")
@@ -62,16 +64,17 @@ class Epochs:
     What changes anything raises NotLeaderError besides DatabaseAwayError and DatabaseRefusedError.
     """
 
-    def __init__(self, database: Database, leader: Leader, statements: Statements) -> None:
+    def __init__(self, database: Database, leader: Leader, statements: Statements, subjects: Subjects) -> None:
         self._database = database
         self._leader = leader
         self._statements = statements
+        self._subjects = subjects
 
     async def grant(self, lives: Iterable[Life]) -> Granted:
         """Issue epochs. Granting the same life again returns the same epoch; that of another is left to it."""
         wanting = list(lives)
         async with self._leader.transaction() as connection:
-            rows = await connection.fetch(self._statements["grant_epochs"], as_json(wanting))
+            rows = await connection.fetch(self._statements["grant_epochs"], as_json(map(self._hashed, wanting)))
             epochs = {row["worker"]: row["epoch"] for row in rows}
             others = [life.worker for life in wanting if life.worker not in epochs]
             # The same transaction, whose grant has their rows locked: what is read is what stood in the way.
@@ -103,7 +106,8 @@ class Epochs:
 
         A row that the registry refuses to take back is given up, and logged: it must not hold up the others, or us.
         """
-        names = [row["worker"] for row in await self._database.fetch(self._statements["owing_names"])]
+        rows = await self._database.fetch(self._statements["owing_names"])
+        names = [row["worker"] for row in rows if self._subjects.owns(row["worker"])]
         for name, error in await apart(names, self._set_back) if names else []:
             log.error("set_back_refused", worker=name, cause=str(error))
             await self._leader.fetch(self._statements["forget_offlined"], name)
@@ -112,9 +116,9 @@ class Epochs:
         await self._leader.fetch(self._statements["set_back"], self._statements.registry.offline, list(names))
 
     async def open_lives(self, names: list[str] | None) -> list[Life]:
-        """Return the lives of `names` that have not ended; of all names for None."""
+        """Return the lives of `names` that have not ended; of all our names for None."""
         rows = await self._database.fetch(self._statements["restore_epochs"], names, patient=True)
-        return [_life(row) for row in rows]
+        return await self._ours(rows)
 
     async def ended_ago(self, names: Sequence[str]) -> Mapping[str, Ended]:
         """Return when the last life of each name ended, of those that had one and have none now."""
@@ -127,7 +131,11 @@ class Epochs:
         The newest 8 of each name, oldest first.
         """
         rows = await self._database.fetch(self._statements["former_incarnations"], names, patient=True)
-        return [Former(row["worker"], row["incarnation"], row["epoch"]) for row in rows]
+        return [
+            Former(row["worker"], row["incarnation"], row["epoch"])
+            for row in rows
+            if self._subjects.owns(row["worker"])
+        ]
 
     async def restorable(self) -> tuple[list[Life], list[Life]]:
         """Return the open lives, and the names without one that may live all the same (up, or holding work).
@@ -142,9 +150,18 @@ class Epochs:
                 self._statements["restore_names"], list(registry.up), *running, timeout=PATIENCE
             )
         return (
-            [_life(row) for row in open_lives],
+            await self._ours(open_lives),
             [Life(row["worker"], None, None, row["ttl"]) for row in names],
         )
+
+    async def _ours(self, rows: Sequence[asyncpg.Record]) -> list[Life]:
+        if self._subjects.share is None:
+            return [_life(row) for row in rows]
+        # Postgres has left out nearly all others, by their hashes. Those that it cannot tell are told by their names.
+        return [_life(row) async for row in in_turns(rows) if self._subjects.owns(row["worker"])]
+
+    def _hashed(self, life: Life) -> dict[str, object]:
+        return msgspec.structs.asdict(life) | {"hash": self._subjects.hash_of(life.worker)}
 
 
 def _life(row: asyncpg.Record) -> Life:

@@ -8,6 +8,7 @@ import msgspec
 from liveness.store.database import PATIENCE, Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.subjects import Subjects
 from liveness.turns import in_turns
 from liveness.work import WorkTable
 
@@ -30,11 +31,14 @@ class Found(msgspec.Struct, frozen=True):
 class Host:
     """The host's registry and work tables."""
 
-    def __init__(self, database: Database, leader: Leader, statements: Statements, *, observed: bool) -> None:
+    def __init__(
+        self, database: Database, leader: Leader, statements: Statements, *, observed: bool, subjects: Subjects
+    ) -> None:
         self._database = database
         self._leader = leader
         self._statements = statements
         self._observed = observed
+        self._subjects = subjects
         # By kind of work: for how many more sweeps not to walk.
         self._no_walk: Counter[str] = Counter()
 
@@ -43,7 +47,11 @@ class Host:
         rows = await self._database.fetch(
             self._statements["find_stale"], list(self._statements.registry.up), silent_for, self._observed, patient=True
         )
-        return [Found(row["worker"], row["ttl"], row["silent_for"]) async for row in in_turns(rows)]
+        return [
+            Found(row["worker"], row["ttl"], row["silent_for"])
+            async for row in in_turns(rows)
+            if self._subjects.owns(row["worker"])
+        ]
 
     async def orphaned(self, untouched_for: float) -> list[Found]:
         """Return owners of RUNNING work, untouched for so many seconds, who are not up."""
@@ -62,7 +70,11 @@ class Host:
                     behind,
                     patient=True,
                 )
-                found |= {row["worker"]: Found(row["worker"], row["ttl"]) for row in rows}
+                found |= {
+                    row["worker"]: Found(row["worker"], row["ttl"])
+                    for row in rows
+                    if self._subjects.owns(row["worker"])
+                }
         return list(found.values())
 
     async def ownerless(self, untouched_for: float) -> Mapping[str, int]:

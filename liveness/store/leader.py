@@ -4,6 +4,10 @@ A lease in the database would be worth nothing by itself: whoever holds it may b
 and acting. So no transaction of ours acts on a belief: each first locks the row of its own term (FOR KEY SHARE), and
 the next term cannot begin (an update of the key) before it has ended. A leader that was paused finds its term gone. It
 is all row locks and no session state, so a pooler in transaction mode changes nothing.
+
+Where the workers are divided into shares, each has its leader, and its row in `liveness.share_leader`. Leaders of one
+division lead beside each other. Those of another, and who owns everybody, wait until all of them have gone: Postgres
+sees to it (`schemas/postgres/liveness/0005_shares.sql`), and ends their terms as a takeover does.
 """
 
 import contextlib
@@ -16,8 +20,9 @@ import msgspec
 import structlog
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.share import Share
 from liveness.store.database import IDLE_SECONDS, Connection, Database
-from liveness.store.statements import statement_text
+from liveness.store.statements import leader_statement, statement_text
 
 log = structlog.get_logger("liveness.leader")
 
@@ -37,21 +42,30 @@ class Seen(msgspec.Struct, frozen=True):
 class Leader:
     """This process's part in it. `holder` names the process (host:pid).
 
-    One that only observes (`acts` is False) gives way to one that acts.
-    `term` is the one under which this process may act, as far as it knows; None when it does not lead.
+    One that only observes (`acts` is False) gives way to one that acts. `share` is that which is led, None
+    for everybody. `term` is the one under which this process may act, as far as it knows; None when it does not lead.
     """
 
-    def __init__(self, database: Database, holder: str, *, acts: bool = True) -> None:
+    def __init__(self, database: Database, holder: str, *, acts: bool = True, share: Share | None = None) -> None:
         self._database = database
         self._acts = acts
+        self._share = share
         self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
         # How many tries to take the lead, one after the other, found its row held.
         self._kept_out = 0
+        # Who led when we last tried to, where the workers are divided otherwise; and whether anybody did since our
+        # last term.
+        self._others: str | None = None
+        self._others_led = False
+        # Whether the term that was taken last came after theirs.
+        self.after_others = False
 
     @property
     def trouble(self) -> str | None:
         """Why nobody leads, when it is for a cause that may last; else None."""
+        if self._others is not None:
+            return f"leadership: {self._others} leads, for whom the workers are divided otherwise: stop it"
         if self._kept_out < TRIES_UNSAID:
             return None
         return "leadership: nobody leads, and another session holds the row of liveness.leader (pg_locks shows which)"
@@ -64,7 +78,11 @@ class Leader:
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
-                term = await connection.fetchval(statement_text("leader_take"), self.holder, timeout, self._acts)
+                took = await connection.fetchrow(self._text("leader_take"), self.holder, timeout, self._acts)
+                if took is not None and not took["there"] and self._share is not None:
+                    # A share's row is made by whoever tries to lead it first.
+                    await connection.execute(statement_text("leader_make"), str(self._share), self._share.count)
+                    took = await connection.fetchrow(self._text("leader_take"), self.holder, timeout, self._acts)
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
@@ -77,15 +95,26 @@ class Leader:
                 return False
             raise
         self._kept_out = 0
-        if term is None:
+        if took is None or took["term"] is None:
+            self._note(None if took is None else took["others"])
             return False
-        self.term = term
+        self.after_others, self._others_led, self._others = self._others_led, False, None
+        self.term = took["term"]
         return True
+
+    def _note(self, others: str | None) -> None:
+        if others is not None and others != self._others:
+            log.warning("others_lead", holder=others, advice="stop all who divide the workers otherwise")
+        self._others = others
+        self._others_led = self._others_led or others is not None
+
+    def _text(self, name: str) -> str:
+        return leader_statement(name, self._share)
 
     async def _evict(self) -> None:
         try:
             async with self._database.transaction(reserved=True) as connection:
-                ended = await connection.fetchval(statement_text("leader_evict"), IDLE_SECONDS)
+                ended = await connection.fetchval(self._text("leader_evict"), IDLE_SECONDS)
         except DatabaseRefusedError as error:
             # A database whose owner keeps that to himself: the lead has to wait, and nothing else.
             log.warning("eviction_refused", cause=str(error), advice="grant EXECUTE on pg_terminate_backend")
@@ -102,7 +131,7 @@ class Leader:
         if term is None:
             return False
         async with self._database.transaction(reserved=True) as connection:
-            renewed = await connection.fetchval(statement_text("leader_renew"), term, self.holder) is not None
+            renewed = await connection.fetchval(self._text("leader_renew"), term, self.holder) is not None
         if not renewed:
             self._lost(term)
         return renewed
@@ -115,12 +144,14 @@ class Leader:
         term, self.term = self.term, None
         if term is not None:
             async with self._database.transaction(reserved=True) as connection:
-                await connection.execute(statement_text("leader_release"), term, self.holder)
+                await connection.execute(self._text("leader_release"), term, self.holder)
 
     async def seen(self) -> Seen:
         """Return who leads, as Postgres has it."""
         async with self._database.transaction(reserved=True) as connection:
-            row = await connection.fetchrow(statement_text("leader_seen"))
+            row = await connection.fetchrow(self._text("leader_seen"))
+        if row is None and self._share is not None:
+            return Seen(0, None, math.inf)
         if row is None:
             raise DatabaseAwayError("liveness.leader has no row: restore it, or drop the schema and migrate again")
         return Seen(row["term"], row["holder"], math.inf if row["age"] is None else row["age"])
@@ -135,7 +166,7 @@ class Leader:
         async with self._database.transaction(patient=patient) as connection:
             # Asked again: it may have changed while this waited for a connection.
             term = self._leading()
-            if await connection.fetchval(statement_text("leader_check"), term, self.holder) is None:
+            if await connection.fetchval(self._text("leader_check"), term, self.holder) is None:
                 self._lost(term)
                 raise NotLeaderError(f"another replica acts: term {term} is over")
             yield connection

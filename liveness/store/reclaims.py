@@ -17,6 +17,7 @@ from liveness.store.database import PATIENCE, Connection, Database, contested, m
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.subjects import Subjects
 from liveness.verdicts import Case, Outcome, Verdict
 
 # Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
@@ -59,6 +60,7 @@ class Reclaims:
         decided_by: str,
         observed: bool,
         chunk: int,
+        subjects: Subjects,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
@@ -68,6 +70,7 @@ class Reclaims:
         self._decided_by = decided_by
         self._observed = observed
         self._chunk = chunk
+        self._subjects = subjects
         self._up = list(statements.registry.up)
 
     async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
@@ -126,7 +129,7 @@ class Reclaims:
     async def unfinished(self) -> list[str]:
         """Return names with reclaims that are not finished."""
         rows = await self._database.fetch(self._statements["unfinished_names"], UNFINISHED_AT_ONCE, self._observed)
-        return [row["worker"] for row in rows]
+        return [row["worker"] for row in rows if self._subjects.owns(row["worker"])]
 
     async def owing(self, names: Sequence[str]) -> set[str]:
         """Return those of `names` that have work which a reclaim fixed and has not put back yet.
@@ -183,7 +186,17 @@ class Reclaims:
         unheard = [case for case in cases if case.epoch is None]
         if not unheard:
             return {}
-        rows = await connection.fetch(self._statements["open_unheard"], as_json(unheard), self._up, timeout=PATIENCE)
+        hashed = [
+            {
+                "worker": case.worker,
+                "ttl": case.ttl,
+                "must_be_up": case.must_be_up,
+                "spare_within": case.spare_within,
+                "hash": self._subjects.hash_of(case.worker),
+            }
+            for case in unheard
+        ]
+        rows = await connection.fetch(self._statements["open_unheard"], as_json(hashed), self._up, timeout=PATIENCE)
         return {row["worker"]: row["epoch"] for row in rows}
 
     async def _close_unheard(self, connection: Connection, opened: dict[str, int], ended: set[str]) -> None:

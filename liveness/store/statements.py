@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 
+from liveness.share import Share
 from liveness.work import Registry, WorkTable, registry_parts, rendered, work_parts
 
 
@@ -16,14 +17,58 @@ def statement_text(name: str) -> str:
     return (resources.files("liveness") / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
+# What a session that acts for a share holds, so that pg_locks shows whom it acts for: a word of ours, and the share.
+_ACTS = 6_155_231
+
+
+def leader_parts(share: Share | None) -> Mapping[str, str]:
+    """Return the parts of statements that concern the leader of `share`, or of everybody."""
+    if share is None:
+        return {
+            "leader": "liveness.leader",
+            "of_share": "true",
+            "shares": "0",
+            "seen_in_locks": "",
+            # Of all statements here, only FOR KEY SHARE takes it: whoever acts.
+            "acts_in_locks": "l.locktype = 'relation' AND l.relation = 'liveness.leader'::regclass"
+            " AND l.mode = 'RowShareLock'",
+        }
+    number = share.count * 2048 + share.index
+    return {
+        "leader": "liveness.share_leader",
+        "of_share": f"share = '{share}'",
+        "shares": str(share.count),
+        "seen_in_locks": f", pg_advisory_xact_lock_shared({_ACTS}, {number})",
+        "acts_in_locks": f"l.locktype = 'advisory' AND l.classid = {_ACTS} AND l.objid = {number} AND l.objsubid = 2",
+    }
+
+
+def leader_statement(name: str, share: Share | None) -> str:
+    """Return the statement `name` about the leader of `share`, or of everybody."""
+    return rendered(statement_text(name), leader_parts(share))
+
+
+def _share_parts(share: Share | None) -> Mapping[str, str]:
+    ours = "true" if share is None else f"(hash IS NULL OR hash % {share.count} = {share.index})"
+    of_epoch = (
+        ""
+        if share is None
+        else "AND EXISTS (SELECT FROM liveness.epoch AS e"
+        f" WHERE e.worker = u.worker AND e.epoch = u.epoch AND {ours.replace('hash', 'e.hash')})"
+    )
+    # Rows without a hash are of everybody's, and looked at by their names when they are here.
+    return {**leader_parts(share), "ours": ours, "unfinished_and_ours": of_epoch}
+
+
 class Statements:
     """Statements by name; those on a work table by name and kind of work."""
 
-    def __init__(self, schema: str, registry: Registry, works: Sequence[WorkTable]) -> None:
+    def __init__(self, schema: str, registry: Registry, works: Sequence[WorkTable], share: Share | None = None) -> None:
         self.registry = registry
         self.works = tuple(works)
         self._common: Mapping[str, str] = {
             **registry_parts(registry, schema),
+            **_share_parts(share),
             "or_holds_work": self._for_each("part_or_holds_work", schema),
             "union_owners": self._for_each("part_union_owners", schema),
         }

@@ -63,7 +63,7 @@ def served_subjects() -> set[str]:
     """Return the subjects on which the API really takes requests."""
     heard: list[str] = []
     bus = SimpleNamespace(subscribe=lambda subject, _sink: heard.append(subject))
-    Api(cast("Assembly", SimpleNamespace(settings=SETTINGS, bus=bus)), list)
+    Api(cast("Assembly", SimpleNamespace(settings=SETTINGS, subjects=SUBJECTS, bus=bus)), list)
     return set(heard)
 
 

@@ -12,9 +12,11 @@ from nats.aio.msg import Msg
 from liveness.client import Heartbeater
 from liveness.embedded import NatsServer
 from liveness.messages import Heartbeat, HelloAnswer, Superseded
+from liveness.subjects import Subjects
 from tests.conftest import SOON, HostTables, delivered
 from tests.integration.beats import spying
 from tests.integration.running import Serve
+from tests.integration.shares import mapped
 
 PAGE = (Path(__file__).parents[2] / "docs" / "workers.md").read_text(encoding="utf-8")
 
@@ -86,4 +88,30 @@ async def test_the_permissions_are_enough_and_no_more(tmp_path: Path) -> None:
         # The next that is heard, so nothing came from the forger.
         assert (await spy.goodbye()).incarnation == "mine"
         assert spy.subjects == {"liveness.heartbeat.w1", "liveness.goodbye.w1"}
+    await server.stop()
+
+
+async def test_the_permissions_are_enough_where_heartbeats_are_divided(tmp_path: Path) -> None:
+    """NATS checks where a heartbeat comes out; and still nobody speaks for another, whichever way it tries."""
+    everybody = "{ user: service, password: secret },"
+    config = block("conf", "authorization").replace("users: [", f"users: [ {everybody}", 1)
+    server = NatsServer(tmp_path / "nats", jetstream=False, config=config + mapped(2))
+    await server.start()
+    own, all_of_it = (server.url.replace("nats://", f"nats://{user}:secret@") for user in ("w1", "service"))
+    heard: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(message: Msg) -> None:
+        heard.put_nowait(message.subject)
+
+    service = await nats_py.connect(all_of_it)
+    await service.subscribe("liveness.>", cb=note)
+    await delivered(service)
+    worker = await nats_py.connect(own)
+    for subject in ("liveness.heartbeat.w2", "liveness.2.0.heartbeat.w2", "liveness.heartbeat.w1"):
+        await worker.publish(subject)
+    await delivered(worker)
+    async with asyncio.timeout(SOON):
+        assert await heard.get() == f"liveness.2.{Subjects().hash_of('w1') % 2}.heartbeat.w1"
+    await worker.close()
+    await service.close()
     await server.stop()
