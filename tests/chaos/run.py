@@ -57,10 +57,10 @@ class Summary:
         return said
 
 
-async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None]) -> Summary:
-    """Make chaos for so long, then quiet, and check."""
+async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None], shards: int = 0) -> Summary:
+    """Make chaos for so long, then quiet, and check; with two replicas, or two of each shard."""
     chance = random.Random(seed)
-    stage = Stage(folder, workers=WORKERS, seed=seed)
+    stage = Stage(folder, workers=WORKERS * max(shards, 1), seed=seed, shards=shards)
     cable: Cable | None = Cable()
     complaint = await cable.lay() if cable is not None else None
     if complaint is not None:
@@ -70,7 +70,7 @@ async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None
     try:
         await stage.start(replicas=2)
         if cable is not None:
-            chaos.cut_off = Replica("replica-by-cable", stage, cable.inside, cable.near)
+            chaos.cut_off = Replica("replica-by-cable", stage, cable.inside, cable.near, stage.shards[0])
             stage.replicas.append(chaos.cut_off)
             await chaos.cut_off.start()
             await serves(chaos.cut_off)
@@ -157,12 +157,18 @@ async def _quiet(chaos: Chaos) -> None:
     await stage.settled()
 
 
+TERMS: Final = """
+    SELECT sum(term)::bigint
+    FROM (SELECT term FROM liveness.leader UNION ALL SELECT term FROM liveness.share_leader) AS every
+"""
+
+
 async def _watch(stage: Stage, summary: Summary) -> None:
     """Count the terms that begin."""
     term = 0
     while True:
         try:
-            now = await stage.value("SELECT term FROM liveness.leader")
+            now = await stage.value(TERMS)
         except Exception:  # noqa: BLE001 - Postgres is away, in whatever way
             now = term
         summary.takeovers += max(0, now - term) if term else 0

@@ -14,6 +14,7 @@ import asyncpg
 
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.store import Database, migrate
+from liveness.subjects import Subjects
 from tests.outages.fleet import Fleet, Life
 from tests.outages.process import Process
 from tests.outages.proxy import Proxy
@@ -98,7 +99,9 @@ class Disturbance:
 class Replica:
     """One `liveness serve` behind proxies of its own."""
 
-    def __init__(self, name: str, stage: "Stage", inside: tuple[str, ...] = (), host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, name: str, stage: "Stage", inside: tuple[str, ...] = (), host: str = "127.0.0.1", shard: str = ""
+    ) -> None:
         self.name: Final = name
         self.to_nats: Final = Proxy(stage.nats.port, host)
         self.to_postgres: Final = Proxy(stage.postgres_port, host)
@@ -106,6 +109,7 @@ class Replica:
         self._stage: Final = stage
         self._inside: Final = inside
         self._host: Final = host
+        self._shard: Final = shard
 
     @property
     def process(self) -> Process:
@@ -126,6 +130,7 @@ class Replica:
             **SETTINGS,
             "nats_url": f"nats://{self._host}:{self.to_nats.port}",
             "postgres_dsn": f"postgresql://postgres@{self._host}:{self.to_postgres.port}/postgres",
+            "shard": self._shard,
             **self._stage.settings,
         }
         environment = {f"LIVENESS_{name.upper()}": str(value) for name, value in settings.items()}
@@ -173,7 +178,8 @@ class Replica:
 class Stage:
     """Everything in `folder`; `settings` are those of the service that differ from `SETTINGS`.
 
-    `pooled`: the service reaches Postgres through pgbouncer in transaction mode.
+    `pooled`: the service reaches Postgres through pgbouncer in transaction mode. `shards`: the NATS server divides the
+    workers into so many, and there are as many replicas of each as were asked for; 0 for one service that owns all.
     """
 
     def __init__(
@@ -185,12 +191,15 @@ class Stage:
         nats_config: str = "",
         ttl: float = TTL,
         pooled: bool = False,
+        shards: int = 0,
         **settings: object,
     ) -> None:
         self.folder: Final = folder
         self.ttl: Final = ttl
         self.settings: Final = settings
-        self.nats: Final = NatsServer(folder / "nats", config=nats_config)
+        mapping = f"mappings = {{ {Subjects().mapping(shards)} }}\n" if shards else ""
+        self.shards: Final = [f"{index}/{shards}" for index in range(shards)] or [""]
+        self.nats: Final = NatsServer(folder / "nats", config=mapping + nats_config)
         self.postgres: Final = PostgresServer(folder / "postgres", options=POSTGRES_OPTIONS)
         self.replicas: Final[list[Replica]] = []
         self.disturbances: Final[list[Disturbance]] = []
@@ -238,9 +247,11 @@ class Stage:
                 "INSERT INTO workflow_execution (queue) SELECT 'fleet' FROM generate_series(1, $1)", 6 * self._workers
             )
         for number in range(replicas):
-            replica = Replica(f"replica{number}", self)
-            self.replicas.append(replica)
-            await replica.start()
+            for index, shard in enumerate(self.shards):
+                name = f"replica{number}-of-shard{index}" if shard else f"replica{number}"
+                replica = Replica(name, self, shard=shard)
+                self.replicas.append(replica)
+                await replica.start()
         self._fleet = Fleet(
             self.folder, postgres=self.postgres.dsn, nats_port=self.nats.port, ttl=self.ttl, seed=self._seed
         )
