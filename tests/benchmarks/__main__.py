@@ -22,6 +22,7 @@ WIDTH: Final = 180
 # In the order of their numbers.
 NAMES: Final = (
     "cpu", "rate", "lateness", "detection", "disaster", "events", "memory", "growth", "database", "start", "sweep",
+    "shards",
 )  # fmt: skip
 
 

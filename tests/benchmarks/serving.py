@@ -2,7 +2,8 @@
 
 SETTINGS is a JSON object; what it leaves out has its default. Says {"started": the machine's time} when its duties
 begin, and for each line on its standard input what it knows then: {"gaps" and "lost" (seconds) of hearing, "published"
-(events), "cpu" (seconds, of this process)}. Its log lines are made as always, and thrown away.
+(events), "heard" (heartbeats), "leases", "wanting" (leases without an epoch), "cpu" (seconds, of this process)}. Its
+log lines are made as always, and thrown away.
 """
 
 import asyncio
@@ -44,6 +45,9 @@ def _known(service: Service) -> dict[str, float]:
         "gaps": parts.hearing.gaps,
         "lost": parts.hearing.lost,
         "published": parts.relay.published,
+        "heard": parts.intake.counts["heartbeats"],
+        "leases": len(parts.book),
+        "wanting": len(parts.book.wanting),
         "cpu": time.process_time(),
     }
 
