@@ -7,7 +7,7 @@ history and tells nobody. Both are measured while 1,500 workers go on beating an
 business: 400 small transactions a second on other rows. The service publishes the news meanwhile, as it always does.
 
 Of those other transactions, the 99th percentile while the rows go back is compared with that of the quiet before, for
-as long. `fsync` is off, as `liveness.embedded` has it by default, for both. 40 % of a group are no storm.
+as long. `fsync` is on for both. 40 % of a group are no storm.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """Everything that a disaster needs: servers, tables full of work, the service, its workers, and the host's own doings.
 
-Postgres and NATS as `liveness.embedded` runs them by default: with `fsync` off, for whoever is measured. Postgres notes
-the time of each commit, too, so that what a reclaim took is read from the rows themselves and nobody has to look on.
+Postgres as it comes, with `fsync`, `synchronous_commit` and `full_page_writes` on for whoever is measured; NATS as
+`liveness.embedded` runs it. Postgres notes the time of each commit, too, so that what a reclaim took is read from the
+rows themselves and nobody has to look on.
 """
 
 import asyncio
@@ -197,7 +198,7 @@ async def scene(size: Size, **settings: Any) -> AsyncIterator[Scene]:
 async def tables() -> AsyncIterator[str]:
     """Run a Postgres with the host's tables and ours while the body runs; yields its address."""
     folder = TemporaryFolder.make()
-    server = PostgresServer(folder.path / "postgres", options={"track_commit_timestamp": "on"})
+    server = PostgresServer(folder.path / "postgres", durable=True, options={"track_commit_timestamp": "on"})
     await server.start()
     try:
         database = Database(server.dsn)
