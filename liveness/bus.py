@@ -17,16 +17,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-import msgspec
 import structlog
 from nats import errors as nats_errors
 from nats.js import JetStreamContext
-from nats.js import api as js_api
-from nats.js import errors as js_errors
 
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
 from liveness.eventstream import EventStream
 from liveness.link import Link, RawSink, RunSink, servers_of, shown
+from liveness.publishing import Event, Publisher
 
 log = structlog.get_logger("liveness.bus")
 
@@ -43,18 +41,8 @@ REFUSED_SECONDS = 2.0
 LASTING_SECONDS = 5.0
 # A fault that comes with every message must not cost a line of the log for every message.
 COMPLAINT_SECONDS = 1.0
-# How long acknowledgements of a batch of events are waited for.
-ACK_SECONDS = 5.0
 
 Sink = Callable[[str, bytes, str], None]
-
-
-class Event(msgspec.Struct, frozen=True):
-    """An event ready to be published; `id` becomes `Nats-Msg-Id`."""
-
-    id: str
-    subject: str
-    payload: bytes
 
 
 class Bus:
@@ -81,6 +69,7 @@ class Bus:
         self._sinks: list[tuple[str, Sink, RunSink | None]] = []
         self._link: Link | None = None
         self._jetstream: JetStreamContext | None = None
+        self._publisher: Publisher | None = None
         self._up = asyncio.Event()
         self._refusal: str | None = None
         self._fault: Exception | None = None
@@ -219,32 +208,9 @@ class Bus:
 
     async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
         """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""
-        context = self._jetstream
-        if context is None or not self.connected:
+        if self._publisher is None or not self.connected:
             return [], "not connected to NATS"
-        waiting: list[asyncio.Future[js_api.PubAck]] = []
-        complaint = None
-        try:
-            for event in events:
-                # Expected-Stream: a host's stream on the same subjects must not acknowledge in our stream's place.
-                headers = {"Nats-Msg-Id": event.id, "Content-Type": "application/cloudevents+json"}
-                waiting.append(
-                    await context.publish_async(event.subject, event.payload, stream=stream, headers=headers)
-                )
-        except (nats_errors.Error, js_errors.Error, OSError) as error:
-            complaint = str(error)
-        if waiting:
-            await asyncio.wait(waiting, timeout=ACK_SECONDS)
-        acknowledged = []
-        for position, future in enumerate(waiting):
-            if not future.done():
-                future.cancel()
-                complaint = complaint or f"no acknowledgement within {ACK_SECONDS:g} s"
-            elif (refusal := future.exception()) is not None:
-                complaint = complaint or str(refusal)
-            else:
-                acknowledged.append(position)
-        return acknowledged, complaint
+        return await self._publisher.publish(stream, events)
 
     async def close(self) -> None:
         """End the connection, with what was published sent if that is possible at once."""
@@ -280,6 +246,7 @@ class Bus:
         for subject, sink, run in self._sinks:
             link.listen(subject, _decoding(sink), run)
         link.accept_answers()
+        self._publisher = Publisher(link)
         # What the server has to say against a subscription, it says before it answers this.
         await link.answer(ANSWER_SECONDS, BUSY_SECONDS)
         if self._refusal is not None:
@@ -302,7 +269,7 @@ class Bus:
         return (link and link.ending) or "lost", str((link and link.fault) or "closed")
 
     async def _discard(self) -> None:
-        link, self._link, self._jetstream = self._link, None, None
+        link, self._link, self._jetstream, self._publisher = self._link, None, None, None
         if link is not None:
             await link.drop()
 

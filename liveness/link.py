@@ -156,24 +156,25 @@ class Link(Client):
         self._sinks[str(self._sid).encode()] = sink
         self._write(f"SUB {subject} {self._sid}\r\n".encode())
 
-    def send(self, subject: str, payload: bytes, reply: str = "") -> bool:
-        """Publish without waiting, at most once.
+    def send(self, subject: str, payload: bytes, reply: str = "", headers: bytes = b"") -> bool:
+        """Publish without waiting, at most once. `headers` as they are sent, from `NATS/1.0` to the empty line.
 
         False when the link is lost, `MOST_UNSENT_BYTES` wait to be sent, or the server would end the connection for it.
         """
-        size = len(payload)
+        size = len(headers) + len(payload)
         if self.lost.done() or not self.is_connected or size > self._max_payload:
             return False
         if not subject or _UNFIT.search(subject) or _UNFIT.search(reply):
             return False
         try:
-            head = f"PUB {subject} {reply} {size}\r\n".encode()
+            words = f"HPUB {subject} {reply} {len(headers)}" if headers else f"PUB {subject} {reply}"
+            head = f"{words} {size}\r\n".encode()
         except UnicodeEncodeError:
             # A lone surrogate.
             return False
         if len(head) > MOST_HEAD_BYTES or self.unsent + size > MOST_UNSENT_BYTES:
             return False
-        self._write(b"%b%b\r\n" % (head, payload))
+        self._write(b"%b%b%b\r\n" % (head, headers, payload))
         return True
 
     def accept_answers(self) -> None:

@@ -261,5 +261,9 @@ class HostTables:
 
     async def outbox(self) -> list[tuple[str, str]]:
         """Return type and subject of the events in the outbox, in their order."""
-        rows = await self.connection.fetch("SELECT type, subject FROM liveness.outbox ORDER BY seq")
+        rows = await self.connection.fetch(
+            "SELECT o.type, coalesce(i.item->>0, o.subject) AS subject FROM liveness.outbox AS o"
+            " LEFT JOIN LATERAL json_array_elements(o.items) WITH ORDINALITY AS i (item, place) ON true"
+            " ORDER BY o.seq, i.place"
+        )
         return [(row["type"], row["subject"]) for row in rows]

@@ -78,7 +78,7 @@ written AS (
     RETURNING *
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
+    INSERT INTO liveness.outbox (type, subject, worker, observed, told, hash)
     SELECT
         CASE w.reason WHEN 'released' THEN 'worker.released' ELSE 'worker.expired' END, w.worker, w.worker, w.observed,
         json_build_object(

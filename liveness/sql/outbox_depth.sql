@@ -1,4 +1,4 @@
 -- How many events wait, and how long the oldest has waited, in seconds.
-SELECT count(*) AS events, extract(epoch FROM now() - min(created_at))::double precision AS oldest
+SELECT coalesce(sum(events), 0)::bigint AS events, extract(epoch FROM now() - min(created_at))::double precision AS oldest
 FROM liveness.outbox
 WHERE {ours}

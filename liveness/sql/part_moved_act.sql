@@ -4,6 +4,5 @@ moved AS (
     FROM taken AS t
     WHERE {id} = t.id AND {status} = $2 AND {owner} = t.worker
     RETURNING
-        {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch, t.incarnation, t.reason,
-        t.last_heartbeat_at, t.lapsed_at, t.hash
+        {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch, t.told, t.hash
 )

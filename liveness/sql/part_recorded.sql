@@ -11,14 +11,22 @@ recorded AS (
     FROM counted AS c
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
+    -- A parcel for each life: one row, however many events.
+    INSERT INTO liveness.outbox (type, subject, worker, observed, told, events, items, hash)
     SELECT
-        $5 || '.reclaimed', c.id, c.worker, $7,
-        json_build_object(
-            $6::text, c.id, 'kind', c.kind, 'queue', c.queue, 'former_worker', c.worker, 'incarnation', c.incarnation,
-            'epoch', c.epoch, 'reason', c.reason, 'last_heartbeat_at', c.last_heartbeat_at, 'lapsed_at', c.lapsed_at,
-            'reclaimed_at', (SELECT liveness.rfc3339(now())), 'reclaim_count', c.reclaim_count
-        ),
+        $5 || '.reclaimed', $6, c.worker, $7, c.told::json, count(*),
+        concat(
+            '[',
+            string_agg(
+                concat(
+                    '[', to_json(c.id), ',', coalesce(to_json(c.kind), 'null'), ',', coalesce(to_json(c.queue), 'null'),
+                    ',', c.reclaim_count, ']'
+                ),
+                ','
+            ),
+            ']'
+        )::json,
         c.hash
     FROM counted AS c
+    GROUP BY c.worker, c.epoch, c.told, c.hash
 )

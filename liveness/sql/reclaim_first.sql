@@ -14,7 +14,7 @@ mine AS (
     WHERE {of_that_life}
 ),
 taken AS (
-    SELECT {id} AS id, e.worker, e.epoch, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at, e.hash
+    SELECT {id} AS id, e.worker, e.epoch, e.told, e.hash
     FROM {work_table} AS w
     JOIN ended AS e ON {owner} = e.worker
     WHERE {of_that_life}

@@ -8,7 +8,7 @@ looked_at AS (
 ),
 due AS (
     SELECT
-        d.worker, d.epoch, d.id, d.mark, e.incarnation, e.reason, e.last_heartbeat_at, e.lapsed_at, e.hash,
+        d.worker, d.epoch, d.id, d.mark, e.told, e.hash,
         EXISTS (SELECT FROM liveness.epoch AS n WHERE n.worker = d.worker AND n.epoch > d.epoch) AS lived_on
     FROM looked_at AS d
     JOIN ended AS e USING (worker, epoch)
@@ -20,7 +20,7 @@ mine AS (
     WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
 ),
 taken AS (
-    SELECT {id} AS id, d.worker, d.epoch, d.incarnation, d.reason, d.last_heartbeat_at, d.lapsed_at, d.hash
+    SELECT {id} AS id, d.worker, d.epoch, d.told, d.hash
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
     WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)

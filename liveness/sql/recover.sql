@@ -16,7 +16,7 @@ newest AS (
     ORDER BY b.worker, b.epoch DESC
 ),
 news AS (
-    INSERT INTO liveness.outbox (type, subject, worker, observed, data, hash)
+    INSERT INTO liveness.outbox (type, subject, worker, observed, told, hash)
     SELECT
         'worker.recovered', n.worker, n.worker, n.observed,
         json_build_object(

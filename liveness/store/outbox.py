@@ -1,7 +1,7 @@
 """Events that are committed and not yet known to be published."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -11,9 +11,17 @@ from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
 
+# An item of a parcel: id of the work, kind, queue, reclaim_count.
+_ITEMS: Final = msgspec.json.Decoder(list[tuple[str, str | None, str | None, int]])
+# Of the text of a UUID, all but its last group.
+_BEGIN: Final = 24
+
 
 class Pending(msgspec.Struct, frozen=True):
-    """One event of the outbox. `transaction_id` is that of the transaction that committed it; `data` is JSON."""
+    """One event of the outbox. `transaction_id` is that of the transaction that committed it; `data` is JSON.
+
+    `seq` is its row's, which it may share with other events.
+    """
 
     seq: int
     id: str
@@ -46,11 +54,14 @@ class Outbox:
         await self._leader.fetch(self._statements["outbox_add"], type, subject, text, self._observed, ours)
 
     async def pending(self, behind: int, limit: int) -> list[Pending]:
-        """Return up to `limit` events behind the number `behind`, in the order in which they were written."""
+        """Return events behind the number `behind`, in the order in which they were written.
+
+        Those of a row come all together, so there may be more than `limit`: by what one transaction wrote at most.
+        """
         while True:
             rows = await self._database.fetch(self._statements["outbox_pending"], behind, limit)
-            ours = [_pending(row) for row in rows if self._is_ours(row)]
-            if ours or len(rows) < limit:
+            ours = [event for row in rows if self._is_ours(row) for event in unpacked(dict(row))]
+            if ours or not rows:
                 return ours
             behind = rows[-1]["seq"]
 
@@ -59,7 +70,7 @@ class Outbox:
         return (not row["worker"] and row["hashed"]) or self._subjects.owns(row["worker"])
 
     async def clear(self, seqs: Sequence[int]) -> None:
-        """Forget events that the stream has acknowledged. Raises NotLeaderError, DatabaseAwayError."""
+        """Forget rows all of whose events the stream has acknowledged. Raises NotLeaderError, DatabaseAwayError."""
         await self._leader.fetch(self._statements["outbox_clear"], list(seqs))
 
     async def depth(self) -> tuple[int, float]:
@@ -72,5 +83,24 @@ class Outbox:
         await self._database.listen("liveness_outbox", on_notice)
 
 
-def _pending(row: asyncpg.Record) -> Pending:
-    return Pending(**{name: row[name] for name in Pending.__struct_fields__})
+def unpacked(row: Mapping[str, Any]) -> list[Pending]:
+    """Return the events of one row of the outbox. Always the same, and in the same order."""
+    common = {key: row[key] for key in ("seq", "type", "worker", "observed", "transaction_id", "time")}
+    if row["items"] is None:
+        return [Pending(**common, id=row["id"], subject=row["subject"], data=row["told"])]
+    key, told = _text(row["subject"]), row["told"].strip()[1:-1]
+    # Random enough without its last part: 74 bits for each row.
+    begin = row["id"][:_BEGIN]
+    return [
+        Pending(
+            **common,
+            id=f"{begin}{place:012x}",
+            subject=work,
+            data=f'{{{key}:{_text(work)},"kind":{_text(kind)},"queue":{_text(queue)},{told},"reclaim_count":{count}}}',
+        )
+        for place, (work, kind, queue, count) in enumerate(_ITEMS.decode(row["items"]))
+    ]
+
+
+def _text(text: str | None) -> str:
+    return msgspec.json.encode(text).decode()

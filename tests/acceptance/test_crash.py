@@ -4,6 +4,8 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer
+from liveness.store.outbox import unpacked
+from liveness.store.statements import statement_text
 from tests.conftest import HostTables
 
 from .conftest import Gate, Serve, beating, eventually
@@ -15,7 +17,8 @@ PATIENT = 60.0
 
 async def outbox_ids(host: HostTables) -> set[str]:
     """Return the ids of the events that are committed and not yet known to be published."""
-    return {str(row["id"]) for row in await host.connection.fetch("SELECT id FROM liveness.outbox")}
+    rows = await host.connection.fetch(statement_text("outbox_pending").replace("{ours}", "true"), 0, 100_000)
+    return {event.id for row in rows for event in unpacked(dict(row))}
 
 
 @pytest.mark.parametrize("away", ["paused", "gone"])

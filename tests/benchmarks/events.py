@@ -141,7 +141,7 @@ async def fill_outbox(settings: Settings, lives: int) -> int:
         await store.leader.release()
         await connection.execute("VACUUM (ANALYZE)")
         await connection.execute("CHECKPOINT")
-        return int(await connection.fetchval("SELECT count(*) FROM liveness.outbox"))
+        return int(await connection.fetchval("SELECT sum(events) FROM liveness.outbox"))
     finally:
         await database.close()
         await connection.close()

@@ -15,8 +15,9 @@ from unittest import mock
 import asyncpg
 import msgspec
 
-from liveness.bus import Bus, Event, Sink
+from liveness.bus import Bus, Sink
 from liveness.link import RunSink
+from liveness.publishing import Event
 from liveness.service import Service
 from liveness.settings import Settings
 from tests.fuzz.sender import HEARD, MARK

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from liveness.bus import Bus, Event
+from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.expiry import Expiry
 from liveness.finish import Finish
@@ -17,6 +17,7 @@ from liveness.grants import Grants
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.probes import Probes
+from liveness.publishing import Event
 from liveness.settings import Settings
 from liveness.store import Progress, Store
 from liveness.storms import Storms

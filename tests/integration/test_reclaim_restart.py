@@ -148,8 +148,8 @@ async def test_a_restart_is_told_as_one_and_is_no_recovery(host: HostTables, sto
     assert unfinished == []
     assert [(one.reason, one.incarnation, one.new_epoch) for one in recoveries] == [("restarted", "a", again)]
     rows = await host.connection.fetch(
-        "SELECT type, subject, data->>'reason' AS reason, data->>'incarnation' AS incarnation"
-        " FROM liveness.outbox ORDER BY seq"
+        "SELECT type, coalesce(items->0->>0, subject) AS subject, told->>'reason' AS reason,"
+        " told->>'incarnation' AS incarnation FROM liveness.outbox ORDER BY seq"
     )
     assert [tuple(row) for row in rows] == [
         ("worker.expired", "w1", "restarted", "a"),

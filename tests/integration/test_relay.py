@@ -8,8 +8,9 @@ import nats as nats_py
 import pytest
 from nats.aio.client import Client
 
-from liveness.bus import Bus, Event
+from liveness.bus import Bus
 from liveness.embedded import NatsServer
+from liveness.publishing import Event
 from liveness.relay import Relay
 from liveness.settings import Settings
 from liveness.store import Store
@@ -117,6 +118,45 @@ async def test_nothing_is_cleared_that_was_not_acknowledged(
     assert len(await host.outbox()) == 4
 
     assert (await relay.run_once()).published == 4
+
+
+async def test_a_parcel_stays_until_all_of_its_events_are_acknowledged(
+    host: HostTables, store: Store, settings: Callable[..., Settings], grant: Grant, bus: Bus, reader: Client
+) -> None:
+    """It is published again whole, under the same ids, and the stream holds each once."""
+    works = await host.workflows("w1", 5)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    asked: list[list[str]] = []
+
+    async def half(events: Sequence[Event]) -> tuple[list[int], str | None]:
+        asked.append([event.id for event in events])
+        positions, _ = await bus.publish_events("LIVENESS_EVENTS", events[:3])
+        return positions, "the stream does not answer"
+
+    done = await Relay(store=store, settings=settings(), publish=half).run_once()
+    left = [event.id for event in await store.outbox.pending(0, 10)]
+    await relay_through(store, settings(), bus).run_once()
+
+    assert done.published == 3
+    assert left == asked[0][1:]
+    messages = await stored(reader)
+    assert [headers["Nats-Msg-Id"] for _, headers, _ in messages] == asked[0]
+    assert {envelope["subject"] for _, _, envelope in messages[1:]} == set(works)
+    assert await host.outbox() == []
+
+
+async def test_what_is_in_a_parcel_is_told_as_it_is(host: HostTables, store: Store, grant: Grant) -> None:
+    """Whatever characters a host uses in its kinds and queues, and whoever it names so."""
+    odd = 'a "quoted" \\ line\nüñ'
+    await host.workflows("w1")
+    await host.connection.execute("UPDATE workflow_execution SET kind = $1, queue = $1", odd)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+
+    (_, event) = await store.outbox.pending(0, 10)
+
+    data = msgspec.json.decode(event.data)
+    assert (data["kind"], data["queue"], data["former_worker"], data["reclaim_count"]) == (odd, odd, "w1", 1)
+    assert data["workflow_id"] == event.subject
 
 
 async def test_an_earlier_transaction_is_acknowledged_before_a_later_one_is_sent(

@@ -125,7 +125,7 @@ async def test_events_of_others_hide_none_of_ours(shares: list[Store], host: Hos
     """Nor do those without a hash that a service of before has left, however many are before them."""
     for worker in (*[owned(1)[0]] * 5, owned(0)[0]):
         await host.connection.execute(
-            "INSERT INTO liveness.outbox (type, subject, worker, data) VALUES ('worker.expired', $1, $1, '{}')", worker
+            "INSERT INTO liveness.outbox (type, subject, worker, told) VALUES ('worker.expired', $1, $1, '{}')", worker
         )
 
     assert [event.worker for event in await shares[0].outbox.pending(0, 2)] == [owned(0)[0]]
@@ -144,7 +144,7 @@ async def test_news_of_a_storm_are_told_by_who_has_it(shares: list[Store]) -> No
 async def test_news_of_a_storm_without_a_hash_are_told_once(shares: list[Store], host: HostTables) -> None:
     """By whoever it is."""
     await host.connection.execute(
-        "INSERT INTO liveness.outbox (type, subject, worker, data) VALUES ('liveness.storm', 's', '', '{}')"
+        "INSERT INTO liveness.outbox (type, subject, worker, told) VALUES ('liveness.storm', 's', '', '{}')"
     )
 
     assert sum([len(await shares[index].outbox.pending(0, 10)) for index in (0, 1)]) == 1

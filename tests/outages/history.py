@@ -139,7 +139,7 @@ async def read_history(stage: Stage) -> History:
             map(_seconds, await database.fetch("SELECT * FROM liveness.expiration ORDER BY worker, epoch"))
         )
         reclaims = list(map(_seconds, await database.fetch("SELECT * FROM liveness.reclaim ORDER BY reclaimed_at, id")))
-        outbox = await database.fetchval("SELECT count(*) FROM liveness.outbox")
+        outbox = await database.fetchval("SELECT coalesce(sum(events), 0)::bigint FROM liveness.outbox")
     return History(
         at=now,
         ttl=stage.ttl,

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from liveness import expiry, leadership, relay
-from liveness.bus import Event
 from liveness.cases import case_of
 from liveness.errors import DatabaseAwayError
 from liveness.expiry import Expiry
@@ -18,6 +17,7 @@ from liveness.greetings import Greetings
 from liveness.hearing import Hearing
 from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
+from liveness.publishing import Event
 from liveness.relay import Relay, Relayed
 from liveness.store import Life, Pending
 from liveness.storms import Storms

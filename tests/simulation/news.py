@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 
-from liveness.bus import Event
+from liveness.publishing import Event
 from tests.simulation.postgres import Postgres
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from liveness.bus import Event
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.expiry import Expiry
 from liveness.finish import Finish
@@ -23,6 +22,7 @@ from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
 from liveness.probes import Probes
+from liveness.publishing import Event
 from liveness.relay import Relay
 from liveness.restore import restore
 from liveness.settings import Settings
