@@ -131,6 +131,7 @@ class Assembly:
             store=store,
             clock=self.clock,
             wakes=self.wakes,
+            chunk=settings.reclaim_chunk,
         )
         self.finish = Finish(store, self.clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
-from liveness.expiry import BATCH, Expired, Expiry
+from liveness.expiry import BATCH, BATCH_FIRST, Expired, Expiry, next_batch
 from liveness.leases import Heard, LeaseTable
 from liveness.messages import Heartbeat
 from liveness.probes import Probes
@@ -146,7 +146,7 @@ async def test_what_lapsed_before_a_gap_is_settled_when_we_hear_again(court: Cou
 
 async def test_a_gap_that_begins_while_we_ask_holds_what_is_not_asked_yet(court: Court) -> None:
     """More lives than one transaction ends lapse at once, and we stand still during the first."""
-    for number in range(BATCH):
+    for number in range(BATCH_FIRST):
         court.live(f"w{number}", 2 + number)
     court.ears.listen(10.0)
     settle = court.postgres.settle
@@ -156,7 +156,7 @@ async def test_a_gap_that_begins_while_we_ask_holds_what_is_not_asked_yet(court:
         return await settle(cases)
 
     court.postgres.settle = slow  # type: ignore[method-assign]
-    assert (await court.expiry.run_once()).ended == BATCH
+    assert (await court.expiry.run_once()).ended == BATCH_FIRST
     assert len(court.postgres.offered) == 1
 
 
@@ -311,12 +311,12 @@ async def test_a_batch_that_is_too_much_for_postgres_is_halved_until_it_is_not(c
     for number in range(7):
         court.live(f"w{number}", 10 + number)
     court.ears.listen(10.0)
-    court.postgres.fails["refuse"] = [DatabaseAwayError("no answer in time")] * BATCH.bit_length()
-    for _ in range(BATCH.bit_length()):
+    court.postgres.fails["refuse"] = [DatabaseAwayError("no answer in time")] * BATCH_FIRST.bit_length()
+    for _ in range(BATCH_FIRST.bit_length()):
         with pytest.raises(DatabaseAwayError):
             await court.expiry.run_once()
 
-    assert [len(offered) for offered in court.postgres.offered] == [8, 8, 8, 8, 8, 8, 7, 3, 1]
+    assert [len(offered) for offered in court.postgres.offered] == [8, 8, 5, 2, 1]
     court.postgres.offered.clear()
     assert await court.expiry.run_once() == Expired(ended=8)
     assert [len(offered) for offered in court.postgres.offered] == [1, 2, 4, 1]
@@ -363,3 +363,31 @@ async def test_news_of_a_storm_that_are_forgotten_while_they_are_told_harm_nobod
     court.postgres.add = lost  # type: ignore[method-assign, assignment]
     assert await court.expiry.run_once() == Expired(ended=1)
     assert not court.storms.news
+
+
+@pytest.mark.parametrize(
+    ("batch", "lives", "rows", "following"),
+    [
+        # Nothing is known of those that held nothing: more, but not at once.
+        (20, 20, 0, 40),
+        (20, 20, 1, 40),
+        # So many that a chunk of 2,000 is nearly full.
+        (40, 40, 100, 20),
+        (15, 15, 100, 19),
+        (19, 19, 100, 19),
+        # One that alone is more than a chunk.
+        (1, 1, 2_000, 1),
+        (BATCH, BATCH, 1, BATCH),
+        # Nobody ended: nothing was learned.
+        (20, 0, 0, 40),
+    ],
+)
+def test_the_next_batch_is_what_fills_a_chunk(batch: int, lives: int, rows: int, following: int) -> None:
+    """Reckoned from what those of the last one held."""
+    held = min(lives * rows, 2_000)
+    verdicts = [
+        Verdict(worker=f"w{number}", epoch=number, outcome=Outcome.ENDED, items={"workflow": held // lives, "task": 1})
+        for number in range(lives)
+    ]
+
+    assert next_batch(batch, verdicts, 2_000) == following
