@@ -189,7 +189,8 @@ class Assembly:
     def _connect(self) -> None:
         bus, subjects = self.bus, self.subjects
         bus.subscribe(subjects.all_heartbeats, self.intake.heartbeat, self.renewals.take)
-        bus.subscribe(subjects.stray_heartbeats, self.intake.stray)
+        # Where nobody is divided, hardly any come there, and an account may lack the right to listen.
+        bus.subscribe(subjects.stray_heartbeats, self.intake.stray, optional=subjects.share is None)
         bus.subscribe(subjects.all_goodbyes, self.intake.goodbye)
         bus.subscribe(subjects.all_hellos, self.greetings.hello)
         bus.on_up, bus.on_down, bus.on_drop = self.listening.up, self.listening.down, self.listening.lost

@@ -66,6 +66,7 @@ class Bus:
         self._name = name
         self._inbox_prefix = inbox_prefix
         self._least_server = least_server
+        self._optional: set[str] = set()
         self._sinks: list[tuple[str, Sink, RunSink | None]] = []
         self._link: Link | None = None
         self._jetstream: JetStreamContext | None = None
@@ -86,13 +87,16 @@ class Bus:
         """Whether the subscriptions stand."""
         return self._up.is_set()
 
-    def subscribe(self, subject: str, sink: Sink, run: RunSink | None = None) -> None:
+    def subscribe(self, subject: str, sink: Sink, run: RunSink | None = None, *, optional: bool = False) -> None:
         """Give every message on `subject` to `sink(subject, payload, reply)`, on this and all later connections.
 
         To be called before `connect`. The sink is synchronous, and gets the messages in the order in which they came,
         across all sinks; what it raises is logged and counted, and the next message is delivered all the same. Bytes of
         subject and reply that are no UTF-8 come as U+FFFD. `run` is the short way of one of them (see `Link.listen`).
+        An `optional` one that the server refuses is complained of, and done without.
         """
+        if optional:
+            self._optional.add(subject)
         self._sinks.append((subject, sink, run))
 
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
@@ -280,8 +284,8 @@ class Bus:
             self._complain("callback_raised", error=error)
 
     def _refused(self, text: str) -> None:
-        if self.connected:
-            # Maybe a stranger wanted an answer there. The link is as good as it was.
+        if self.connected or any(f'"{subject}"'.lower() in text.lower() for subject in self._optional):
+            # Maybe a stranger wanted an answer there, or it is done without. The link is as good as it was.
             self._complain("forbidden", text=text)
         else:
             self._refusal = text

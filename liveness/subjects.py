@@ -78,6 +78,15 @@ class Subjects(msgspec.Struct, frozen=True):
         """
         return fnv(worker.encode(errors="replace")[:MAX_NAME_BYTES], _hash_of_prefix(self.prefix))
 
+    def kept_hash_of(self, worker: str) -> int:
+        """Return the hash as Postgres keeps it: with `mark` before it, for under another prefix it is another."""
+        return self.mark << 32 | self.hash_of(worker)
+
+    @property
+    def mark(self) -> int:
+        """What tells this prefix from others, in 31 bits."""
+        return _hash_of_prefix(self.prefix) >> 1
+
     def owns(self, worker: str) -> bool:
         """Say whether `worker` is of our share."""
         return self.share is None or self.share.owns(self.hash_of(worker))

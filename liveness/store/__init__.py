@@ -61,7 +61,7 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, subjects.share)
+        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, subjects)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
         leader = Leader(database, myself, acts=not observed, share=subjects.share)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from liveness.errors import CannotStartError
-from liveness.share import Share
 from liveness.store.database import Database
-from liveness.store.statements import Statements
+from liveness.store.statements import UNDIVIDED, Statements
+from liveness.subjects import Subjects
 from liveness.work import Registry, WorkTable
 
 log = structlog.get_logger("liveness.catalogue")
@@ -42,7 +42,7 @@ async def check_encoding(database: Database) -> None:
 
 
 async def read_catalogue(
-    database: Database, schema: str, registry: Registry, works: Sequence[WorkTable], share: Share | None = None
+    database: Database, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = UNDIVIDED
 ) -> Statements:
     """Fit the descriptions to the host's real tables and return the statements for them.
 
@@ -68,7 +68,7 @@ async def read_catalogue(
         schema,
         registry.present(await columns(registry.table, registry.required, registry.heartbeat)),
         [work.present(await columns(work.table, work.required, work.touch[0])) for work in works],
-        share,
+        subjects,
     )
 
 

@@ -161,7 +161,7 @@ class Epochs:
         return [_life(row) async for row in in_turns(rows) if self._subjects.owns(row["worker"])]
 
     def _hashed(self, life: Life) -> dict[str, object]:
-        return msgspec.structs.asdict(life) | {"hash": self._subjects.hash_of(life.worker)}
+        return msgspec.structs.asdict(life) | {"hash": self._subjects.kept_hash_of(life.worker)}
 
 
 def _life(row: asyncpg.Record) -> Life:

@@ -50,7 +50,7 @@ class Outbox:
         """Write an event that concerns no worker; the relay is woken. Raises NotLeaderError, DatabaseAwayError."""
         text = msgspec.json.encode(data).decode()
         share = self._subjects.share
-        ours = None if share is None else share.index
+        ours = None if share is None else self._subjects.mark << 32 | share.index
         await self._leader.fetch(self._statements["outbox_add"], type, subject, text, self._observed, ours)
 
     async def pending(self, behind: int, limit: int) -> list[Pending]:

@@ -192,7 +192,7 @@ class Reclaims:
                 "ttl": case.ttl,
                 "must_be_up": case.must_be_up,
                 "spare_within": case.spare_within,
-                "hash": self._subjects.hash_of(case.worker),
+                "hash": self._subjects.kept_hash_of(case.worker),
             }
             for case in unheard
         ]

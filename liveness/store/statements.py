@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 
 from liveness.share import Share
+from liveness.subjects import Subjects
 from liveness.work import Registry, WorkTable, registry_parts, rendered, work_parts
 
 
@@ -48,27 +49,35 @@ def leader_statement(name: str, share: Share | None) -> str:
     return rendered(statement_text(name), leader_parts(share))
 
 
-def _share_parts(share: Share | None) -> Mapping[str, str]:
-    ours = "true" if share is None else f"(hash IS NULL OR hash % {share.count} = {share.index})"
+def _share_parts(subjects: Subjects) -> Mapping[str, str]:
+    share = subjects.share
+    # Rows without a hash, or with one by another prefix, are everybody's, and told by their names when they are here.
+    ours = "true"
+    if share is not None:
+        ours = f"(hash IS NULL OR hash >> 32 <> {subjects.mark} OR (hash & 4294967295) % {share.count} = {share.index})"
     of_epoch = (
         ""
         if share is None
         else "AND EXISTS (SELECT FROM liveness.epoch AS e"
         f" WHERE e.worker = u.worker AND e.epoch = u.epoch AND {ours.replace('hash', 'e.hash')})"
     )
-    # Rows without a hash are of everybody's, and looked at by their names when they are here.
     return {**leader_parts(share), "ours": ours, "unfinished_and_ours": of_epoch}
+
+
+UNDIVIDED = Subjects()
 
 
 class Statements:
     """Statements by name; those on a work table by name and kind of work."""
 
-    def __init__(self, schema: str, registry: Registry, works: Sequence[WorkTable], share: Share | None = None) -> None:
+    def __init__(
+        self, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = UNDIVIDED
+    ) -> None:
         self.registry = registry
         self.works = tuple(works)
         self._common: Mapping[str, str] = {
             **registry_parts(registry, schema),
-            **_share_parts(share),
+            **_share_parts(subjects),
             "or_holds_work": self._for_each("part_or_holds_work", schema),
             "union_owners": self._for_each("part_union_owners", schema),
         }

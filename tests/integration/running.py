@@ -25,7 +25,7 @@ async def serve(nats: NatsServer, settings: Callable[..., Settings]) -> AsyncIte
     async with AsyncExitStack() as stack:
 
         async def started(**overrides: Any) -> Service:
-            service, stop = Service(settings(nats_url=nats.url, **overrides)), asyncio.Event()
+            service, stop = Service(settings(**{"nats_url": nats.url} | overrides)), asyncio.Event()
             running = asyncio.create_task(service.run(stop))
 
             async def end() -> None:

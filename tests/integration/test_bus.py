@@ -312,6 +312,24 @@ async def test_a_server_that_does_not_let_us_listen_is_named(tmp_path: Path) -> 
     await server.stop()
 
 
+async def test_what_it_may_do_without_is_done_without(tmp_path: Path) -> None:
+    """It is complained of, and everything else is heard."""
+    user = '{ user: "a", password: "b", permissions: { subscribe: ["_INBOX.>", "Liveness.heartbeat.>"] } }'
+    server = NatsServer(tmp_path / "strict", config=f"authorization {{ users: [{user}] }}")
+    await server.start()
+    bus, heard = Bus(server.url.replace("nats://", "nats://a:b@")), asyncio.Event()
+    bus.subscribe("Liveness.heartbeat.>", lambda *_: heard.set())
+    bus.subscribe("Liveness.*.*.heartbeat.>", lambda *_: None, optional=True)
+    await bus.connect()
+    bus.send("Liveness.heartbeat.w", b"")
+    async with asyncio.timeout(SOON):
+        await heard.wait()
+
+    assert bus.faults["forbidden"] == 1
+    await bus.close()
+    await server.stop()
+
+
 async def test_a_server_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> None:
     """And the cause is told once."""
     server = NatsServer(tmp_path / "late")

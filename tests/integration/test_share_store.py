@@ -63,13 +63,30 @@ async def test_what_a_share_does_not_own_stays_in_postgres(shares: list[Store], 
     assert sorted(row["worker"] for row in rows) == sorted(owned(0))
 
 
+async def test_what_was_kept_under_another_prefix_is_told_by_names(stores: Callable[..., Any]) -> None:
+    """There the same names have other hashes; nobody's life, and no event, is left to nobody."""
+    former = await stores(leads=False, shard="0/4", subject_prefix="farm")
+    assert await former.leader.take(0.0)
+    epochs = await grant(former, *NAMES)
+    await former.reclaims.settle([case(worker, epochs[worker]) for worker in NAMES[:3]])
+    await former.leader.release()
+    opened = [await stores(leads=False, shard=f"{index}/4") for index in range(4)]
+    for store in opened:
+        assert await store.leader.take(0.0)
+
+    lives = [await store.epochs.open_lives(None) for store in opened]
+    assert [names(some) for some in lives] == [sorted({*owned(index, 4)} - {*NAMES[:3]}) for index in range(4)]
+    events = [{event.worker for event in await store.outbox.pending(0, 100)} for store in opened]
+    assert events == [{*owned(index, 4)} & {*NAMES[:3]} for index in range(4)]
+
+
 async def test_a_life_gets_its_hash_when_it_is_heard_again(shares: list[Store], host: HostTables) -> None:
     """So those of before are not looked at by their names for ever."""
     await grant(shares[0], LOWER)
     await host.connection.execute("UPDATE liveness.epoch SET hash = NULL")
     await grant(shares[0], LOWER)
 
-    assert await host.connection.fetchval("SELECT hash FROM liveness.epoch") == Subjects().hash_of(LOWER)
+    assert await host.connection.fetchval("SELECT hash FROM liveness.epoch") == Subjects().kept_hash_of(LOWER)
 
 
 async def test_a_share_finishes_and_tells_what_it_began(shares: list[Store], host: HostTables) -> None:
@@ -87,7 +104,7 @@ async def test_a_share_finishes_and_tells_what_it_began(shares: list[Store], hos
     hashes = {
         row["worker"]: row["hash"] for row in await host.connection.fetch("SELECT worker, hash FROM liveness.outbox")
     }
-    assert hashes == {worker: Subjects().hash_of(worker) for worker in NAMES}
+    assert hashes == {worker: Subjects().kept_hash_of(worker) for worker in NAMES}
     for index in range(2):
         assert sorted(await shares[index].reclaims.unfinished()) == sorted(owned(index))
         told = await shares[index].outbox.pending(0, 1_000)
@@ -118,7 +135,7 @@ async def test_a_life_that_was_never_heard_has_its_hash(shares: list[Store], hos
     await host.workflows(LOWER)
     await shares[0].reclaims.settle([case(LOWER, None, silent_for=None, overdue=None, reason="orphaned")])
 
-    assert await host.connection.fetchval("SELECT hash FROM liveness.epoch") == Subjects().hash_of(LOWER)
+    assert await host.connection.fetchval("SELECT hash FROM liveness.epoch") == Subjects().kept_hash_of(LOWER)
 
 
 async def test_events_of_others_hide_none_of_ours(shares: list[Store], host: HostTables) -> None:

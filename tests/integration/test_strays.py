@@ -53,6 +53,26 @@ async def test_it_is_not_said_for_ever(serve: Serve, client: Client) -> None:
     assert strays(service) == []
 
 
+ACCOUNT = """
+authorization { users: [ { user: svc, password: secret, permissions: {
+  publish: [">"]
+  subscribe: ["liveness.heartbeat.>", "liveness.goodbye.>", "liveness.hello.>", "liveness.api.>", "_INBOX.>"]
+} } ] }
+"""
+
+
+async def test_an_account_that_may_not_listen_for_them_will_do_where_nobody_is_divided(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Those who never heard of shards have nothing to mend before an upgrade."""
+    server = NatsServer(tmp_path / "strict", config=ACCOUNT)
+    await server.start()
+    service = await serve(nats_url=server.url.replace("nats://", "nats://svc:secret@"))
+
+    assert service.troubles() == []
+    await server.stop()
+
+
 class TestWhoOwnsEverybody:
     """A service that is no shard, on a server that divides."""
 
