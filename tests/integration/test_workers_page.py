@@ -95,7 +95,7 @@ async def test_the_permissions_are_enough_where_heartbeats_are_divided(tmp_path:
     """NATS checks where a heartbeat comes out; and still nobody speaks for another, whichever way it tries."""
     everybody = "{ user: service, password: secret },"
     config = block("conf", "authorization").replace("users: [", f"users: [ {everybody}", 1)
-    server = NatsServer(tmp_path / "nats", jetstream=False, config=config + mapped(2))
+    server = NatsServer(tmp_path / "nats", jetstream=False, config=config + mapped(4))
     await server.start()
     own, all_of_it = (server.url.replace("nats://", f"nats://{user}:secret@") for user in ("w1", "service"))
     heard: asyncio.Queue[str] = asyncio.Queue()
@@ -107,11 +107,12 @@ async def test_the_permissions_are_enough_where_heartbeats_are_divided(tmp_path:
     await service.subscribe("liveness.>", cb=note)
     await delivered(service)
     worker = await nats_py.connect(own)
-    for subject in ("liveness.heartbeat.w2", "liveness.2.0.heartbeat.w2", "liveness.heartbeat.w1"):
-        await worker.publish(subject)
+    others = ("heartbeat.w2", "4.0.heartbeat.w2", "goodbye.x.heartbeat.w1", "heartbeat.x.heartbeat.w1")
+    for subject in (*others, "heartbeat.w1"):
+        await worker.publish(f"liveness.{subject}")
     await delivered(worker)
     async with asyncio.timeout(SOON):
-        assert await heard.get() == f"liveness.2.{Subjects().hash_of('w1') % 2}.heartbeat.w1"
+        assert await heard.get() == f"liveness.4.{Subjects().hash_of('w1') % 4}.heartbeat.w1"
     await worker.close()
     await service.close()
     await server.stop()
