@@ -22,9 +22,6 @@ from tests.benchmarks.child import Child, child
 from tests.benchmarks.servers import nats, port_of
 
 QUEUE: Final = "measured"
-# As on a server that has run for a while, files of the write-ahead log are used again: to fill a new one with zeros, as
-# the first ones, stops everybody's commits for 50 ms.
-OPTIONS: Final = {"track_commit_timestamp": "on", "min_wal_size": "1GB"}
 # Beats a second of those that will die, all together: so many that their last ones lie within some 0.05 s.
 DYING_RATE: Final = 25_000
 # Of the living: five in a ttl each, as a worker beats by default.
@@ -201,7 +198,7 @@ async def scene(size: Size, **settings: Any) -> AsyncIterator[Scene]:
 async def tables() -> AsyncIterator[str]:
     """Run a Postgres with the host's tables and ours while the body runs; yields its address."""
     folder = TemporaryFolder.make()
-    server = PostgresServer(folder.path / "postgres", durable=True, options=OPTIONS)
+    server = PostgresServer(folder.path / "postgres", durable=True, options={"track_commit_timestamp": "on"})
     await server.start()
     try:
         database = Database(server.dsn)
