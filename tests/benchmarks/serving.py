@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from liveness.cli.serve import loop_factory
 from liveness.logs import configure
 from liveness.service import Service
 from liveness.settings import load
@@ -59,7 +60,8 @@ def main(overrides: dict[str, Any]) -> None:
         sys.stderr = nowhere
         configure("json", "info")
         sys.stderr = shown
-        asyncio.run(serve(overrides))
+        with asyncio.Runner(loop_factory=loop_factory(overrides.get("event_loop", "auto"))) as runner:
+            runner.run(serve(overrides))
 
 
 if __name__ == "__main__":
