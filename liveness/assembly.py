@@ -46,9 +46,6 @@ GRANT_SECONDS = 1.0
 UNFINISHED_SECONDS, FINISHED_SECONDS = 1.0, 5.0
 # Between two looks into the outbox; NOTIFY usually comes first, but polling is the truth.
 OUTBOX_SECONDS = 0.5
-# So long the news wait at most for the work that many dead have left: both want the same cores and the same Postgres,
-# and the work comes first.
-NEWS_SECONDS = 5.0
 # Between two looks of a follower at what the leader has done.
 FOLLOW_SECONDS = 2.0
 # An answer to a probe that comes later than this is not waited for; a beat it is not, but the next one will be.
@@ -233,9 +230,6 @@ class Assembly:
             self._look_at = min(self.book.lines.next_deadline(), self.hearing.now + LOOK_SECONDS)
 
     async def _relay(self) -> None:
-        busy_since = self.expiry.busy_since
-        if busy_since is not None and self.clock() - busy_since < NEWS_SECONDS:
-            return
         if (await self.relay.run_once()).complaint is not None and self.bus.connected:
             # Perhaps somebody deleted the stream.
             with contextlib.suppress(CannotStartError):

@@ -69,8 +69,6 @@ class Expiry:
         self._wakes = wakes
         self._refusals = Refusals(clock)
         self._batch = min(BATCH_FIRST, BATCH)
-        # Since when (loop time) lives are settled one batch after the other; None: at most one batch is under way.
-        self.busy_since: float | None = None
         self._doubts: set[tuple[str, int]] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
@@ -107,24 +105,15 @@ class Expiry:
         """Offer the lives of `workers` that wait for a verdict to Postgres. Raises as `run_once` does."""
         done = Expired()
         async with self._one_at_a_time:
-            try:
-                await self._settle(list(workers), done)
-            finally:
-                if self.busy_since is not None:
-                    self.busy_since = None
-                    self._wakes.news.set()
+            left = list(workers)
+            while left:
+                some, left = left[: self._batch], left[self._batch :]
+                batch = await self._without_ambiguous(some)
+                for worker, error in await apart(batch, lambda some: self._offer(some, done)):
+                    self._refusals.add(worker)
+                    done.refused += 1
+                    log.error("reclaim_refused", worker=worker, cause=str(error))
         return done
-
-    async def _settle(self, left: list[str], done: Expired) -> None:
-        while left:
-            some, left = left[: self._batch], left[self._batch :]
-            if left and self.busy_since is None:
-                self.busy_since = self._clock()
-            batch = await self._without_ambiguous(some)
-            for worker, error in await apart(batch, lambda some: self._offer(some, done)):
-                self._refusals.add(worker)
-                done.refused += 1
-                log.error("reclaim_refused", worker=worker, cause=str(error))
 
     async def _offer(self, workers: Sequence[str], done: Expired) -> None:
         clock = self._clock()

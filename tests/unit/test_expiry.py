@@ -391,25 +391,3 @@ def test_the_next_batch_is_what_fills_a_chunk(batch: int, lives: int, rows: int,
     ]
 
     assert next_batch(batch, verdicts, 2_000) == following
-
-
-@pytest.mark.parametrize(("lives", "busy"), [(BATCH_FIRST, [None]), (BATCH_FIRST + 1, [20.0, 20.0])])
-async def test_the_news_wait_only_while_many_batches_are_settled(
-    court: Court, lives: int, busy: list[float | None]
-) -> None:
-    """They are looked for again as soon as the last one is settled."""
-    for number in range(lives - 1):
-        court.live(f"w{number}", 2 + number)
-    court.ears.listen(10.0)
-    settle, seen = court.postgres.settle, []
-
-    async def watched(cases: Sequence[Case]) -> list[Verdict]:
-        seen.append(court.expiry.busy_since)
-        return await settle(cases)
-
-    court.postgres.settle = watched  # type: ignore[method-assign]
-    await court.expiry.run_once()
-
-    assert [since if since is None else round(since, 1) for since in seen] == busy
-    assert court.expiry.busy_since is None
-    assert court.wakes.news.is_set() == (lives > BATCH_FIRST)
