@@ -15,6 +15,9 @@ log = structlog.get_logger("liveness.leadership")
 
 # The leader renews, and the others look, so often in a leader_timeout: three looks may fail before one is succeeded.
 LOOKS_IN_A_TIMEOUT = 4
+# And at least every so many seconds. To those who divide the workers otherwise, and do not know the timeout, a leader
+# that was not seen for 10 s is gone (`liveness.others_lead`): here, too, three looks may fail, and take a while.
+INTERVAL_MOST = 2.0
 # A leader that hears nothing leaves the lead to others after so many looks, 3 s at the default timeout: a new
 # connection to NATS takes less, and is no reason to.
 DEAF_LOOKS = 12
@@ -41,7 +44,7 @@ class Leadership:
         self.leading = False
         # Whether the book knows all that Postgres knows since the term began.
         self.caught_up = False
-        self.interval = timeout / LOOKS_IN_A_TIMEOUT
+        self.interval = min(timeout / LOOKS_IN_A_TIMEOUT, INTERVAL_MOST)
         self._leader = leader
         self._timeout = timeout
         self._catch_up = catch_up

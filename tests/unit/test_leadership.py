@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from liveness.errors import DatabaseAwayError, NotLeaderError
-from liveness.leadership import DEAF_LOOKS, Leadership
+from liveness.leadership import DEAF_LOOKS, INTERVAL_MOST, Leadership
 from liveness.store import Leader
 
 
@@ -56,16 +56,16 @@ class Row:
 
 
 class Replica:
-    """A leadership, its row, and what it told."""
+    """A leadership, its row, and what it told. `timeout` in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float = 2.0) -> None:
         self.row = Row()
         self.told: list[str] = []
         self.hears = True
         self.catching_up: list[BaseException] = []
         self.leadership = Leadership(
             leader=cast("Leader", self.row),
-            timeout=2.0,
+            timeout=timeout,
             catch_up=self.catch_up,
             hears=lambda: self.hears,
             on_lead=lambda: self.told.append("lead"),
@@ -113,6 +113,11 @@ async def test_a_leader_renews_and_learns_nothing_again(replica: Replica) -> Non
     assert replica.row.asked == ["take 2", "renew"]
     assert replica.told == ["catch up", "lead"]
     assert replica.leadership.interval == 0.5
+
+
+async def test_a_leader_renews_every_two_seconds_whatever_the_timeout() -> None:
+    """Those who divide the workers otherwise do not know it, and think it gone after 10 s."""
+    assert Replica(timeout=60.0).leadership.interval == INTERVAL_MOST == 2.0
 
 
 async def test_another_one_leads_so_we_wait(replica: Replica) -> None:
