@@ -111,7 +111,8 @@ class Service:
             await asyncio.wait(self._duties, timeout=STOP_SECONDS)
 
     async def _step_down(self) -> None:
-        if self.parts is not None and self.parts.leadership.leading:
+        # Also who has taken the lead and not begun to: nobody else can lead meanwhile.
+        if self.parts is not None:
             await finish_within(STEP_DOWN_SECONDS, self.parts.leadership.step_down())
 
     async def _run(self) -> None:

@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
+from liveness.leadership import Leadership
 from liveness.messages import WorkflowReclaimed
 from liveness.service import Service
 from liveness.settings import Settings, load
@@ -146,6 +147,29 @@ async def test_a_thousand_workers_half_of_which_fall_silent(
     assert {row["worker_id"]: row["items"] for row in owners} == {f"w{number}": 10 for number in range(1, 1000, 2)}
     assert await host.count("PENDING") == 5000
     assert len(set(received.values())) == 5000
+
+
+async def test_a_service_that_stops_before_it_has_begun_to_lead_leaves_the_lead(
+    nats: NatsServer, host: HostTables, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds its row from its start, and nobody who divides the workers otherwise leads while that looks held."""
+    learning = asyncio.Event()
+
+    async def learn(_: Leadership) -> bool:
+        learning.set()
+        await asyncio.Event().wait()
+        return False
+
+    monkeypatch.setattr(Leadership, "learn", learn)
+    service, stop = Service(settings(nats_url=nats.url)), asyncio.Event()
+    running = asyncio.create_task(service.run(stop))
+    await asyncio.wait_for(learning.wait(), SOON)
+    assert await host.connection.fetchval("SELECT holder FROM liveness.leader") is not None
+
+    stop.set()
+    await running
+
+    assert await host.connection.fetchval("SELECT holder FROM liveness.leader") is None
 
 
 async def test_a_restart_takes_nothing_from_the_living(
