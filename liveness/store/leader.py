@@ -6,12 +6,14 @@ the next term cannot begin (an update of the key) before it has ended. A leader 
 is all row locks and no session state, so a pooler in transaction mode changes nothing.
 
 Where the workers are divided into shares, each has its leader, and its row in `liveness.share_leader`. Leaders of one
-division lead beside each other. Those of another, and who owns everybody, wait until all of them have gone: Postgres
-sees to it (`schemas/postgres/liveness/0005_shares.sql`), and ends their terms as a takeover does.
+division lead beside each other. Those of another, and who owns everybody, wait until all of them have gone, and what
+they had under way: Postgres sees to it (`schemas/postgres/liveness/0005_shares.sql`), and ends their terms as a
+takeover does.
 """
 
 import contextlib
 import math
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -22,13 +24,17 @@ import structlog
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.share import Share
 from liveness.store.database import IDLE_SECONDS, Connection, Database
-from liveness.store.statements import leader_statement, statement_text
+from liveness.store.statements import leader_parts, leader_statement, statement_text
 
 log = structlog.get_logger("liveness.leader")
 
-# So many tries in a row that waited for the leader's row in vain are said aloud. Each takes a lock_timeout, and whoever
-# was paused is ended within two; a patient statement of a leader that was killed may take many more.
+# So many tries in a row that found a row held are said aloud. For the leader's own, each takes a lock_timeout, and
+# whoever was paused is ended within two; a patient statement of a leader that was killed may take many more. For one of
+# those who divide the workers otherwise, each takes no longer than a look; but what still goes on there has done so for
+# long, since they were not seen for 10 s, or left and finished first what they could.
 TRIES_UNSAID = 5
+# In what Postgres says of a lock: the statement of a trigger that wanted it.
+_WANTED = re.compile(r"liveness\.(?:share_)?leader\b")
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -52,8 +58,9 @@ class Leader:
         self._share = share
         self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
-        # How many tries to take the lead, one after the other, found its row held.
+        # How many tries to take the lead, one after the other, found a row held; and of which table the last one did.
         self._kept_out = 0
+        self._held = ""
         # Who led when we last tried to, where the workers are divided otherwise; and whether anybody did since our
         # last term.
         self._others: str | None = None
@@ -68,13 +75,14 @@ class Leader:
             return f"leadership: {self._others} leads, for whom the workers are divided otherwise: stop it"
         if self._kept_out < TRIES_UNSAID:
             return None
-        return "leadership: nobody leads, and another session holds the row of liveness.leader (pg_locks shows which)"
+        return f"leadership: nobody leads, and another session holds a row of {self._held} (pg_locks shows which)"
 
     async def take(self, timeout: float) -> bool:  # noqa: ASYNC109 - an age by the database's clock, not a wait
         """Begin the next term if the current one was not renewed for `timeout` seconds; return whether it is ours.
 
-        Waits, at most lock_timeout and IDLE_SECONDS, for what is under way in the current term. Raises
-        DatabaseAwayError: try again (a term that began without our learning of it is nobody's, and runs out).
+        Waits, at most lock_timeout and IDLE_SECONDS, for what is under way in the current term, and not at all for what
+        is where the workers are divided otherwise: it is not ours then. Raises DatabaseAwayError: try again (a term
+        that began without our learning of it is nobody's, and runs out).
         """
         try:
             async with self._database.transaction(reserved=True) as connection:
@@ -87,11 +95,7 @@ class Leader:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
                 await self._evict()
-                self._kept_out += 1
-                if self._kept_out == TRIES_UNSAID:
-                    log.warning(
-                        "lead_kept_out", advice="pg_locks shows who holds liveness.leader: end what is not at work"
-                    )
+                self._note_held(error.__cause__)
                 return False
             raise
         self._kept_out = 0
@@ -108,13 +112,20 @@ class Leader:
         self._others = others
         self._others_led = self._others_led or others is not None
 
+    def _note_held(self, error: asyncpg.LockNotAvailableError) -> None:
+        wanted = _WANTED.search(error.context or "")
+        self._held = wanted[0] if wanted else leader_parts(self._share)["leader"]
+        self._kept_out += 1
+        if self._kept_out == TRIES_UNSAID:
+            log.warning("lead_kept_out", advice=f"pg_locks shows who holds {self._held}: end what is not at work")
+
     def _text(self, name: str) -> str:
         return leader_statement(name, self._share)
 
     async def _evict(self) -> None:
         try:
             async with self._database.transaction(reserved=True) as connection:
-                ended = await connection.fetchval(self._text("leader_evict"), IDLE_SECONDS)
+                ended = await connection.fetchval(self._text("leader_evict"), IDLE_SECONDS, self._acts)
         except DatabaseRefusedError as error:
             # A database whose owner keeps that to himself: the lead has to wait, and nothing else.
             log.warning("eviction_refused", cause=str(error), advice="grant EXECUTE on pg_terminate_backend")

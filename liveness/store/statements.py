@@ -20,6 +20,11 @@ def statement_text(name: str) -> str:
 
 # What a session that acts for a share holds, so that pg_locks shows whom it acts for: a word of ours, and the share.
 _ACTS = 6_155_231
+_ACTS_FOR_A_SHARE = f"l.locktype = 'advisory' AND l.classid = {_ACTS} AND l.objsubid = 2"
+# More than there can be shares (`Share`).
+_COUNT = 2048
+# Of all statements here, only FOR KEY SHARE takes it for longer than moments: whoever acts.
+_ACTS_FOR_EVERYBODY = "l.locktype = 'relation' AND l.relation = 'liveness.leader'::regclass AND l.mode = 'RowShareLock'"
 
 
 def leader_parts(share: Share | None) -> Mapping[str, str]:
@@ -30,17 +35,18 @@ def leader_parts(share: Share | None) -> Mapping[str, str]:
             "of_share": "true",
             "shares": "0",
             "seen_in_locks": "",
-            # Of all statements here, only FOR KEY SHARE takes it: whoever acts.
-            "acts_in_locks": "l.locktype = 'relation' AND l.relation = 'liveness.leader'::regclass"
-            " AND l.mode = 'RowShareLock'",
+            "acts_in_locks": _ACTS_FOR_EVERYBODY,
+            "others_act_in_locks": _ACTS_FOR_A_SHARE,
         }
-    number = share.count * 2048 + share.index
+    number = share.count * _COUNT + share.index
     return {
         "leader": "liveness.share_leader",
         "of_share": f"share = '{share}'",
         "shares": str(share.count),
         "seen_in_locks": f", pg_advisory_xact_lock_shared({_ACTS}, {number})",
-        "acts_in_locks": f"l.locktype = 'advisory' AND l.classid = {_ACTS} AND l.objid = {number} AND l.objsubid = 2",
+        "acts_in_locks": f"{_ACTS_FOR_A_SHARE} AND l.objid = {number}",
+        "others_act_in_locks": f"{_ACTS_FOR_EVERYBODY}"
+        f" OR {_ACTS_FOR_A_SHARE} AND l.objid::bigint / {_COUNT} <> {share.count}",
     }
 
 

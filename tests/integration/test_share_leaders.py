@@ -8,8 +8,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness.errors import DatabaseAwayError, NotLeaderError
+from liveness.leadership import INTERVAL_MOST, LOOKS_IN_A_TIMEOUT
 from liveness.share import Share
 from liveness.store import Database, Leader
+from liveness.store.leader import TRIES_UNSAID
+from liveness.store.statements import leader_statement
 from tests.conftest import SOON, HostTables
 
 HOUR = 3600.0
@@ -18,6 +21,7 @@ OLD_TAKE = (
     "UPDATE liveness.leader SET term = term + 1, holder = 'old:1', renewed_at = clock_timestamp()"
     " WHERE renewed_at < clock_timestamp() - interval '1 s' RETURNING term"
 )
+SILENT = "UPDATE liveness.{} SET renewed_at = now() - make_interval(secs => $1) WHERE holder IS NOT NULL"
 LONG_SILENT = "UPDATE liveness.{} SET renewed_at = now() - interval '11 s' WHERE holder IS NOT NULL"
 Leaders = Callable[..., Leader]
 
@@ -116,6 +120,52 @@ async def test_such_a_takeover_waits_for_what_is_under_way(
     assert await new.take(0.0)
 
 
+@pytest.mark.parametrize(("one", "other"), [((0, 0), (0, 2)), ((1, 2), (0, 0)), ((1, 2), (0, 3))])
+async def test_who_divides_otherwise_waits_for_what_is_under_way_in_a_term_that_was_released(
+    host: HostTables, leaders: Leaders, one: tuple[int, int], other: tuple[int, int]
+) -> None:
+    """A leader that leaves breaks nothing off, and what it still commits has to be known to the next."""
+    leaving, new = leaders(*one), leaders(*other)
+    await leaving.take(HOUR)
+
+    async with leaving.transaction() as connection:
+        await connection.execute("INSERT INTO worker (worker_name) VALUES ('late')")
+        await leaving.release()
+        assert not await new.take(HOUR)
+    assert await host.worker_status("late")
+    assert await new.take(HOUR)
+
+
+async def test_who_waits_for_those_who_divide_otherwise_keeps_none_of_them_from_going_on(
+    dsn: str, leaders: Leaders
+) -> None:
+    """However long it stands still in a try, a leader renews."""
+    first, second = leaders(lock_timeout=0.01), leaders(0, 2)
+    await first.take(HOUR)
+    await second.take(HOUR)
+    trying = await asyncpg.connect(dsn)
+
+    async with trying.transaction():
+        took = await trying.fetchrow(leader_statement("leader_take", Share(0, 2)), "0/2", 0.0, True)  # noqa: FBT003
+        assert took is not None
+        assert (took["term"], took["there"]) == (None, True)
+        assert await first.renew()
+    await trying.close()
+
+
+@pytest.mark.parametrize(("one", "other", "table"), [((0, 0), (0, 2), "leader"), ((1, 2), (0, 0), "share_leader")])
+async def test_a_leader_that_renews_as_seldom_as_it_may_is_seen_by_those_who_divide_otherwise(
+    host: HostTables, leaders: Leaders, one: tuple[int, int], other: tuple[int, int], table: str
+) -> None:
+    """Though all renewals but the last fail before it would be succeeded by one of its own."""
+    leader, new = leaders(*one), leaders(*other)
+    await leader.take(HOUR)
+    await host.connection.execute(SILENT.format(table), LOOKS_IN_A_TIMEOUT * INTERVAL_MOST)
+
+    assert not await new.take(HOUR)
+    assert await leader.renew()
+
+
 async def test_of_two_divisions_that_begin_at_once_one_leads(leaders: Leaders) -> None:
     """Whichever it is, however often it is tried."""
     for _ in range(20):
@@ -186,3 +236,56 @@ async def test_a_leader_of_a_share_that_is_paused_in_the_middle_of_a_statement_i
     with pytest.raises(DatabaseAwayError):
         await asyncio.wait_for(paused(), SOON)
     assert second.term == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "table"),
+    [((0, 0), (0, 2), "leader"), ((1, 2), (0, 0), "share_leader"), ((1, 2), (0, 3), "share_leader")],
+)
+async def test_a_leader_that_is_paused_in_the_middle_of_a_statement_is_succeeded_by_those_who_divide_otherwise(
+    host: HostTables, leaders: Leaders, one: tuple[int, int], other: tuple[int, int], table: str
+) -> None:
+    """Its session is ended when it was not seen for long, and not while it was, however still that stands."""
+    first, second = leaders(*one), leaders(*other)
+    await first.take(HOUR)
+
+    async def paused() -> None:
+        async with first.transaction() as connection:
+            statement = await connection.prepare("SELECT $1::int")
+            # Longer than any session may stand still.
+            await host.connection.execute("SELECT pg_sleep(1.1)")
+            await second._evict()
+            assert await statement.fetchval(7) == 7
+            await connection.prepare("SELECT $1::int")
+            await host.connection.execute(LONG_SILENT.format(table))
+            while not await second.take(HOUR):
+                pass
+
+    with pytest.raises(DatabaseAwayError):
+        await asyncio.wait_for(paused(), SOON)
+    assert second.term is not None
+
+
+@pytest.mark.parametrize(
+    ("wants", "held"),
+    [((0, 2), "share_leader"), ((0, 2), "leader"), ((0, 3), "share_leader"), ((0, 0), "share_leader")],
+)
+async def test_it_is_said_of_which_table_a_row_is_held(
+    dsn: str, leaders: Leaders, wants: tuple[int, int], held: str
+) -> None:
+    """By a session that is nobody's to end: one's own row, or that of another division."""
+    former, leader = leaders(0, 2), leaders(*wants, lock_timeout=0.01)
+    await former.take(HOUR)
+    await former.release()
+    stranger = await asyncpg.connect(dsn)
+
+    async with stranger.transaction():
+        await stranger.execute(f"SELECT FROM liveness.{held} FOR KEY SHARE")
+        with capture_logs() as logs:
+            taken = [await leader.take(0.0) for _ in range(TRIES_UNSAID)]
+        assert taken == [False] * TRIES_UNSAID
+        assert f"liveness.{held} " in (leader.trouble or "")
+        assert [(line["event"], f"liveness.{held}:" in line["advice"]) for line in logs] == [("lead_kept_out", True)]
+    await stranger.close()
+    assert await leader.take(0.0)
+    assert leader.trouble is None

@@ -23,8 +23,8 @@ CREATE TRIGGER share_leader_stays BEFORE DELETE OR TRUNCATE ON liveness.share_le
     FOR EACH STATEMENT EXECUTE FUNCTION liveness.keep_leader();
 
 -- Who leads where the workers are not divided into so many shares (0: not at all), or NULL. A leader that was not seen
--- for 10 s leads no more: it has to be longer than any leader_timeout that somebody would set, and no longer than a
--- person waits who divides the workers anew.
+-- for 10 s leads no more: whatever its leader_timeout, it renews every 2 s or more often (`leadership.py`), and a person
+-- who divides the workers anew does not wait longer.
 -- All three belong to whoever migrates, so that a role which may only act needs no rights of its own to the new table.
 CREATE FUNCTION liveness.others_lead(of_shares integer, acts boolean) RETURNS text
     LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -39,7 +39,10 @@ CREATE FUNCTION liveness.others_lead(of_shares integer, acts boolean) RETURNS te
     $$;
 
 -- Nobody begins a term while others lead who divide the workers otherwise; and whoever does ends the terms of those that
--- were not seen for long. That changes their keys, so it waits for what is under way in them.
+-- were not seen for long. He needs the rows of all of them, FOR UPDATE, which nobody has while anything is under way in
+-- one, be it under a term that was released since. Whoever takes the lead holds a row of his own and comes for the
+-- others', so they must not wait for each other: who does not get them at once has failed (lock_not_available, as after
+-- waiting for his own), and tries again.
 CREATE FUNCTION liveness.lead_alone() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     AS $$
@@ -47,6 +50,7 @@ CREATE FUNCTION liveness.lead_alone() RETURNS trigger
             IF liveness.others_lead(0, NEW.holder NOT LIKE 'observing %') IS NOT NULL THEN
                 RETURN NULL;
             END IF;
+            PERFORM FROM liveness.share_leader FOR UPDATE NOWAIT;
             UPDATE liveness.share_leader SET term = term + 1, holder = NULL, renewed_at = '-infinity'
             WHERE holder IS NOT NULL;
             RETURN NEW;
@@ -64,6 +68,8 @@ CREATE FUNCTION liveness.lead_share() RETURNS trigger
             IF liveness.others_lead(NEW.shares, NEW.holder NOT LIKE 'observing %') IS NOT NULL THEN
                 RETURN NULL;
             END IF;
+            PERFORM FROM liveness.leader FOR UPDATE NOWAIT;
+            PERFORM FROM liveness.share_leader WHERE shares <> NEW.shares FOR UPDATE NOWAIT;
             UPDATE liveness.leader SET term = term + 1, holder = NULL, renewed_at = '-infinity'
             WHERE holder IS NOT NULL;
             UPDATE liveness.share_leader SET term = term + 1, holder = NULL, renewed_at = '-infinity'
