@@ -88,7 +88,9 @@ class Tap:
         self.good: Counter[str] = Counter()
         self.ups = 0
 
-    def subscribe(self, bus: Bus, subject: str, sink: Sink, run: RunSink | None = None) -> None:
+    def subscribe(
+        self, bus: Bus, subject: str, sink: Sink, run: RunSink | None = None, *, optional: bool = False
+    ) -> None:
         """Subscribe in the place of `Bus.subscribe`."""
         prefix = subject.removesuffix(">")
 
@@ -113,7 +115,7 @@ class Tap:
                     self._count(prefix + beat[1].decode(), beat[3])
             return end
 
-        _subscribe(bus, subject, tapped, None if run is None else tapped_run)
+        _subscribe(bus, subject, tapped, None if run is None else tapped_run, optional=optional)
 
     def _count(self, subject: str, payload: bytes) -> None:
         if subject.startswith(_GOOD) and payload.startswith(b'{"incarnation": "good"'):
@@ -163,7 +165,7 @@ async def perform(settings: Settings, frames: int, seed: int, workers: int = WOR
     """
     tap = Tap()
     port = int(settings.nats_url.rpartition(":")[2])
-    with mock.patch.object(Bus, "subscribe", lambda bus, *words: tap.subscribe(bus, *words)):  # noqa: PLW0108 - a bound method would not get the bus
+    with mock.patch.object(Bus, "subscribe", lambda bus, *words, **more: tap.subscribe(bus, *words, **more)):  # noqa: PLW0108 - a bound method would not get the bus
         service = Service(settings)
         stop = asyncio.Event()
         running = asyncio.create_task(service.run(stop))
