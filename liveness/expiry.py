@@ -56,7 +56,7 @@ class Expiry:
         store: Store,
         clock: Callable[[], float],
         wakes: Wakes,
-        chunk: int = 2_000,
+        chunk: int,
     ) -> None:
         """`chunk`: rows of one work table that one transaction puts back at most."""
         self._chunk = chunk

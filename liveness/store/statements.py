@@ -57,17 +57,26 @@ def leader_statement(name: str, share: Share | None) -> str:
 
 def _share_parts(subjects: Subjects) -> Mapping[str, str]:
     share = subjects.share
-    # Rows without a hash, or with one by another prefix, are everybody's, and told by their names when they are here.
-    ours = "true"
-    if share is not None:
-        ours = f"(hash IS NULL OR hash >> 32 <> {subjects.mark} OR (hash & 4294967295) % {share.count} = {share.index})"
     of_epoch = (
         ""
         if share is None
         else "AND EXISTS (SELECT FROM liveness.epoch AS e"
-        f" WHERE e.worker = u.worker AND e.epoch = u.epoch AND {ours.replace('hash', 'e.hash')})"
+        f" WHERE e.worker = u.worker AND e.epoch = u.epoch AND {_ours(subjects, 'e.hash')})"
     )
-    return {**leader_parts(share), "ours": ours, "unfinished_and_ours": of_epoch}
+    return {**leader_parts(share), "ours": _ours(subjects, "hash"), "unfinished_and_ours": of_epoch}
+
+
+def _ours(subjects: Subjects, kept: str) -> str:
+    """Return the condition that a row with the hash `kept` may be of our share.
+
+    Rows without one, or with one by another prefix, are everybody's, and told by their names when they are here.
+    """
+    share = subjects.share
+    if share is None:
+        return "true"
+    return (
+        f"({kept} IS NULL OR {kept} >> 32 <> {subjects.mark} OR ({kept} & 4294967295) % {share.count} = {share.index})"
+    )
 
 
 UNDIVIDED = Subjects()

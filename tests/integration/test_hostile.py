@@ -47,6 +47,7 @@ class Parts:
             book=self.book, hearing=self.hearing, store=store, settings=settings, publish=publish, clock=self.clock
         )
         self.expiry = Expiry(
+            chunk=2_000,
             book=self.book,
             hearing=self.hearing,
             storms=storms,

@@ -66,6 +66,7 @@ class Parts:
             clock=lambda: self.ears.time,
         )
         self.expiry = Expiry(
+            chunk=2_000,
             book=self.book,
             hearing=self.ears.hearing,
             storms=Storms(max_hold=600.0, shuffle=lambda _: None),

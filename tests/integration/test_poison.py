@@ -32,6 +32,7 @@ def duties(store: Store, settings: Callable[..., Settings]) -> Any:
     hearing.start(0.0)
     grants = Grants(book=book, hearing=hearing, store=store, settings=settings(), publish=publish, clock=clock)
     expiry = Expiry(
+        chunk=2_000,
         book=book,
         hearing=hearing,
         storms=Storms(max_hold=600.0, shuffle=lambda _: None),

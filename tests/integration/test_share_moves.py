@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,15 +21,6 @@ LIVING = [f"living-{number}" for number in range(30)]
 DEAD = [f"dead-{number}" for number in range(6)]
 TTL = 2.0
 Divide = Callable[[int], "Division"]
-
-
-@pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    """A server that does not divide yet."""
-    server = NatsServer(tmp_path / "nats")
-    await server.start()
-    yield server
-    await server.stop()
 
 
 class Fleet:
@@ -112,6 +102,13 @@ async def granted(host: HostTables) -> None:
             await asyncio.sleep(TTL / 20)
 
 
+async def at_work(division: Division, host: HostTables) -> None:
+    """Start a division, and wait until it leads and everybody has an epoch."""
+    await division.start()
+    await leads(*division.services)
+    await granted(host)
+
+
 async def buried(host: HostTables, fleet: Fleet) -> None:
     """Wait until the dead have nothing any more, and see that the living have what they had."""
     async with asyncio.timeout(SOON):
@@ -131,9 +128,7 @@ async def test_all_stop_the_servers_divide_anew_and_the_next_start(
     """Whoever died meanwhile is found by those who own it now, one ttl after they began to listen."""
     await remap(nats, before)
     former, new = divide(before), divide(after)
-    await former.start()
-    await leads(*former.services)
-    await granted(host)
+    await at_work(former, host)
 
     await former.stop()
     fleet.names = LIVING
@@ -149,9 +144,7 @@ async def test_those_who_start_too_early_wait_and_take_nothing(
     """They were deaf to all who were not theirs yet; that counts against nobody when it is their turn."""
     await remap(nats, 2)
     former, new = divide(2), divide(3)
-    await former.start()
-    await leads(*former.services)
-    await granted(host)
+    await at_work(former, host)
     await new.start()
     assert all(any("divided otherwise" in trouble for trouble in service.troubles()) for service in new.services)
 
@@ -169,9 +162,7 @@ async def test_without_a_pause_by_servers_that_do_not_divide_for_a_while(
     """Everybody hears what is not divided, and takes what is its own: so the next can follow at once."""
     await remap(nats, 2)
     former, new = divide(2), divide(3)
-    await former.start()
-    await leads(*former.services)
-    await granted(host)
+    await at_work(former, host)
 
     await remap(nats, 0)
     await new.start()

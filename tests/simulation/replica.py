@@ -133,7 +133,14 @@ class Replica:
         )  # fmt: skip
         probes = Probes(book=book, ask=lambda *_: False, on_answer=self.intake.probe_answer)
         self.expiry = Expiry(
-            book=book, hearing=hearing, storms=storms, probes=probes, store=store, clock=clock, wakes=wakes
+            chunk=SETTINGS.reclaim_chunk,
+            book=book,
+            hearing=hearing,
+            storms=storms,
+            probes=probes,
+            store=store,
+            clock=clock,
+            wakes=wakes,
         )
         self.finish = Finish(store, clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)

@@ -74,6 +74,7 @@ class Court:
         self.wakes = Wakes()
         self.postgres = Postgres()
         self.expiry = Expiry(
+            chunk=2_000,
             book=self.book,
             hearing=self.ears.hearing,
             storms=self.storms,
