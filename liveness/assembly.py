@@ -142,6 +142,8 @@ class Assembly:
             store=store,
             settings=settings,
             publish=lambda events: self.bus.publish_events(settings.events_stream, events),
+            urgent=lambda: self.expiry.more or self.finish.more,
+            clock=self.clock,
         )
 
     def _make_the_replica(self) -> None:
@@ -241,6 +243,8 @@ class Assembly:
         if finished.items:
             # And for this.
             self.wakes.arrivals.set()
+            # And the news of it may have had to wait.
+            self.wakes.news.set()
 
     def _look(self, now: float) -> None:
         if not self.leadership.leading:

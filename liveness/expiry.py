@@ -69,6 +69,8 @@ class Expiry:
         self._wakes = wakes
         self._refusals = Refusals(clock)
         self._batch = min(BATCH_FIRST, BATCH)
+        # Whether lives wait behind those that Postgres is just asked about.
+        self.more = False
         self._doubts: set[tuple[str, int]] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
@@ -106,13 +108,17 @@ class Expiry:
         done = Expired()
         async with self._one_at_a_time:
             left = list(workers)
-            while left:
-                some, left = left[: self._batch], left[self._batch :]
-                batch = await self._without_ambiguous(some)
-                for worker, error in await apart(batch, lambda some: self._offer(some, done)):
-                    self._refusals.add(worker)
-                    done.refused += 1
-                    log.error("reclaim_refused", worker=worker, cause=str(error))
+            try:
+                while left:
+                    some, left = left[: self._batch], left[self._batch :]
+                    self.more = bool(left)
+                    batch = await self._without_ambiguous(some)
+                    for worker, error in await apart(batch, lambda some: self._offer(some, done)):
+                        self._refusals.add(worker)
+                        done.refused += 1
+                        log.error("reclaim_refused", worker=worker, cause=str(error))
+            finally:
+                self.more = False
         return done
 
     async def _offer(self, workers: Sequence[str], done: Expired) -> None:

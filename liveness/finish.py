@@ -28,6 +28,8 @@ class Finish:
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._refusals = Refusals(clock)
+        # Whether rows wait behind those that were put back last.
+        self.more = False
 
     async def run_once(self) -> Finished:
         """Go once over everything that unfinished reclaims have left, a chunk to a transaction."""
@@ -41,9 +43,13 @@ class Finish:
 
     async def _go_over(self, names: Sequence[str], done: Finished) -> None:
         progress = Progress()
-        while True:
-            await self._store.reclaims.finish(progress, names)
-            done.items += progress.items
-            progress.items = 0
-            if not progress.looked_at:
-                return
+        try:
+            while True:
+                await self._store.reclaims.finish(progress, names)
+                done.items += progress.items
+                self.more = bool(progress.items)
+                progress.items = 0
+                if not progress.looked_at:
+                    return
+        finally:
+            self.more = False

@@ -93,6 +93,18 @@ class Took(msgspec.Struct, frozen=True):
         return self.ended - self.began
 
 
+class Disaster(msgspec.Struct, frozen=True):
+    """What it took, when (machine's time) they died and when the last of the news was out, and gaps in hearing since.
+
+    The news are looked for every `LOOK_SECONDS`.
+    """
+
+    took: Took
+    died: float
+    told: float
+    gaps: int
+
+
 class Scene:
     """A running service with workers that beat, and work that they hold."""
 
@@ -112,11 +124,8 @@ class Scene:
         await self._connection.execute(_BARE, self.size.names("former"))
         return await self._took()
 
-    async def disaster(self) -> tuple[Took, float, int]:
-        """Let the workers die, and wait until all is done.
-
-        Returns what it took, when (machine's time) they died, and how many gaps in hearing there were since.
-        """
+    async def disaster(self) -> Disaster:
+        """Let the workers die, and wait until all is done."""
         size = self.size
         async with child("tests.benchmarks.load", self._port, size.workers, DYING_RATE, 0, "full") as dying:
             await dying.says()
@@ -131,9 +140,9 @@ class Scene:
             died,
         )
         gaps = (await self.known())["gaps"] - gaps
-        # The news are another benchmark's, but must not be under way in what is measured next.
         await self._until("SELECT count(*) = 0 FROM liveness.outbox")
-        return await self._took(), died, int(gaps)
+        told = time.time()
+        return Disaster(await self._took(), died, told, int(gaps))
 
     async def known(self) -> dict[str, Any]:
         """Return what the service knows of itself."""

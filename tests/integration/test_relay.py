@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.publishing import Event
-from liveness.relay import Relay
+from liveness.relay import BATCH_BESIDE, BESIDE_SECONDS, Relay
 from liveness.settings import Settings
 from liveness.store import Store
 from tests.conftest import SOON, HostTables
@@ -194,3 +194,36 @@ async def test_a_prefix_is_put_before_the_events_subjects(
     await Relay(store=store, settings=settings(event_prefix="acme"), publish=publish).run_once()
 
     assert subjects == ["acme.worker.expired"]
+
+
+async def test_while_work_waits_to_be_put_back_the_news_of_other_work_go_out_slowly(
+    host: HostTables, store: Store, settings: Callable[..., Settings], grant: Grant
+) -> None:
+    """A batch at a time and then a rest, so that they never stop; without a rest as soon as nothing waits."""
+    await host.workflows("w1", BATCH_BESIDE)
+    cases = [case(worker, await grant(worker)) for worker in ("w1", "w2", "w3")]
+    for each in cases:
+        await store.reclaims.settle([each])
+    urgent, now = True, 100.0
+    sent: list[int] = []
+
+    async def publish(events: Sequence[Event]) -> tuple[list[int], str | None]:
+        sent.append(len(events))
+        return list(range(len(events))), None
+
+    relay = Relay(store=store, settings=settings(), publish=publish, urgent=lambda: urgent, clock=lambda: now)
+    await relay.run_once()
+    await relay.run_once()
+    assert sent == [1 + BATCH_BESIDE]
+
+    now += BESIDE_SECONDS
+    await store.reclaims.settle([case("w4", await grant("w4"))])
+    await relay.run_once()
+    assert sent == [1 + BATCH_BESIDE, 3]
+
+    await store.reclaims.settle([case("w5", await grant("w5"))])
+    await relay.run_once()
+    urgent = False
+    await relay.run_once()
+    assert sent == [1 + BATCH_BESIDE, 3, 1]
+    assert await host.outbox() == []

@@ -366,6 +366,28 @@ async def test_news_of_a_storm_that_are_forgotten_while_they_are_told_harm_nobod
     assert not court.storms.news
 
 
+async def test_it_is_known_whether_lives_wait_behind_those_that_postgres_is_asked_about(court: Court) -> None:
+    """Not during the last transaction, so that its commit lets the news go out; nor after an error."""
+    for number in range(BATCH_FIRST):
+        court.live(f"w{number}", 2 + number)
+    court.ears.listen(10.0)
+    settle, seen = court.postgres.settle, list[bool]()
+
+    async def look(cases: Sequence[Case]) -> list[Verdict]:
+        seen.append(court.expiry.more)
+        return await settle(cases)
+
+    court.postgres.settle = look  # type: ignore[method-assign]
+    court.postgres.fails["refuse"] = [DatabaseAwayError("away")]
+    with pytest.raises(DatabaseAwayError):
+        await court.expiry.run_once()
+    assert (seen, court.expiry.more) == ([True], False)
+
+    await court.expiry.run_once()
+    assert seen == [True, True, False]
+    assert not court.expiry.more
+
+
 @pytest.mark.parametrize(
     ("batch", "lives", "rows", "following"),
     [

@@ -1,0 +1,61 @@
+"""The duty that finishes what one transaction could not, with a store that notes what it is asked."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from liveness.errors import DatabaseAwayError
+from liveness.finish import Finish, Finished
+from liveness.store import Progress, Store
+
+
+class Reclaims:
+    """Has so many rows left for each of the next transactions; `away`: and then Postgres goes away."""
+
+    def __init__(self, *left: int, away: bool = False) -> None:
+        self.left = list(left)
+        self.away = away
+        self.finish: Finish | None = None
+        self.seen: list[bool] = []
+
+    async def unfinished(self) -> list[str]:
+        """Return the one name that there is as long as it has something."""
+        return ["w"] if self.left else []
+
+    async def finish_some(self, progress: Progress, _names: Sequence[str]) -> None:
+        """Put the next rows back, and note whether others were told that more wait."""
+        assert self.finish is not None
+        self.seen.append(self.finish.more)
+        if not self.left and self.away:
+            raise DatabaseAwayError("away")
+        progress.items = progress.looked_at = self.left.pop(0) if self.left else 0
+
+
+def finish_of(reclaims: Reclaims) -> Finish:
+    """Make the duty."""
+    asked = SimpleNamespace(unfinished=reclaims.unfinished, finish=reclaims.finish_some)
+    reclaims.finish = Finish(cast("Store", SimpleNamespace(reclaims=asked)), lambda: 0.0)
+    return reclaims.finish
+
+
+async def test_it_is_known_whether_rows_wait_behind_those_that_were_put_back() -> None:
+    """From the first chunk to the last."""
+    reclaims = Reclaims(5, 5, 1)
+    finish = finish_of(reclaims)
+
+    assert await finish.run_once() == Finished(items=11)
+    assert reclaims.seen == [False, True, True, True]
+    assert not finish.more
+
+
+async def test_nothing_waits_while_postgres_is_away() -> None:
+    """The news must not wait for what nobody can say when it goes on."""
+    reclaims = Reclaims(5, away=True)
+    finish = finish_of(reclaims)
+
+    with pytest.raises(DatabaseAwayError):
+        await finish.run_once()
+    assert reclaims.seen == [False, True]
+    assert not finish.more
