@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from liveness.apart import Refusals, apart
-from liveness.errors import DatabaseRefusedError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.hearing import Hearing
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
@@ -24,7 +24,9 @@ log = structlog.get_logger("liveness.grants")
 
 # Lives in one statement. At some 10 us each it keeps the epochs' rows locked for a few milliseconds.
 BATCH = 1_000
-# When more lives than a batch are wanting, so many of them are looked at to grant those first that the host knows.
+# When more lives than a batch are wanting, so many of them are looked at to grant those first that the host knows. Half
+# as many after each time that Postgres did not answer in time, as where the host's tables lack an index, until nobody
+# is wanting.
 RANKED_AT_ONCE = 20_000
 
 
@@ -57,11 +59,12 @@ class Grants:
         self._acts = settings.mode == "act"
         self._register = settings.register_unknown_workers and self._acts
         self._refusals = Refusals(clock)
+        self._ranked = RANKED_AT_ONCE
 
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()
-        while wanting := list(islice(self._eligible(), RANKED_AT_ONCE)):
+        while wanting := list(islice(self._eligible(), self._ranked)):
             before = len(self._book.wanting)
             line = await self._first_in_line(wanting)
             for start in range(0, len(line), BATCH):
@@ -71,6 +74,8 @@ class Grants:
             if len(self._book.wanting) >= before and not any(lease.worker in self._refusals for lease in wanting):
                 # Others arrived, or the name's open epoch ended just now: the next round sees clearer.
                 break
+        if not self._book.wanting:
+            self._ranked = RANKED_AT_ONCE
         changed = [lease for lease in self._book.changed.values() if lease.epoch is not None]
         for start in range(0, len(changed), BATCH):
             await self._update(changed[start : start + BATCH])
@@ -108,6 +113,10 @@ class Grants:
             # One name that Postgres cannot even read; granting isolates it, in order of arrival.
             log.warning("ranking_refused", cause=str(error))
             known = set()
+        except DatabaseAwayError:
+            # Perhaps it was too much at once. A batch alone is not ranked at all, and is granted.
+            self._ranked = max(self._ranked // 2, BATCH)
+            raise
         line = sorted(wanting, key=lambda lease: lease.worker not in known)
         return line[: max(len(known), BATCH)]
 

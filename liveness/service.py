@@ -28,7 +28,7 @@ from liveness.errors import DatabaseAwayError
 from liveness.http import Http
 from liveness.restore import restore
 from liveness.settings import Settings
-from liveness.share import LEAST_SERVER
+from liveness.share import least_server
 from liveness.store import Database, Store
 
 log = structlog.get_logger("liveness.service")
@@ -56,8 +56,7 @@ class Service:
         self._waiting_for: str | None = "starting"
         self._duties: list[asyncio.Task[None]] = []
         self._database = Database(settings.postgres_dsn, settings.lock_timeout)
-        shared = settings.subjects.share is not None
-        self._bus = Bus(settings.nats_url, least_server=LEAST_SERVER if shared else ())
+        self._bus = Bus(settings.nats_url, least_server=least_server(settings.subjects.share))
         self.http = Http(settings.http_listen, self.troubles)
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -25,7 +25,7 @@ _MASK: Final = 0xFFFFFFFF
 # Far more than there will be machines for: each costs a leader and some connections.
 MOST_SHARES: Final = 1024
 # `partition(n)` without positions, which hashes whole subjects and so names with dots, came with it.
-LEAST_SERVER: Final = (2, 12)
+_LEAST_SERVER: Final = (2, 12)
 
 # One way to write each, in ASCII: it names the leader's row, and two names would be two leaders.
 _WRITTEN: Final = re.compile(r"(0|[1-9][0-9]{0,3})/([1-9][0-9]{0,3})")
@@ -43,6 +43,11 @@ class Share(msgspec.Struct, frozen=True):
     def owns(self, hashed: int) -> bool:
         """Say whether the worker is ours whose heartbeats' subject has this hash."""
         return hashed % self.count == self.index
+
+
+def least_server(share: Share | None) -> tuple[int, ...]:
+    """Return the oldest NATS server, as numbers, that can divide workers into shares like this one."""
+    return () if share is None else _LEAST_SERVER
 
 
 def fnv(data: bytes, start: int = FNV_OFFSET) -> int:

@@ -14,6 +14,7 @@ from liveness.listening import RECONNECT_GRACES
 from liveness.reclaim import reclaim
 from liveness.restore import restore
 from liveness.settings import Settings
+from liveness.share import least_server
 from liveness.store import Database, Store
 
 CONNECT_SECONDS = 5.0
@@ -31,7 +32,7 @@ class DeafError(LivenessError):
 async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     """Connect the parts of a service that hear, without its duties."""
     database = Database(settings.postgres_dsn, settings.lock_timeout)
-    bus = Bus(settings.nats_url, name="liveness-command")
+    bus = Bus(settings.nats_url, name="liveness-command", least_server=least_server(settings.subjects.share))
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -1,12 +1,14 @@
 """Who gets an epoch, with a store that notes what it is asked."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
-from liveness.grants import BATCH, Grants
+from liveness.errors import DatabaseAwayError
+from liveness.grants import BATCH, RANKED_AT_ONCE, Grants
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.settings import Settings
@@ -24,11 +26,15 @@ class Epochs:
         # Of the host: asked for one after another.
         self.host_has: set[str] = set()
         self.asked: list[int] = []
+        # About how many names Postgres can say that in time.
+        self.answers_up_to = RANKED_AT_ONCE
         self.on_grant: Callable[[], None] = lambda: None
 
     async def known(self, names: list[str]) -> set[str]:
         """Say whom the host knows."""
         self.asked.append(len(names))
+        if len(names) > self.answers_up_to:
+            raise DatabaseAwayError("no answer in time")
         return self.host_has & set(names)
 
     async def grant(self, lives: Iterable[Life]) -> Granted:
@@ -161,6 +167,24 @@ async def test_those_whom_the_host_knows_are_all_granted_first_by_one_question(o
 
     assert [life.worker for life in office.epochs.granted] == names[BATCH // 2 :] + names[: BATCH // 2]
     assert office.epochs.asked == [3 * BATCH]
+
+
+async def test_a_crowd_is_granted_though_postgres_cannot_say_in_time_who_of_it_is_known(office: Office) -> None:
+    """Fewer are asked about each time, in the end none; the next crowd is asked about as ever."""
+    names = crowd(office, 4 * BATCH)
+    office.epochs.answers_up_to = BATCH
+    for _ in range(RANKED_AT_ONCE // BATCH):
+        with contextlib.suppress(DatabaseAwayError):
+            await office.grants.run_once()
+
+    assert {life.worker for life in office.epochs.granted} == set(names)
+    assert office.epochs.asked == [4 * BATCH, 4 * BATCH, 4 * BATCH, 2_500, 1_250]
+    office.epochs.asked.clear()
+    for number in range(2 * BATCH):
+        office.book.beat(f"v{number}", 1.0, Heartbeat())
+    with pytest.raises(DatabaseAwayError):
+        await office.grants.run_once()
+    assert office.epochs.asked == [2 * BATCH]
 
 
 async def test_of_those_whom_the_host_does_not_know_only_a_batch_is_granted_before_it_is_asked_again(
