@@ -39,8 +39,6 @@ Done = TypeVar("Done")
 STOP_SECONDS = 1.5
 # How long to try to hand the lead over; without it another replica takes it a leader_timeout later.
 STEP_DOWN_SECONDS = 0.5
-# Before a step of the start that Postgres broke off is tried again.
-AGAIN_SECONDS = 0.5
 # How long what was cancelled may take to end.
 CANCEL_SECONDS = 0.5
 
@@ -154,15 +152,7 @@ class Service:
         )
 
     async def _insist(self, step: Callable[[], Awaitable[Done]]) -> Done:
-        """Do one step of the start as often as Postgres goes away in the middle of it."""
-        told = self._told("Postgres")
-        while True:
-            try:
-                return await step()
-            except DatabaseAwayError as error:
-                told(str(error))
-                await asyncio.sleep(AGAIN_SECONDS)
-                await self._database.connect(told)
+        return await self._database.insist(step, self._told("Postgres"))
 
     def _told(self, whom: str) -> Callable[[str], None]:
         def on_wait(cause: str) -> None:

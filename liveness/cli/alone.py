@@ -37,15 +37,7 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await database.connect()
-                parts = Assembly(settings, await Store.open(database, settings), bus)
-                await restore(
-                    book=parts.book,
-                    hearing=parts.hearing,
-                    storms=parts.storms,
-                    store=parts.store,
-                    default_ttl=settings.heartbeat_timeout,
-                    owns=parts.owns,
-                )
+                parts = await _restored(settings, database, bus)
                 await bus.connect()
         except TimeoutError as error:
             raise NoServiceError(
@@ -62,6 +54,22 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     finally:
         await bus.close()
         await database.close()
+
+
+async def _restored(settings: Settings, database: Database, bus: Bus) -> Assembly:
+    """Return the parts, with what Postgres knows in the book."""
+    parts = Assembly(settings, await database.insist(lambda: Store.open(database, settings)), bus)
+    await database.insist(
+        lambda: restore(
+            book=parts.book,
+            hearing=parts.hearing,
+            storms=parts.storms,
+            store=parts.store,
+            default_ttl=settings.heartbeat_timeout,
+            owns=parts.owns,
+        )
+    )
+    return parts
 
 
 async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = lambda: False) -> None:

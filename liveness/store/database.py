@@ -9,8 +9,8 @@ import contextlib
 import random
 import socket
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
@@ -48,11 +48,15 @@ CLOSE_SECONDS = 0.5
 # The first wait for a server that is not up yet, and the longest: when it is back, everything has to work again within
 # about a second, and the few connections that wait cost it nothing.
 BACKOFF_LEAST, BACKOFF_MOST = 0.2, 1.5
+# Before a step of a start that Postgres broke off is tried again.
+AGAIN_SECONDS = 0.5
 # How often the connection that listens is asked whether it still lives: one to a server that vanished is silent.
 LISTEN_CHECK_SECONDS = 5.0
 
 # For a statement in a patient transaction.
 PATIENCE = PATIENT_SECONDS + GRACE_SECONDS
+
+Done = TypeVar("Done")
 
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 
@@ -181,6 +185,18 @@ class Database:
                 wait = min(wait * 2, BACKOFF_MOST)
             else:
                 return
+
+    async def insist(
+        self, step: Callable[[], Awaitable[Done]], on_wait: Callable[[str], None] = lambda _: None
+    ) -> Done:
+        """Do one step of a start as often as Postgres goes away in the middle of it; `on_wait` is told why."""
+        while True:
+            try:
+                return await step()
+            except DatabaseAwayError as error:
+                on_wait(str(error))
+                await asyncio.sleep(AGAIN_SECONDS)
+                await self.connect(on_wait)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, reserved: bool = False, patient: bool = False) -> AsyncIterator[Connection]:

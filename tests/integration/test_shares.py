@@ -1,8 +1,10 @@
 """Sidecars that own a share of the workers each, on a nats-server that divides the heartbeats."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +16,11 @@ from liveness.cli import alone
 from liveness.cli.alone import DeafError, reclaim_alone, sweep_alone
 from liveness.cli.asking import RefusedError, ask
 from liveness.embedded import NatsServer
-from liveness.errors import CannotStartError, NotLeaderError
+from liveness.errors import CannotStartError, DatabaseAwayError, NotLeaderError
 from liveness.messages import HelloAnswer
 from liveness.reclaim import NotOursError, StillAliveError
 from liveness.settings import Settings
+from liveness.store import Store
 from tests.conftest import SOON, HostTables
 from tests.integration.running import News, Serve
 from tests.integration.shares import NAMES, beat, known, mapped, owned
@@ -180,6 +183,8 @@ async def test_a_command_alone_hears_everybody_on_servers_that_divide(
     async def live() -> None:
         while not stop.is_set():
             await beat(client, "w1", ttl=1.0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), 0.1)
 
     living = asyncio.create_task(live())
     request = ReclaimRequest(worker="w1", dry_run=False, force=False)
@@ -188,6 +193,28 @@ async def test_a_command_alone_hears_everybody_on_servers_that_divide(
     stop.set()
     await living
     assert await host.state(workflow) == ("RUNNING", "w1")
+
+
+async def test_a_command_alone_asks_again_when_postgres_breaks_off(
+    nats: NatsServer, host: HostTables, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood still for a moment, or Postgres did: nothing was decided yet, and somebody waits for the answer."""
+    await host.worker("w1", silent_for=600.0)
+    (workflow,) = await host.workflows("w1")
+    opened, tries = Store.open, list[int]()
+
+    async def open_at_last(*asked: Any) -> Store:
+        tries.append(1)
+        if len(tries) < 3:
+            raise DatabaseAwayError("terminating connection due to idle-in-transaction timeout")
+        return await opened(*asked)
+
+    monkeypatch.setattr(Store, "open", open_at_last)
+    answer = await reclaim_alone(settings(nats_url=nats.url), ReclaimRequest(worker="w1", dry_run=False, force=True))
+
+    assert len(tries) == 3
+    assert answer.reclaimed == 1
+    assert await host.state(workflow) == ("PENDING", None)
 
 
 async def test_a_command_that_hears_nothing_gives_up(
