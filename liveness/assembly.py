@@ -27,6 +27,7 @@ from liveness.messages import EVENT_TYPES
 from liveness.probes import Probes
 from liveness.relay import Relay
 from liveness.renewals import Renewals
+from liveness.restore import restore
 from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
@@ -142,7 +143,7 @@ class Assembly:
             store=store,
             settings=settings,
             publish=lambda events: self.bus.publish_events(settings.events_stream, events),
-            urgent=lambda: self.expiry.more or self.finish.more,
+            urgent=lambda: self.expiry.more or self.finish.more or self.sweep.more,
             clock=self.clock,
         )
 
@@ -215,6 +216,17 @@ class Assembly:
             settings.events_stream, self.event_subjects, settings.events_max_age, settings.events_max_bytes
         ):
             log.warning("stream_doubtful", doubt=doubt)
+
+    async def restore(self) -> None:
+        """Bring into the book what Postgres knows of who lives. Raises DatabaseAwayError: to be done again."""
+        await restore(
+            book=self.book,
+            hearing=self.hearing,
+            storms=self.storms,
+            store=self.store,
+            default_ttl=self.settings.heartbeat_timeout,
+            owns=self.owns,
+        )
 
     async def _grant(self) -> None:
         done = await self.grants.run_once()

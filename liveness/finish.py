@@ -28,8 +28,13 @@ class Finish:
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
         self._store = store
         self._refusals = Refusals(clock)
-        # Whether rows wait behind those that were put back last.
-        self.more = False
+        # Passes with rows behind those that were put back last; a command's goes on beside the duty's.
+        self._with_more = 0
+
+    @property
+    def more(self) -> bool:
+        """Whether rows wait behind those that were put back last."""
+        return self._with_more > 0
 
     async def run_once(self) -> Finished:
         """Go once over everything that unfinished reclaims have left, a chunk to a transaction."""
@@ -42,14 +47,16 @@ class Finish:
         return done
 
     async def _go_over(self, names: Sequence[str], done: Finished) -> None:
-        progress = Progress()
+        progress, more = Progress(), False
         try:
             while True:
                 await self._store.reclaims.finish(progress, names)
                 done.items += progress.items
-                self.more = bool(progress.items)
-                progress.items = 0
                 if not progress.looked_at:
                     return
+                if progress.items and not more:
+                    more = True
+                    self._with_more += 1
+                progress.items = 0
         finally:
-            self.more = False
+            self._with_more -= more

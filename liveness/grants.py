@@ -25,9 +25,9 @@ log = structlog.get_logger("liveness.grants")
 # Lives in one statement. At some 10 us each it keeps the epochs' rows locked for a few milliseconds.
 BATCH = 1_000
 # When more lives than a batch are wanting, so many of them are looked at to grant those first that the host knows. Half
-# as many after each time that Postgres did not answer in time, as where the host's tables lack an index, until nobody
-# is wanting.
-RANKED_AT_ONCE = 20_000
+# as many after each time that Postgres took so long (seconds) and had not answered, as where the host's tables lack an
+# index, until nobody is left who could be granted.
+RANKED_AT_ONCE, SLOW_SECONDS = 20_000, 3.0
 
 
 class Granted(msgspec.Struct):
@@ -59,6 +59,7 @@ class Grants:
         self._acts = settings.mode == "act"
         self._register = settings.register_unknown_workers and self._acts
         self._refusals = Refusals(clock)
+        self._clock = clock
         self._ranked = RANKED_AT_ONCE
 
     async def run_once(self) -> Granted:
@@ -74,7 +75,7 @@ class Grants:
             if len(self._book.wanting) >= before and not any(lease.worker in self._refusals for lease in wanting):
                 # Others arrived, or the name's open epoch ended just now: the next round sees clearer.
                 break
-        if not self._book.wanting:
+        if next(self._eligible(), None) is None:
             self._ranked = RANKED_AT_ONCE
         changed = [lease for lease in self._book.changed.values() if lease.epoch is not None]
         for start in range(0, len(changed), BATCH):
@@ -107,6 +108,7 @@ class Grants:
         """Return those whom the host knows, however many; of the others no more than fill up a batch."""
         if len(wanting) <= BATCH:
             return wanting
+        asked_at = self._clock()
         try:
             known = await self._store.epochs.known([lease.worker for lease in wanting])
         except DatabaseRefusedError as error:
@@ -114,8 +116,9 @@ class Grants:
             log.warning("ranking_refused", cause=str(error))
             known = set()
         except DatabaseAwayError:
-            # Perhaps it was too much at once. A batch alone is not ranked at all, and is granted.
-            self._ranked = max(self._ranked // 2, BATCH)
+            if self._clock() - asked_at >= SLOW_SECONDS:
+                # It was too much at once. A batch alone is not ranked at all, and is granted.
+                self._ranked = max(self._ranked // 2, BATCH)
             raise
         line = sorted(wanting, key=lambda lease: lease.worker not in known)
         return line[: max(len(known), BATCH)]

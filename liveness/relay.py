@@ -22,9 +22,11 @@ log = structlog.get_logger("liveness.relay")
 # Events read and forgotten at once: enough that what Postgres is asked for each batch costs a few per cent of the
 # whole, and some 3 MB of memory.
 BATCH = 4_000
-# While more reclaims wait for their turn in Postgres: so many, and then none for so many seconds. Flat out beside them,
-# on two cores, 100,000 events made the reclaims take half as long again, and the host's own transactions wait 50 ms.
-BATCH_BESIDE, BESIDE_SECONDS = 500, 0.25
+# While more work waits to be put back than one transaction takes: so many at once (a parcel more, at most), and so many
+# a second. Flat out beside reclaims, on two cores, 100,000 events made the host's own transactions wait 50 ms.
+BATCH_BESIDE, RATE_BESIDE = 500, 2_000.0
+# But no longer than this (seconds): behind work that takes so long, news would wait whose work is back since then.
+BESIDE_MOST = 10.0
 
 PublishEvents = Callable[[Sequence[Event]], Awaitable[tuple[list[int], str | None]]]
 
@@ -56,6 +58,7 @@ class Relay:
         self._urgent = urgent
         self._clock = clock
         self._rest_until = -math.inf
+        self._urgent_since: float | None = None
         self._store = store
         self._publish = publish
         self._source = settings.subject_prefix
@@ -64,10 +67,11 @@ class Relay:
 
     async def run_once(self) -> Relayed:
         """Publish what is in the outbox, until it is empty, something is more urgent, or nobody acknowledges."""
-        done = Relayed()
-        behind = 0
+        done, tried, behind = Relayed(), False, 0
         while done.complaint is None and (batch := self._batch()):
-            if not (pending := await self._store.outbox.pending(behind, batch)):
+            pending = await self._store.outbox.pending(behind, batch)
+            tried = True
+            if not pending:
                 break
             behind = pending[-1].seq
             for group in in_commit_order(pending):
@@ -76,21 +80,25 @@ class Relay:
                 done.published += len(positions)
                 if done.complaint is not None:
                     break
+            self._rest_until = self._clock() + len(pending) / RATE_BESIDE
         self.published += done.published
-        if done.complaint != self._complaint:
+        if tried and done.complaint != self._complaint:
             self._complaint = done.complaint
             log.log(30 if done.complaint else 20, "relay_stopped" if done.complaint else "relay_goes_on",
                     cause=done.complaint)  # fmt: skip
         return done
 
     def _batch(self) -> int:
-        if not self._urgent():
-            return BATCH
+        """Return how many events may be read now; 0 while they have to wait."""
         now = self._clock()
-        if now < self._rest_until:
-            return 0
-        self._rest_until = now + BESIDE_SECONDS
-        return BATCH_BESIDE
+        if not self._urgent():
+            self._urgent_since = None
+            return BATCH
+        if self._urgent_since is None:
+            self._urgent_since = now
+        if now - self._urgent_since > BESIDE_MOST:
+            return BATCH
+        return BATCH_BESIDE if now >= self._rest_until else 0
 
     def _event(self, pending: Pending) -> Event:
         envelope = CloudEvent(

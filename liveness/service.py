@@ -26,7 +26,6 @@ from liveness.bounded import finish_within
 from liveness.bus import Bus
 from liveness.errors import DatabaseAwayError
 from liveness.http import Http
-from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
@@ -142,14 +141,7 @@ class Service:
         # First the lead, so that nobody else changes what is read; then everybody who may live, then the ears: a beat
         # always finds the lease that it renews.
         await parts.leadership.take()
-        await restore(
-            book=parts.book,
-            hearing=parts.hearing,
-            storms=parts.storms,
-            store=parts.store,
-            default_ttl=self.settings.heartbeat_timeout,
-            owns=parts.owns,
-        )
+        await parts.restore()
 
     async def _insist(self, step: Callable[[], Awaitable[Done]]) -> Done:
         return await self._database.insist(step, self._told("Postgres"))

@@ -56,6 +56,8 @@ class Sweep:
         self._observes = settings.mode == "observe"
         self._reported: set[str] = set()
         self._refusals = Refusals(clock)
+        # Whether lives wait behind those that Postgres is just asked about.
+        self.more = False
 
     async def run_once(self, *, dry_run: bool = False) -> Swept:
         """Find and take what memory never knew; with `dry_run`, only say what would be taken."""
@@ -90,7 +92,14 @@ class Sweep:
         return [found for found in candidates if found.worker not in ambiguous]
 
     async def _take(self, cases: Sequence[Case], swept: Swept) -> None:
+        try:
+            await self._take_all(cases, swept)
+        finally:
+            self.more = False
+
+    async def _take_all(self, cases: Sequence[Case], swept: Swept) -> None:
         for start in range(0, len(cases), BATCH):
+            self.more = start + BATCH < len(cases)
             # A name may have been heard since it was found.
             batch = [
                 case

@@ -12,12 +12,13 @@ from liveness.bus import Bus
 from liveness.errors import LivenessError, NoServiceError, NotLeaderError
 from liveness.listening import RECONNECT_GRACES
 from liveness.reclaim import reclaim
-from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
 
 CONNECT_SECONDS = 5.0
+# A million leases take six.
+RESTORE_SECONDS = 30.0
 # How often a listening command looks at the clock.
 LOOK_SECONDS = 0.1
 # A command that hears nothing, not even itself, for so long gives up: somebody waits for it.
@@ -33,16 +34,25 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     """Connect the parts of a service that hear, without its duties."""
     database = Database(settings.postgres_dsn, settings.lock_timeout)
     bus = Bus(settings.nats_url, name="liveness-command", least_server=least_server(settings.subjects.share))
+    cause = "Postgres does not answer"
+
+    def because(text: str) -> None:
+        nonlocal cause
+        cause = text
+
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await database.connect()
-                parts = await _restored(settings, database, bus)
-                await bus.connect()
+                await database.connect(because)
+                store = await database.insist(lambda: Store.open(database, settings), because)
+            parts = Assembly(settings, store, bus)
+            async with asyncio.timeout(RESTORE_SECONDS):
+                await database.insist(parts.restore, because)
+            cause = "NATS does not answer"
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await bus.connect(because)
         except TimeoutError as error:
-            raise NoServiceError(
-                f"no service runs, and NATS or Postgres does not answer within {CONNECT_SECONDS:g} s"
-            ) from error
+            raise NoServiceError(f"no service runs, and a command cannot act alone: {cause}") from error
         watching = {asyncio.create_task(bus.keep()), asyncio.create_task(parts.listening.keep())}
         try:
             yield parts
@@ -54,22 +64,6 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     finally:
         await bus.close()
         await database.close()
-
-
-async def _restored(settings: Settings, database: Database, bus: Bus) -> Assembly:
-    """Return the parts, with what Postgres knows in the book."""
-    parts = Assembly(settings, await database.insist(lambda: Store.open(database, settings)), bus)
-    await database.insist(
-        lambda: restore(
-            book=parts.book,
-            hearing=parts.hearing,
-            storms=parts.storms,
-            store=parts.store,
-            default_ttl=settings.heartbeat_timeout,
-            owns=parts.owns,
-        )
-    )
-    return parts
 
 
 async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = lambda: False) -> None:

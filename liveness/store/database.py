@@ -194,6 +194,9 @@ class Database:
             try:
                 return await step()
             except DatabaseAwayError as error:
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    # The driver, cancelled inside a transaction, complains of the connection instead.
+                    raise asyncio.CancelledError from error
                 on_wait(str(error))
                 await asyncio.sleep(AGAIN_SECONDS)
                 await self.connect(on_wait)

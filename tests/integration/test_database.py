@@ -195,3 +195,23 @@ async def test_a_login_that_is_refused_is_an_outage_and_nobodys_fault(dsn: str, 
     assert len(await fresh.fetch("SELECT 1")) == 1
     await fresh.close()
     await other.close()
+
+
+async def test_a_step_that_is_cancelled_is_not_done_again(dsn: str) -> None:
+    """The driver, cancelled inside a transaction, complains of the connection; whoever set the limit wants to go on."""
+    steps = 0
+
+    async def step() -> None:
+        nonlocal steps
+        steps += 1
+        try:
+            await asyncio.sleep(SOON)
+        except asyncio.CancelledError as error:
+            raise DatabaseAwayError("the connection was closed in the middle of it") from error
+
+    asked = Database(dsn)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await asked.insist(step)
+    await asked.close()
+    assert steps == 1

@@ -7,11 +7,12 @@ import msgspec
 import nats as nats_py
 import pytest
 from nats.aio.client import Client
+from structlog.testing import capture_logs
 
 from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.publishing import Event
-from liveness.relay import BATCH_BESIDE, BESIDE_SECONDS, Relay
+from liveness.relay import BATCH_BESIDE, BESIDE_MOST, RATE_BESIDE, Relay
 from liveness.settings import Settings
 from liveness.store import Store
 from tests.conftest import SOON, HostTables
@@ -199,7 +200,7 @@ async def test_a_prefix_is_put_before_the_events_subjects(
 async def test_while_work_waits_to_be_put_back_the_news_of_other_work_go_out_slowly(
     host: HostTables, store: Store, settings: Callable[..., Settings], grant: Grant
 ) -> None:
-    """A batch at a time and then a rest, so that they never stop; without a rest as soon as nothing waits."""
+    """A batch at a time and then a rest by its size, so that they never stop; none as soon as nothing waits."""
     await host.workflows("w1", BATCH_BESIDE)
     cases = [case(worker, await grant(worker)) for worker in ("w1", "w2", "w3")]
     for each in cases:
@@ -216,7 +217,7 @@ async def test_while_work_waits_to_be_put_back_the_news_of_other_work_go_out_slo
     await relay.run_once()
     assert sent == [1 + BATCH_BESIDE]
 
-    now += BESIDE_SECONDS
+    now += (1 + BATCH_BESIDE) / RATE_BESIDE
     await store.reclaims.settle([case("w4", await grant("w4"))])
     await relay.run_once()
     assert sent == [1 + BATCH_BESIDE, 3]
@@ -227,3 +228,43 @@ async def test_while_work_waits_to_be_put_back_the_news_of_other_work_go_out_slo
     await relay.run_once()
     assert sent == [1 + BATCH_BESIDE, 3, 1]
     assert await host.outbox() == []
+
+
+async def test_news_wait_no_longer_than_for_a_while(
+    store: Store, settings: Callable[..., Settings], grant: Grant
+) -> None:
+    """However long there is more urgent work: theirs is back, and somebody waits to be told."""
+    now = 100.0
+    sent: list[int] = []
+
+    async def publish(events: Sequence[Event]) -> tuple[list[int], str | None]:
+        sent.append(len(events))
+        return list(range(len(events))), None
+
+    relay = Relay(store=store, settings=settings(), publish=publish, urgent=lambda: True, clock=lambda: now)
+    for worker in ("w1", "w2", "w3"):
+        await store.reclaims.settle([case(worker, await grant(worker))])
+        await relay.run_once()
+        if worker == "w2":
+            # It rests since the first.
+            assert sent == [1]
+            now += BESIDE_MOST + 0.001
+    assert sent == [1, 2]
+
+
+async def test_a_relay_that_rests_says_nothing(store: Store, settings: Callable[..., Settings], grant: Grant) -> None:
+    """Not that it goes on, for it has not tried."""
+    now = 100.0
+
+    async def publish(_: Sequence[Event]) -> tuple[list[int], str | None]:
+        return [], "the stream does not answer"
+
+    relay = Relay(store=store, settings=settings(), publish=publish, urgent=lambda: True, clock=lambda: now)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    with capture_logs() as logs:
+        await relay.run_once()
+        await relay.run_once()
+        now += 1.0
+        await relay.run_once()
+
+    assert [line["event"] for line in logs] == ["relay_stopped"]

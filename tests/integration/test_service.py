@@ -387,3 +387,20 @@ async def test_what_lapses_while_postgres_is_away_is_settled_when_it_is_back(
     stop.set()
     await running
     await postgres.stop()
+
+
+async def test_the_relay_knows_of_all_that_is_more_urgent(serve: Serve) -> None:
+    """Lives that wait for their verdict, rows of one that were too many, and what a sweep has found."""
+    parts = (await serve()).parts
+    assert parts is not None
+    urgent = parts.relay._urgent
+
+    assert not urgent()
+    for duty in (parts.expiry, parts.sweep):
+        duty.more = True
+        assert urgent()
+        duty.more = False
+    parts.finish._with_more = 1
+    assert urgent()
+    parts.finish._with_more = 0
+    assert not urgent()

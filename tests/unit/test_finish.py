@@ -33,10 +33,15 @@ class Reclaims:
         progress.items = progress.looked_at = self.left.pop(0) if self.left else 0
 
 
+def finish_store(reclaims: Reclaims) -> Store:
+    """Return a store that asks there."""
+    asked = SimpleNamespace(unfinished=reclaims.unfinished, finish=reclaims.finish_some)
+    return cast("Store", SimpleNamespace(reclaims=asked))
+
+
 def finish_of(reclaims: Reclaims) -> Finish:
     """Make the duty."""
-    asked = SimpleNamespace(unfinished=reclaims.unfinished, finish=reclaims.finish_some)
-    reclaims.finish = Finish(cast("Store", SimpleNamespace(reclaims=asked)), lambda: 0.0)
+    reclaims.finish = Finish(finish_store(reclaims), lambda: 0.0)
     return reclaims.finish
 
 
@@ -47,6 +52,30 @@ async def test_it_is_known_whether_rows_wait_behind_those_that_were_put_back() -
 
     assert await finish.run_once() == Finished(items=11)
     assert reclaims.seen == [False, True, True, True]
+    assert not finish.more
+
+
+async def test_a_pass_that_ends_does_not_speak_for_another() -> None:
+    """A command's goes on beside the duty's."""
+    inner, outer = Reclaims(5, 5), Reclaims(5, 5, 5)
+    finish = finish_of(outer)
+    put_back = outer.finish_some
+
+    async def both(progress: Progress, names: Sequence[str]) -> None:
+        if len(outer.seen) == 2:
+            asked = finish._store
+            finish._store = finish_store(inner)
+            inner.finish = finish
+            await finish.run_once()
+            finish._store = asked
+        await put_back(progress, names)
+
+    outer.finish_some = both  # type: ignore[assignment, method-assign]
+    finish._store = finish_store(outer)
+    await finish.run_once()
+
+    assert outer.seen == [False, True, True, True]
+    assert inner.seen == [True, True, True]
     assert not finish.more
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from liveness.errors import DatabaseAwayError
-from liveness.grants import BATCH, RANKED_AT_ONCE, Grants
+from liveness.grants import BATCH, RANKED_AT_ONCE, SLOW_SECONDS, Grants
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.settings import Settings
@@ -28,12 +28,14 @@ class Epochs:
         self.asked: list[int] = []
         # About how many names Postgres can say that in time.
         self.answers_up_to = RANKED_AT_ONCE
+        self.on_late: Callable[[], None] = lambda: None
         self.on_grant: Callable[[], None] = lambda: None
 
     async def known(self, names: list[str]) -> set[str]:
         """Say whom the host knows."""
         self.asked.append(len(names))
         if len(names) > self.answers_up_to:
+            self.on_late()
             raise DatabaseAwayError("no answer in time")
         return self.host_has & set(names)
 
@@ -173,6 +175,7 @@ async def test_a_crowd_is_granted_though_postgres_cannot_say_in_time_who_of_it_i
     """Fewer are asked about each time, in the end none; the next crowd is asked about as ever."""
     names = crowd(office, 4 * BATCH)
     office.epochs.answers_up_to = BATCH
+    office.epochs.on_late = lambda: office.ears.wait(SLOW_SECONDS)
     for _ in range(RANKED_AT_ONCE // BATCH):
         with contextlib.suppress(DatabaseAwayError):
             await office.grants.run_once()
@@ -185,6 +188,17 @@ async def test_a_crowd_is_granted_though_postgres_cannot_say_in_time_who_of_it_i
     with pytest.raises(DatabaseAwayError):
         await office.grants.run_once()
     assert office.epochs.asked == [2 * BATCH]
+
+
+async def test_a_postgres_that_is_away_is_asked_about_as_many_when_it_is_back(office: Office) -> None:
+    """It said so at once, so it was not too much."""
+    crowd(office, 4 * BATCH)
+    office.epochs.answers_up_to = BATCH
+    for _ in range(6):
+        with pytest.raises(DatabaseAwayError):
+            await office.grants.run_once()
+
+    assert office.epochs.asked == [4 * BATCH] * 6
 
 
 async def test_of_those_whom_the_host_does_not_know_only_a_batch_is_granted_before_it_is_asked_again(
