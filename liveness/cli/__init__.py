@@ -17,6 +17,7 @@ from liveness.errors import LivenessError, SettingsError
 
 # What each command needs beside the worker's side, and where it is.
 _COMMANDS = {
+    "run": ("", "liveness.cli.run"),
     "demo": ("embedded", "liveness.cli.demo"),
     "dev": ("embedded", "liveness.cli.dev"),
     "serve": ("server", "liveness.cli.serve"),

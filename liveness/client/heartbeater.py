@@ -16,7 +16,7 @@ from liveness.bounded import finish_within
 from liveness.client.connection import Connection
 from liveness.client.problems import Problems, log
 from liveness.link import Link
-from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Superseded
+from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
 from liveness.subjects import Subjects, name_fault
 
 # Four beats may be lost before a lease lapses.
@@ -30,7 +30,12 @@ LEAVE_SECONDS: Final = 1.0
 # An answer from NATS is a matter of milliseconds; below half a second, a busy machine would look like a lost server.
 LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
 
+# A hello that was not answered within so many seconds is said again with the next beat: Postgres was away, a replica
+# was about to take over, or there is no service.
+GREET_AGAIN_SECONDS: Final = 5.0
+
 _superseded = msgspec.json.Decoder(Superseded)
+_hello_answer = msgspec.json.Decoder(HelloAnswer)
 
 
 class Heartbeater:
@@ -47,6 +52,10 @@ class Heartbeater:
     goes wrong with the heartbeat is raised into the body; it is logged (`liveness.client`), and kept in `last_problem`.
     However the body ends, a goodbye follows, within about a second: by an exception too, because no more beats will
     follow and whatever the body did is over. Its work goes back to the queue at once.
+
+    It says hello first, and entering waits for the answer for what is left of that second: then `epoch` is known, and
+    all that a former process of the name held is back in the queue. Until somebody answers, it asks again, and `epoch`
+    is None.
 
     The service asks a worker that is about to be given up once more (a probe), and this one answers.
 
@@ -81,6 +90,12 @@ class Heartbeater:
         """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
         self.superseded_epoch: int | None = None
         """The epoch that is over."""
+        self.epoch: int | None = None
+        """The fencing token of this life, once the service has told it; it changes when a life is over."""
+        self.greeted: Final = asyncio.Event()
+        """Set when the service has answered the hello: with an epoch, or with a refusal."""
+        self.refusal: str | None = None
+        """Why the hello was refused: a newer process bears the name, and this one had better stop."""
 
         self._subjects = Subjects(prefix)
         self._problems = Problems(f"worker {worker}")
@@ -91,6 +106,10 @@ class Heartbeater:
         self._born = 0.0
         self._seq = 0
         self._known = asyncio.Event()
+        self._greet_at = 0.0
+        # Answered, or nobody is there to answer.
+        self._greeting_over = asyncio.Event()
+        self._goodbye = Goodbye(incarnation=self.incarnation)
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
 
@@ -104,6 +123,26 @@ class Heartbeater:
         """The last thing that went wrong with the heartbeat, also when it goes well again; None if nothing did."""
         return self._problems.last
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a process that works under this name has in its environment; the epoch if it is known."""
+        identity = {"LIVENESS_WORKER": self.worker, "LIVENESS_INCARNATION": self.incarnation}
+        return identity if self.epoch is None else identity | {"LIVENESS_EPOCH": str(self.epoch)}
+
+    def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
+        """Let the goodbye be a certificate: who works under this name was seen to end so."""
+        self._goodbye = Goodbye(incarnation=self.incarnation, exit_code=exit_code, signal=signal)
+
+    async def welcome(self, seconds: float) -> bool:
+        """Wait until the hello is answered; return whether it is.
+
+        At most for `seconds`, and not where NATS is away or says that nobody is there to answer.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds if self.connected else 0):
+                await self._greeting_over.wait()
+        return self.greeted.is_set()
+
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a Heartbeater is one life and is entered once: make another one")
@@ -114,6 +153,7 @@ class Heartbeater:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ENTER_SECONDS):
                     await self._known.wait()
+                    await self._greeting_over.wait()
         except BaseException:
             # Cancelled: there will be no body, and so no end of it either.
             await self._leave()
@@ -139,6 +179,8 @@ class Heartbeater:
                 await link.subscribe(self._subjects.superseded(self.worker), cb=self._hear_superseded)
                 # Ahead of the first beat on this link, which says that probes are answered.
                 link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
+                link.accept_answers()
+                self._greet_at = 0.0
                 await self._beat_until_lost(link)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 cause = str(error) or type(error).__name__
@@ -158,11 +200,43 @@ class Heartbeater:
             await asyncio.wait({link.lost}, timeout=due - now)
 
     async def _beat(self, link: Link) -> None:
+        self._greet(link)
         # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
         await link.deliver(self._subjects.heartbeat(self.worker), self._next_beat(link), self._patience)
         self.beats_sent += 1
         self._connection.proven()
         self._known.set()
+
+    def _greet(self, link: Link) -> None:
+        now = asyncio.get_running_loop().time()
+        if self.greeted.is_set() or now < self._greet_at:
+            return
+        self._greet_at = now + GREET_AGAIN_SECONDS
+        hello = Hello(
+            incarnation=self.incarnation, ttl=self.ttl, uptime=_clock() - self._born, probe=True, via=link.server_id
+        )
+        subject = self._subjects.hello(self.worker)
+        link.ask(subject, msgspec.json.encode(hello), self._hear_greeting, GREET_AGAIN_SECONDS)
+
+    def _hear_greeting(self, payload: bytes | None) -> None:
+        self._greeting_over.set()
+        if payload is None:
+            # There is no service just now.
+            return
+        try:
+            answer = _hello_answer.decode(payload)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._problems.report("hello", f"the answer to the hello does not decode: {error}")
+            return
+        if answer.incarnation not in {self.incarnation, None}:
+            return
+        if answer.epoch is None:
+            self.refusal = answer.error or "the hello was refused"
+            self._problems.report("hello", self.refusal)
+            self.superseded.set()
+        else:
+            self.epoch = answer.epoch
+        self.greeted.set()
 
     def _next_beat(self, link: Link) -> bytes:
         self._seq += 1
@@ -192,6 +266,7 @@ class Heartbeater:
         if notice.incarnation == self.incarnation:
             log.warning("worker %s: its epoch %d is over, its work was given away", self.worker, notice.epoch)
             self.superseded_epoch = notice.epoch
+            self.epoch = notice.new_epoch
             self.superseded.set()
 
     async def _leave(self) -> None:
@@ -210,7 +285,7 @@ class Heartbeater:
         link = self._connection.link
         if link is not None:
             try:
-                goodbye = msgspec.json.encode(Goodbye(incarnation=self.incarnation))
+                goodbye = msgspec.json.encode(self._goodbye)
                 await link.deliver(self._subjects.goodbye(self.worker), goodbye, LEAVE_SECONDS)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 self._problems.report("goodbye", f"the goodbye may be lost: {error}")

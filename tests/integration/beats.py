@@ -54,6 +54,11 @@ class Spy:
         assert self._heard.empty()
         return message
 
+    async def silent(self) -> bool:
+        """Return whether nothing came beyond what was waited for."""
+        await delivered(self.client)
+        return self._heard.empty()
+
 
 class FakeServer:
     """Speaks enough NATS for a heartbeater, and misbehaves on demand.

@@ -1,0 +1,127 @@
+"""`liveness run`: heartbeats for any command."""
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
+
+import click
+
+from liveness.cli.options import settings_for
+from liveness.client import Heartbeater
+from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
+from liveness.client.problems import Problems
+from liveness.settings import Settings
+from liveness.subjects import name_fault
+
+# All that one process tells another to do something; what the kernel tells a process of itself is not passed on.
+PASSED_ON: Final = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
+    signal.SIGCONT,
+)  # fmt: skip
+# Of those, what ends a run whose command has not begun.
+ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+# How long the command waits for its epoch, which comes when all that its predecessor held is back. Without a service it
+# begins all the same.
+EPOCH_SECONDS: Final = 3.0
+# What a command gets that was asked to stop: its work is in other hands, so there is nothing to finish.
+STOP_SECONDS: Final = 10.0
+
+
+async def run(
+    settings: Settings, worker: str, ttl: float | None, arguments: Sequence[str], *, stop: bool = True
+) -> int:
+    """Run the command to its end, or `stop` it when the worker was given up; return the exit status."""
+    problems = Problems(f"worker {worker}")
+    command, told = Command(problems), asyncio.Event()
+    passed: list[int] = []
+
+    def pass_on(number: int) -> None:
+        passed.append(number)
+        if number in ENDING:
+            told.set()
+        command.pass_on(number)
+
+    loop = asyncio.get_running_loop()
+    for number in PASSED_ON:
+        loop.add_signal_handler(number, pass_on, number)
+    async with Heartbeater(settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix) as heartbeater:
+        await _first(heartbeater.welcome(EPOCH_SECONDS), told.wait())
+        if told.is_set():
+            return BY_SIGNAL + passed[-1]
+        if heartbeater.refusal is not None:
+            raise click.ClickException(f"worker {worker}: {heartbeater.refusal}")
+        try:
+            command.start(arguments, os.environ | heartbeater.identity)
+        except CannotRunError as error:
+            click.echo(f"liveness: {error}", err=True)
+            return error.status
+        try:
+            await _first(command.wait(), heartbeater.superseded.wait() if stop else asyncio.Event().wait())
+            if not command.over:
+                click.echo(f"liveness: worker {worker} was given up, and its work given away: stopping it", err=True)
+                command.pass_on(signal.SIGTERM)
+                await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
+        finally:
+            # Until then it beats: what is left in the background still works under its name.
+            await command.clear()
+        ended = await command.wait()
+        _certify(heartbeater, ended)
+    return ended.status
+
+
+def _certify(heartbeater: Heartbeater, ended: Ended) -> None:
+    if ended.signal is not None:
+        heartbeater.died(signal=ended.signal)
+    elif ended.exit_code:
+        heartbeater.died(exit_code=ended.exit_code)
+
+
+async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for whichever comes first."""
+    waiting = {asyncio.ensure_future(each) for each in waits}
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _named(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    worker = f"{socket.gethostname()}-{secrets.token_hex(4)}" if value is None else value
+    fault = name_fault(worker)
+    if fault is not None:
+        raise click.BadParameter(f"{worker!r} {fault}")
+    return worker
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--nats-url", help="Where NATS is (LIVENESS_NATS_URL).")
+@click.option(
+    "--worker", callback=_named, envvar="LIVENESS_WORKER", help="Its name; else the host's and a random part."
+)
+@click.option(
+    "--ttl",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds that one heartbeat is good for; else the service's heartbeat_timeout.",
+)
+@click.option(
+    "--if-given-up",
+    type=click.Choice(["stop", "continue"]),
+    default="stop",
+    show_default=True,
+    help="What to do with a COMMAND whose work was given away while it lived. One that hears that itself can continue.",
+)
+@click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+def command(nats_url: str | None, worker: str, ttl: float | None, if_given_up: str, arguments: Sequence[str]) -> None:
+    """Run COMMAND, and heartbeat for it from a process of its own.
+
+    Its end is told at once: exit status 0 as a release, anything else as a certificate of death, and its work goes
+    back. What is left of its process group is killed before that, and with this process COMMAND dies, too. Signals are
+    passed on, and the exit status is COMMAND's. It finds out who it is: LIVENESS_WORKER, LIVENESS_INCARNATION,
+    LIVENESS_EPOCH.
+    """
+    settings = settings_for(nats_url=nats_url)
+    sys.exit(asyncio.run(run(settings, worker, ttl, arguments, stop=if_given_up == "stop")))

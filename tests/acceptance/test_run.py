@@ -1,0 +1,222 @@
+"""`liveness run`: any command as a worker, with a heart in a process of its own."""
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from liveness.embedded import NatsServer
+from liveness.messages import Goodbye, Heartbeat, Superseded
+from tests.conftest import HostTables
+from tests.integration.beats import Spy, spying
+
+from .conftest import Child, Serve, _kept, _start, eventually
+
+Run = Callable[..., Awaitable[Child]]
+
+
+@pytest.fixture
+async def spy(nats: NatsServer) -> AsyncIterator[Spy]:
+    """What a service would hear."""
+    async with spying(nats.url) as heard:
+        yield heard
+
+
+@pytest.fixture
+async def run(nats: NatsServer) -> AsyncIterator[Run]:
+    """Run a shell's script, as the worker `w1` unless told otherwise."""
+    async with _kept() as children:
+
+        async def start(script: str, *options: str, worker: str = "w1") -> Child:
+            arguments = ["-m", "liveness", "run", "--worker", worker, *options, "--", "sh", "-c", script]
+            child = Child(await _start(arguments, {"LIVENESS_NATS_URL": nats.url}))
+            children.append(child)
+            return child
+
+        yield start
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, and it is not only waiting to be buried."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def certificate(spy: Spy) -> Goodbye:
+    """Return the goodbye, without the incarnation, behind at least one beat of it."""
+    beat = await spy.beat()
+    goodbye = await spy.goodbye()
+    assert goodbye.incarnation == beat.incarnation
+    return Goodbye(exit_code=goodbye.exit_code, signal=goodbye.signal)
+
+
+@pytest.mark.parametrize(
+    ("script", "status", "told"),
+    [
+        ("exit 0", 0, Goodbye()),
+        ("exit 3", 3, Goodbye(exit_code=3)),
+        ("kill -9 $$", 128 + 9, Goodbye(signal=9)),
+        ("kill -15 $$", 128 + 15, Goodbye(signal=15)),
+    ],
+)
+async def test_the_end_of_the_command_is_told_at_once(
+    spy: Spy, run: Run, script: str, status: int, told: Goodbye
+) -> None:
+    """A release for exit code 0, else a certificate with what was seen; the exit status is the command's."""
+    child = await run(script, "--ttl", "600")
+
+    assert await certificate(spy) == told
+    assert await child.end() == status
+
+
+async def test_it_beats_while_the_command_is_busy(spy: Spy, run: Run) -> None:
+    """With the ttl that was asked for; a loop that never waits does not silence it."""
+    child = await run("while :; do :; done", "--ttl", "0.5")
+    beats = [await spy.beat() for _ in range(5)]
+
+    assert [beat.seq for beat in beats] == [1, 2, 3, 4, 5]
+    assert {beat.ttl for beat in beats} == {0.5}
+    child.signal(signal.SIGTERM)
+    assert await child.end() == 128 + signal.SIGTERM
+
+
+async def test_signals_are_passed_on(spy: Spy, run: Run) -> None:
+    """Those that ask it to end, and its own; what it makes of them is its own affair."""
+    child = await run("trap 'echo one' USR1; trap 'echo end; exit 7' TERM; echo up; while :; do sleep 0.01; done")
+    await child.said("up")
+    child.signal(signal.SIGUSR1)
+    await child.said("one")
+    child.signal(signal.SIGTERM)
+
+    assert await child.end() == 7
+    assert await certificate(spy) == Goodbye(exit_code=7)
+
+
+async def test_what_the_command_leaves_behind_is_gone_before_its_end_is_told(spy: Spy, run: Run) -> None:
+    """Also what ignores every polite word: its work goes back, so nobody may work on it any more."""
+    stubborn = "trap '' TERM HUP INT; while :; do sleep 0.01; done"
+    child = await run(f'sh -c "{stubborn}" & echo pids $! $$; wait')
+    left, leader = map(int, (await child.said("pids")).split())
+    assert alive(left)
+    os.kill(leader, signal.SIGKILL)
+
+    assert await certificate(spy) == Goodbye(signal=9)
+    assert not alive(left)
+    assert await child.end() == 128 + 9
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where the kernel does not do it, only the guard does")
+async def test_the_command_dies_with_its_supervisor(spy: Spy, run: Run) -> None:
+    """All of its group, and nobody says goodbye: the silence is found by the ttl."""
+    child = await run("sleep 600 & echo up; exec sleep 600", "--ttl", "600")
+    await child.said("up")
+    child.signal(signal.SIGKILL)
+
+    # Its output ends when nobody is left who holds it.
+    assert await child.end() == -signal.SIGKILL
+    assert isinstance(await spy.next(), Heartbeat)
+    assert await spy.silent()
+
+
+async def test_a_guard_that_was_killed_is_replaced(spy: Spy, run: Run) -> None:
+    """Else what the command has begun would outlive a supervisor that is killed."""
+    child = await run("sleep 600 & echo up; exec sleep 600", "--ttl", "600")
+    await child.said("up")
+    (guard,) = guards_of(child)
+    os.kill(guard, signal.SIGKILL)
+    await child.line(lambda line: "the guard was killed" in line)
+    (another,) = guards_of(child)
+    assert another != guard
+    child.signal(signal.SIGKILL)
+
+    assert await child.end() == -signal.SIGKILL
+    assert isinstance(await spy.next(), Heartbeat)
+
+
+def guards_of(child: Child) -> list[int]:
+    """Return the processes that guard what this one runs."""
+    pid = child.process.pid
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [each for each in children if b"guard.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/hostname", 126)])
+async def test_a_command_that_cannot_be_run(spy: Spy, nats: NatsServer, program: str, status: int) -> None:
+    """Is told as a shell would, in one line, and is a release: nothing was begun."""
+    async with _kept() as children:
+        child = Child(
+            await _start(["-m", "liveness", "run", "--worker", "w1", "--", program], {"LIVENESS_NATS_URL": nats.url})
+        )
+        children.append(child)
+
+        assert await child.end() == status
+    assert child.lines[-1].startswith(f"liveness: {program} cannot be run: ")
+    assert await certificate(spy) == Goodbye()
+
+
+@pytest.mark.parametrize("option", ["stop", "continue"])
+async def test_a_command_whose_work_was_given_away_is_stopped(spy: Spy, run: Run, option: str) -> None:
+    """It has no other way to hear of it; one that has can be left alone."""
+    script = "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.01; done"
+    child = await run(script, "--ttl", "600", "--if-given-up", option)
+    await child.said("up")
+    notice = Superseded(epoch=7, incarnation=(await spy.beat()).incarnation, new_epoch=9)
+    await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
+    await child.line(lambda line: "its epoch 7 is over" in line)
+    if option == "continue":
+        child.signal(signal.SIGTERM)
+
+    assert await child.end() == 5
+    assert (await spy.goodbye()).exit_code == 5
+    assert ("stopping it" in "\n".join(child.lines)) == (option == "stop")
+
+
+async def test_a_name_of_its_own(spy: Spy, nats: NatsServer) -> None:
+    """Without one, the host's and a random part, so that two on one host are two workers."""
+    async with _kept() as children:
+        for _ in range(2):
+            children.append(Child(await _start(["-m", "liveness", "run", "true"], {"LIVENESS_NATS_URL": nats.url})))
+        for child in children:
+            assert await child.end() == 0
+    while len({subject for subject in spy.subjects if ".goodbye." in subject}) < 2:
+        await spy.next()
+    assert all(os.uname().nodename in subject for subject in spy.subjects)
+
+
+async def test_the_command_knows_who_it_is(serve: Serve, host: HostTables, run: Run) -> None:
+    """Its epoch, too: all that a former process of the name held is back by then."""
+    await serve()
+    await host.worker("w1")
+    (workflow,) = await host.workflows("w1")
+    child = await run('echo "is $LIVENESS_WORKER $LIVENESS_INCARNATION $LIVENESS_EPOCH"', "--ttl", "60")
+    worker, incarnation, epoch = (await child.said("is")).split()
+
+    assert await child.end() == 0
+    row = await host.connection.fetchrow("SELECT * FROM liveness.epoch WHERE worker = 'w1' ORDER BY epoch DESC LIMIT 1")
+    assert row is not None
+    assert (worker, incarnation, int(epoch)) == ("w1", row["incarnation"], row["epoch"])
+    assert await host.state(workflow) == ("PENDING", None)
+
+
+async def test_the_work_of_a_command_that_was_killed_goes_back_at_once(
+    serve: Serve, host: HostTables, run: Run
+) -> None:
+    """Its ttl is ten minutes, and nobody waits for that; the reason says that somebody saw it."""
+    await serve(max_ttl=600)
+    await host.worker("w1")
+    child = await run("echo pid $$; exec sleep 600", "--ttl", "600")
+    pid = int(await child.said("pid"))
+    await host.workflows("w1", count=3)
+    os.kill(pid, signal.SIGKILL)
+
+    assert await child.end() == 128 + signal.SIGKILL
+    await eventually(lambda: host.count("PENDING"), lambda count: count == 3)
+    row = await host.connection.fetchrow("SELECT * FROM liveness.expiration WHERE worker = 'w1'")
+    assert row is not None
+    assert row["reason"] == "died"
