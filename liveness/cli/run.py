@@ -6,8 +6,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from typing import Final
 
 import click
 
@@ -36,42 +36,53 @@ async def run(
     settings: Settings, worker: str, ttl: float | None, arguments: Sequence[str], *, stop: bool = True
 ) -> int:
     """Run the command to its end, or `stop` it when the worker was given up; return the exit status."""
-    problems = Problems(f"worker {worker}")
-    command, told = Command(problems), asyncio.Event()
-    passed: list[int] = []
+    command = Command(Problems(f"worker {worker}"))
+    loop = asyncio.get_running_loop()
+    # By which signal it was told to end, if it was.
+    told: asyncio.Future[int] = loop.create_future()
 
     def pass_on(number: int) -> None:
-        passed.append(number)
-        if number in ENDING:
-            told.set()
+        if number in ENDING and not told.done():
+            told.set_result(number)
         command.pass_on(number)
 
-    loop = asyncio.get_running_loop()
     for number in PASSED_ON:
         loop.add_signal_handler(number, pass_on, number)
-    async with Heartbeater(settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix) as heartbeater:
-        await _first(heartbeater.welcome(EPOCH_SECONDS), told.wait())
-        if told.is_set():
-            return BY_SIGNAL + passed[-1]
-        if heartbeater.refusal is not None:
-            raise click.ClickException(f"worker {worker}: {heartbeater.refusal}")
-        try:
-            command.start(arguments, os.environ | heartbeater.identity)
-        except CannotRunError as error:
-            click.echo(f"liveness: {error}", err=True)
-            return error.status
-        try:
-            await _first(command.wait(), heartbeater.superseded.wait() if stop else asyncio.Event().wait())
-            if not command.over:
-                click.echo(f"liveness: worker {worker} was given up, and its work given away: stopping it", err=True)
-                command.pass_on(signal.SIGTERM)
-                await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
-        finally:
-            # Until then it beats: what is left in the background still works under its name.
-            await command.clear()
-        ended = await command.wait()
-        _certify(heartbeater, ended)
-    return ended.status
+    try:
+        async with Heartbeater(
+            settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix
+        ) as heartbeater:
+            await _first(heartbeater.welcome(EPOCH_SECONDS), asyncio.shield(told))
+            if told.done():
+                return BY_SIGNAL + told.result()
+            if heartbeater.refusal is not None:
+                raise click.ClickException(f"worker {worker}: {heartbeater.refusal}")
+            try:
+                command.start(arguments, os.environ | heartbeater.identity)
+            except CannotRunError as error:
+                click.echo(f"liveness: {error}", err=True)
+                return error.status
+            ended = await _live(command, heartbeater, stop=stop)
+            _certify(heartbeater, ended)
+            return ended.status
+    finally:
+        command.close()
+
+
+async def _live(command: Command, heartbeater: Heartbeater, *, stop: bool) -> Ended:
+    """Return how the command ended, once nothing of it is left."""
+    try:
+        given_up = heartbeater.superseded if stop else asyncio.Event()
+        await _first(command.wait(), given_up.wait())
+        if not command.over:
+            worker = heartbeater.worker
+            click.echo(f"liveness: worker {worker} was given up, and its work given away: stopping it", err=True)
+            command.pass_on(signal.SIGTERM)
+            await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
+    finally:
+        # Until then it beats: what is left in the background still works under its name.
+        await command.clear()
+    return await command.wait()
 
 
 def _certify(heartbeater: Heartbeater, ended: Ended) -> None:
@@ -81,7 +92,7 @@ def _certify(heartbeater: Heartbeater, ended: Ended) -> None:
         heartbeater.died(exit_code=ended.exit_code)
 
 
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
+async def _first(*waits: Awaitable[object]) -> None:
     """Wait for whichever comes first."""
     waiting = {asyncio.ensure_future(each) for each in waits}
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

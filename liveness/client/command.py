@@ -115,6 +115,10 @@ class Command:
         if self._guard is not None:
             self._guard.dismiss()
 
+    def close(self) -> None:
+        """Hear of no child any more: a loop that closes complains of signals that come meanwhile."""
+        self._loop.remove_signal_handler(signal.SIGCHLD)
+
     def _before_it_begins(self, parent: int, found: "_Guard") -> Callable[[], None]:
         libc, terminal = self._libc, _foreground_terminal()
 

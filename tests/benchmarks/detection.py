@@ -14,6 +14,9 @@ end the moment at which the statement was committed: nobody is told of it.
 More workers live on than die, so that no storm is declared; if one is all the same, or a living worker loses its work,
 the note says so. The 99th percentile of some dozens is nearly the greatest of them. A quick run does everything in a
 fifth of all times, the ttl and the timeouts of the baselines too.
+
+Workers under `liveness run` do not have to be silent for a ttl: it sees their end. How long that takes, from the death
+of the command to `workflow.reclaimed`, is measured with as many processes, a ttl of 60 s, and nobody else on the stage.
 """
 
 import asyncio
@@ -35,6 +38,7 @@ from tests.benchmarks.child import Child, child
 from tests.benchmarks.figures import Curve, Measured, Outcome, Plan, Reach, Row, percentile
 from tests.benchmarks.hosts import connected, host, postgres
 from tests.benchmarks.servers import nats
+from tests.benchmarks.supervised import deaths
 
 NUMBER: Final = 4
 # All in seconds; a run that is quick does all of it in a fifth of that.
@@ -42,6 +46,8 @@ TTL: Final = 10.0
 QUICK: Final = 0.2
 # What is promised beyond the ttl, however long that is: the way through Postgres and JetStream.
 BEYOND: Final = 0.1
+# What is promised of a command under `liveness run`, in ms, by share of the deaths.
+SUPERVISED: Final = {0.5: 25.0, 0.99: 100.0}
 # Workers in a process that is killed, under `Heartbeater` and of each baseline.
 OURS, THEIRS = 4, 2
 # For each process that is killed, so many workers under `Heartbeater` live on, some to a process. They are more than
@@ -86,6 +92,8 @@ async def measure(plan: Plan) -> Outcome:
         ours = await stage.told()
         plan.say("those under Heartbeater are back; waiting for those who look into the database")
         theirs = [await watch.found() for watch in stage.watches]
+    plan.say("and those under `liveness run`")
+    supervised = await deaths(plan.pick(40, 10))
     notes = [f"all durations times {scale:g}"] if plan.quick else []
     # Neither is to be seen, unless the machine is overloaded.
     notes += stage.storms
@@ -95,6 +103,15 @@ async def measure(plan: Plan) -> Outcome:
         for one, found in zip(BASELINES, theirs, strict=True)
         for row in _rows(TTL * scale, ours, one, found, "; ".join(notes))
     ]
+    rows += [
+        Row(
+            number=NUMBER, what=f"the command under `liveness run` killed, to workflow.reclaimed, p{share * 100:.0f}",
+            ours=Measured([percentile(supervised, share) * 1_000]), unit="ms",
+            baseline=f"a worker that is not supervised, ttl {TTL * scale:g} s",
+            theirs=Measured([percentile(ours, share) * 1_000]), reach=Reach(most, alone=True),
+        )
+        for share, most in SUPERVISED.items()
+    ]  # fmt: skip
     lines = {f"liveness, ttl {TTL * scale:g} s": _shares(ours)}
     lines |= {one.shown: _shares(found) for one, found in zip(BASELINES, theirs, strict=True)}
     curve = Curve(
