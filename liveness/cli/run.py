@@ -1,12 +1,13 @@
 """`liveness run`: heartbeats for any command."""
 
 import asyncio
+import math
 import os
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Final
 
 import click
@@ -14,15 +15,17 @@ import click
 from liveness.cli.options import settings_for
 from liveness.client import Heartbeater
 from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
+from liveness.client.heartbeater import IDENTITY
 from liveness.client.problems import Problems
 from liveness.settings import Settings
 from liveness.subjects import name_fault
 
-# All that one process tells another to do something; what the kernel tells a process of itself is not passed on.
-PASSED_ON: Final = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH,
-    signal.SIGCONT,
-)  # fmt: skip
+# All but what cannot be caught, what is ours, what a terminal does to groups, and what the kernel does to a process
+# that went wrong.
+PASSED_ON: Final = frozenset(signal.valid_signals()) - {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE,
+    signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS,
+}  # fmt: skip
 # Of those, what ends a run whose command has not begun.
 ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 # How long the command waits for its epoch, which comes when all that its predecessor held is back. Without a service it
@@ -47,7 +50,9 @@ async def run(
         command.pass_on(number)
 
     for number in PASSED_ON:
-        loop.add_signal_handler(number, pass_on, number)
+        # What was ignored when we began stays so, for the command as well: nohup.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, pass_on, number)
     try:
         async with Heartbeater(
             settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix
@@ -58,7 +63,7 @@ async def run(
             if heartbeater.refusal is not None:
                 raise click.ClickException(f"worker {worker}: {heartbeater.refusal}")
             try:
-                command.start(arguments, os.environ | heartbeater.identity)
+                command.start(arguments, {**_without_identity(os.environ), **heartbeater.identity})
             except CannotRunError as error:
                 click.echo(f"liveness: {error}", err=True)
                 return error.status
@@ -85,6 +90,11 @@ async def _live(command: Command, heartbeater: Heartbeater, *, stop: bool) -> En
     return await command.wait()
 
 
+def _without_identity(environment: Mapping[str, str]) -> dict[str, str]:
+    # Of another worker, whose command we are: its epoch would be no fence of ours.
+    return {name: value for name, value in environment.items() if name not in IDENTITY}
+
+
 def _certify(heartbeater: Heartbeater, ended: Ended) -> None:
     if ended.signal is not None:
         heartbeater.died(signal=ended.signal)
@@ -100,12 +110,21 @@ async def _first(*waits: Awaitable[object]) -> None:
         task.cancel()
 
 
-def _named(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
-    worker = f"{socket.gethostname()}-{secrets.token_hex(4)}" if value is None else value
+def _named(context: click.Context, _parameter: click.Parameter, value: str | None) -> str:
+    # Under another `liveness run` the name in the environment is that one's.
+    given = context.get_parameter_source("worker")
+    inherited = given is click.core.ParameterSource.ENVIRONMENT and "LIVENESS_INCARNATION" in os.environ
+    worker = f"{socket.gethostname()}-{secrets.token_hex(4)}" if value is None or inherited else value
     fault = name_fault(worker)
     if fault is not None:
         raise click.BadParameter(f"{worker!r} {fault}")
     return worker
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise click.BadParameter(f"{value:g} is no number of seconds above 0")
+    return value
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -115,7 +134,8 @@ def _named(_context: click.Context, _parameter: click.Parameter, value: str | No
 )
 @click.option(
     "--ttl",
-    type=click.FloatRange(min=0, min_open=True),
+    callback=_seconds,
+    type=float,
     help="Seconds that one heartbeat is good for; else the service's heartbeat_timeout.",
 )
 @click.option(

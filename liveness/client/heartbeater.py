@@ -34,6 +34,9 @@ LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
 # was about to take over, or there is no service.
 GREET_AGAIN_SECONDS: Final = 5.0
 
+# Where a process finds for whom it works.
+IDENTITY: Final = ("LIVENESS_WORKER", "LIVENESS_INCARNATION", "LIVENESS_EPOCH")
+
 _superseded = msgspec.json.Decoder(Superseded)
 _hello_answer = msgspec.json.Decoder(HelloAnswer)
 
@@ -126,8 +129,9 @@ class Heartbeater:
     @property
     def identity(self) -> dict[str, str]:
         """What a process that works under this name has in its environment; the epoch if it is known."""
-        identity = {"LIVENESS_WORKER": self.worker, "LIVENESS_INCARNATION": self.incarnation}
-        return identity if self.epoch is None else identity | {"LIVENESS_EPOCH": str(self.epoch)}
+        worker, incarnation, epoch = IDENTITY
+        identity = {worker: self.worker, incarnation: self.incarnation}
+        return identity if self.epoch is None else identity | {epoch: str(self.epoch)}
 
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
@@ -216,7 +220,9 @@ class Heartbeater:
             incarnation=self.incarnation, ttl=self.ttl, uptime=_clock() - self._born, probe=True, via=link.server_id
         )
         subject = self._subjects.hello(self.worker)
-        link.ask(subject, msgspec.json.encode(hello), self._hear_greeting, GREET_AGAIN_SECONDS)
+        # Not forgotten before it is said again.
+        patience = max(GREET_AGAIN_SECONDS, self.interval) + self._patience
+        link.ask(subject, msgspec.json.encode(hello), self._hear_greeting, patience)
 
     def _hear_greeting(self, payload: bytes | None) -> None:
         self._greeting_over.set()

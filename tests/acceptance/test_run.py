@@ -1,5 +1,6 @@
 """`liveness run`: any command as a worker, with a heart in a process of its own."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -14,9 +15,11 @@ from liveness.messages import Goodbye, Heartbeat, Superseded
 from tests.conftest import HostTables
 from tests.integration.beats import Spy, spying
 
-from .conftest import Child, Serve, _kept, _start, eventually
+from .conftest import Child, Liveness, Serve, _kept, _start, eventually
 
 Run = Callable[..., Awaitable[Child]]
+# Elsewhere the kernel tells of no orphans, and does not end a process with its parent.
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers and PR_SET_PDEATHSIG")
 
 
 @pytest.fixture
@@ -111,7 +114,46 @@ async def test_what_the_command_leaves_behind_is_gone_before_its_end_is_told(spy
     assert await child.end() == 128 + 9
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="where the kernel does not do it, only the guard does")
+@ON_LINUX
+@pytest.mark.parametrize("escape", ["timeout 600", "setsid"])
+async def test_whoever_left_the_group_is_gone_as_well(spy: Spy, run: Run, escape: str) -> None:
+    """It works under the name all the same."""
+    child = await run(f"{escape} sh -c 'echo left $$; sleep 600; true' & echo leader $$; wait")
+    left, leader = int(await child.said("left")), int(await child.said("leader"))
+    os.kill(leader, signal.SIGKILL)
+
+    assert await certificate(spy) == Goodbye(signal=9)
+    assert not alive(left)
+    assert await child.end() == 128 + 9
+
+
+@ON_LINUX
+async def test_a_dead_child_whom_nobody_buries_does_not_keep_the_supervisor(spy: Spy, run: Run) -> None:
+    """It is a member of the group still, and cannot be killed."""
+    unburied = "import os, time; os.fork() or os._exit(0); os.setsid(); print('up', flush=True); time.sleep(600)"
+    child = await run(f'{sys.executable} -c "{unburied}" & wait')
+    await child.said("up")
+    child.signal(signal.SIGTERM)
+
+    assert await certificate(spy) == Goodbye(signal=15)
+    assert await child.end() == 128 + 15
+
+
+@ON_LINUX
+async def test_the_kernel_ends_the_command_where_the_guard_does_not(run: Run) -> None:
+    """The guard stands still when the supervisor is killed."""
+    child = await run("echo up; exec sleep 600", "--ttl", "600")
+    await child.said("up")
+    (guard,) = guards_of(child)
+    os.kill(guard, signal.SIGSTOP)
+    try:
+        child.signal(signal.SIGKILL)
+        assert await child.end() == -signal.SIGKILL
+    finally:
+        os.kill(guard, signal.SIGKILL)
+
+
+@ON_LINUX
 async def test_the_command_dies_with_its_supervisor(spy: Spy, run: Run) -> None:
     """All of its group, and nobody says goodbye: the silence is found by the ttl."""
     child = await run("sleep 600 & echo up; exec sleep 600", "--ttl", "600")
@@ -187,6 +229,46 @@ async def test_a_name_of_its_own(spy: Spy, nats: NatsServer) -> None:
     while len({subject for subject in spy.subjects if ".goodbye." in subject}) < 2:
         await spy.next()
     assert all(os.uname().nodename in subject for subject in spy.subjects)
+
+
+async def test_one_under_another_has_a_name_and_an_epoch_of_its_own(spy: Spy, nats: NatsServer) -> None:
+    """What it finds in its environment is the other's: a goodbye for that name would take living work."""
+    outer = {"LIVENESS_WORKER": "w1", "LIVENESS_INCARNATION": "outer", "LIVENESS_EPOCH": "99"}
+    inner = ["-m", "liveness", "run", "--", "sh", "-c", 'echo "is $LIVENESS_WORKER-${LIVENESS_EPOCH-none}"']
+    async with _kept() as children:
+        child = Child(await _start(inner, {"LIVENESS_NATS_URL": nats.url, **outer}))
+        children.append(child)
+        who = await child.said("is")
+        assert await child.end() == 0
+    await spy.goodbye()
+
+    assert who.startswith(os.uname().nodename)
+    assert who.endswith("-none")
+    assert not any(subject.endswith(".w1") for subject in spy.subjects)
+
+
+async def test_what_was_ignored_stays_ignored(spy: Spy, nats: NatsServer) -> None:
+    """As under nohup."""
+    script = "trap '' HUP; exec \"$0\" -m liveness run --worker w1 -- sh -c 'echo up; sleep 0.5; exit 4'"
+    process = await asyncio.create_subprocess_exec(
+        *("sh", "-c", script, sys.executable),
+        env=os.environ | {"LIVENESS_NATS_URL": nats.url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.send_signal(signal.SIGHUP)
+
+    assert await process.wait() == 4
+    assert await certificate(spy) == Goodbye(exit_code=4)
+
+
+@pytest.mark.parametrize("ttl", ["nan", "inf", "0", "-1"])
+async def test_a_ttl_that_is_none_is_refused(liveness: Liveness, ttl: str) -> None:
+    """Before anything is run."""
+    ran = await liveness("run", "--ttl", ttl, "--", "echo", "ran")
+    assert (ran.code, ran.out) == (2, "")
+    assert "is no number of seconds above 0" in ran.err
 
 
 async def test_the_command_knows_who_it_is(serve: Serve, host: HostTables, run: Run) -> None:
