@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import math
+import os
 import time
 import uuid
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 from nats.aio.msg import Msg
@@ -41,6 +42,21 @@ _superseded = msgspec.json.Decoder(Superseded)
 _hello_answer = msgspec.json.Decoder(HelloAnswer)
 
 
+class _Identity(NamedTuple):
+    """Who this process is, as its environment says."""
+
+    worker: str | None
+    incarnation: str | None
+    epoch: int | None
+
+
+def _identity_around() -> _Identity:
+    worker, incarnation, epoch = (os.environ.get(name) or None for name in IDENTITY)
+    return _Identity(
+        worker, incarnation, int(epoch) if epoch is not None and epoch.isascii() and epoch.isdigit() else None
+    )
+
+
 class Heartbeater:
     """Beats for `worker` while the body of its `async with` runs.
 
@@ -60,6 +76,11 @@ class Heartbeater:
     all that a former process of the name held is back in the queue. Until somebody answers, it asks again, and `epoch`
     is None.
 
+    Under `liveness run`, or whoever else sets LIVENESS_INCARNATION beside LIVENESS_WORKER, it adopts that identity: the
+    name, if none is given, and with it the incarnation and the epoch. Somebody else beats for the process then, and
+    tells its end, so this one neither beats nor says hello or goodbye; it only hears when the worker is given up. With
+    another name, or an incarnation of its own, it is a worker of its own.
+
     The service asks a worker that is about to be given up once more (a probe), and this one answers.
 
     The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
@@ -72,16 +93,24 @@ class Heartbeater:
         self,
         nats_url: str,
         *,
-        worker: str,
+        worker: str | None = None,
         ttl: float | None = None,
         interval: float | None = None,
         incarnation: str | None = None,
         prefix: str = "liveness",
     ) -> None:
+        around = _identity_around()
+        worker = around.worker if worker is None else worker
+        if worker is None:
+            raise ValueError("no worker is named: give worker, or set LIVENESS_WORKER")
         fault = name_fault(worker)
         if fault is not None:
             raise ValueError(f"the worker name {worker!r} {fault}")
         self.worker: Final = worker
+        self.adopted: Final = incarnation is None and around.incarnation is not None and around.worker == worker
+        """Whether somebody else beats for this process, and this only listens."""
+        if self.adopted:
+            incarnation = around.incarnation
         self.incarnation: Final = uuid.uuid4().hex if incarnation is None else incarnation
         if not 0 < len(self.incarnation) <= MAX_INCARNATION or "\0" in self.incarnation:
             raise ValueError(f"incarnation has to be a text of 1 to {MAX_INCARNATION} characters, none of them U+0000")
@@ -93,7 +122,7 @@ class Heartbeater:
         """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
         self.superseded_epoch: int | None = None
         """The epoch that is over."""
-        self.epoch: int | None = None
+        self.epoch: int | None = around.epoch if self.adopted else None
         """The fencing token of this life, once the service has told it; it changes when a life is over."""
         self.greeted: Final = asyncio.Event()
         """Set when the service has answered the hello: with an epoch, or with a refusal."""
@@ -112,6 +141,10 @@ class Heartbeater:
         self._greet_at = 0.0
         # Answered, or nobody is there to answer.
         self._greeting_over = asyncio.Event()
+        if self.adopted:
+            self._greeting_over.set()
+        if self.epoch is not None:
+            self.greeted.set()
         self._goodbye = Goodbye(incarnation=self.incarnation)
         self._leaving = False
         self._task: asyncio.Task[None] | None = None
@@ -181,10 +214,11 @@ class Heartbeater:
             try:
                 link = await self._connection.open()
                 await link.subscribe(self._subjects.superseded(self.worker), cb=self._hear_superseded)
-                # Ahead of the first beat on this link, which says that probes are answered.
-                link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
-                link.accept_answers()
-                self._greet_at = 0.0
+                if not self.adopted:
+                    # Ahead of the first beat on this link, which says that probes are answered.
+                    link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
+                    link.accept_answers()
+                    self._greet_at = 0.0
                 await self._beat_until_lost(link)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 cause = str(error) or type(error).__name__
@@ -204,10 +238,14 @@ class Heartbeater:
             await asyncio.wait({link.lost}, timeout=due - now)
 
     async def _beat(self, link: Link) -> None:
-        self._greet(link)
-        # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
-        await link.deliver(self._subjects.heartbeat(self.worker), self._next_beat(link), self._patience)
-        self.beats_sent += 1
+        if self.adopted:
+            # Only so that what is to be heard would be.
+            await link.answer(self._patience)
+        else:
+            self._greet(link)
+            # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
+            await link.deliver(self._subjects.heartbeat(self.worker), self._next_beat(link), self._patience)
+            self.beats_sent += 1
         self._connection.proven()
         self._known.set()
 
@@ -289,7 +327,7 @@ class Heartbeater:
             self._task.cancel()
             await asyncio.wait({self._task})
         link = self._connection.link
-        if link is not None:
+        if link is not None and not self.adopted:
             try:
                 goodbye = msgspec.json.encode(self._goodbye)
                 await link.deliver(self._subjects.goodbye(self.worker), goodbye, LEAVE_SECONDS)

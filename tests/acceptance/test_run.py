@@ -231,6 +231,27 @@ async def test_a_name_of_its_own(spy: Spy, nats: NatsServer) -> None:
     assert all(os.uname().nodename in subject for subject in spy.subjects)
 
 
+async def test_a_heartbeater_in_the_command_does_not_beat_a_second_time(
+    serve: Serve, host: HostTables, run: Run, nats: NatsServer
+) -> None:
+    """It would be another process of the name, whose hello takes what the first one holds."""
+    await serve(max_ttl=600)
+    await host.worker("w1")
+    inside = (
+        "import asyncio, liveness\n"
+        "async def main():\n"
+        f"    async with liveness.Heartbeater('{nats.url}', ttl=600) as worker:\n"
+        "        print('is', worker.worker, worker.epoch, worker.superseded.is_set(), flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    child = await run(f'exec {sys.executable} -c "{inside}"', "--ttl", "600")
+    worker, epoch, superseded = (await child.said("is")).split()
+
+    assert await child.end() == 0
+    epochs = [row["epoch"] for row in await host.connection.fetch("SELECT epoch FROM liveness.epoch")]
+    assert (worker, [int(epoch)], superseded) == ("w1", epochs, "False")
+
+
 async def test_one_under_another_has_a_name_and_an_epoch_of_its_own(spy: Spy, nats: NatsServer) -> None:
     """What it finds in its environment is the other's: a goodbye for that name would take living work."""
     outer = {"LIVENESS_WORKER": "w1", "LIVENESS_INCARNATION": "outer", "LIVENESS_EPOCH": "99"}
