@@ -28,6 +28,8 @@ from liveness.settings import Settings
 # What a size looks like on the wire: to look it up costs half of what reading a number costs.
 _SIZES = tuple(b"%d" % size for size in range(SHORT + 1))
 _SILENT = Renewal()
+# What is no heartbeat, or none of this kind.
+_UNDECODED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Renewals:
@@ -67,7 +69,7 @@ class Renewals:
             if payload:
                 try:
                     beat = decode_renewal(payload)
-                except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                except _UNDECODED:
                     break
             else:
                 beat = _SILENT

@@ -150,9 +150,9 @@ def command(nats_url: str | None, worker: str, ttl: float | None, if_given_up: s
     """Run COMMAND, and heartbeat for it from a process of its own.
 
     Its end is told at once: exit status 0 as a release, anything else as a certificate of death, and its work goes
-    back. What is left of its process group is killed before that, and with this process COMMAND dies, too. Signals are
-    passed on, and the exit status is COMMAND's. It finds out who it is: LIVENESS_WORKER, LIVENESS_INCARNATION,
-    LIVENESS_EPOCH.
+    back. What is left of it is killed before that, and with this process COMMAND and its process group die, too.
+    Signals are passed on, and the exit status is COMMAND's. It finds out who it is: LIVENESS_WORKER,
+    LIVENESS_INCARNATION, LIVENESS_EPOCH.
     """
     settings = settings_for(nats_url=nats_url)
     sys.exit(asyncio.run(run(settings, worker, ttl, arguments, stop=if_given_up == "stop")))

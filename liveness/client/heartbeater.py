@@ -279,8 +279,12 @@ class Heartbeater:
             self._problems.report("hello", self.refusal)
             self.superseded.set()
         else:
-            self.epoch = answer.epoch
+            self._know(answer.epoch)
         self.greeted.set()
+
+    def _know(self, epoch: int) -> None:
+        # They only grow, and what tells of one may come late.
+        self.epoch = max(epoch, self.epoch or 0)
 
     def _next_beat(self, link: Link) -> bytes:
         self._seq += 1
@@ -310,7 +314,7 @@ class Heartbeater:
         if notice.incarnation == self.incarnation:
             log.warning("worker %s: its epoch %d is over, its work was given away", self.worker, notice.epoch)
             self.superseded_epoch = notice.epoch
-            self.epoch = notice.new_epoch
+            self._know(notice.new_epoch)
             self.superseded.set()
 
     async def _leave(self) -> None:

@@ -270,7 +270,8 @@ async def test_one_under_another_has_a_name_and_an_epoch_of_its_own(spy: Spy, na
 
 async def test_what_was_ignored_stays_ignored(spy: Spy, nats: NatsServer) -> None:
     """As under nohup."""
-    script = "trap '' HUP; exec \"$0\" -m liveness run --worker w1 -- sh -c 'echo up; sleep 0.5; exit 4'"
+    inner = "trap 'exit 4' USR1; echo up; while :; do sleep 0.01; done"
+    script = f'trap \'\' HUP; exec "$0" -m liveness run --worker w1 -- sh -c "{inner}"'
     process = await asyncio.create_subprocess_exec(
         *("sh", "-c", script, sys.executable),
         env=os.environ | {"LIVENESS_NATS_URL": nats.url},
@@ -279,6 +280,8 @@ async def test_what_was_ignored_stays_ignored(spy: Spy, nats: NatsServer) -> Non
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
     process.send_signal(signal.SIGHUP)
+    # Passed on behind the other one.
+    process.send_signal(signal.SIGUSR1)
 
     assert await process.wait() == 4
     assert await certificate(spy) == Goodbye(exit_code=4)

@@ -154,6 +154,23 @@ async def test_the_epoch_changes_when_a_life_is_over(nats: NatsServer, desk: Des
     await client.close()
 
 
+async def test_an_older_epoch_that_is_told_late_changes_nothing(nats: NatsServer, desk: Desk) -> None:
+    """What is fenced with it would pass for the life that is over."""
+    client = await nats_py.connect(nats.url)
+    entering = asyncio.create_task(Heartbeater(nats.url, worker="w1", ttl=60).__aenter__())
+    hello, answer = await desk.next()
+    worker = await entering
+    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9)
+    await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
+    async with asyncio.timeout(SOON):
+        await worker.superseded.wait()
+        await answer(answer_to(hello, 7))
+        await worker.greeted.wait()
+    assert worker.epoch == 9
+    await worker.__aexit__(None, None, None)
+    await client.close()
+
+
 @pytest.mark.parametrize("how", [{"exit_code": 3}, {"signal": 9}])
 async def test_a_goodbye_can_be_a_certificate(nats: NatsServer, how: dict[str, int]) -> None:
     """For whoever beats for another process, and saw how that ended."""

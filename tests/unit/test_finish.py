@@ -19,9 +19,11 @@ class Reclaims:
         self.away = away
         self.finish: Finish | None = None
         self.seen: list[bool] = []
+        self.asked = 0
 
     async def unfinished(self) -> list[str]:
         """Return the one name that there is as long as it has something."""
+        self.asked += 1
         return ["w"] if self.left else []
 
     async def finish_some(self, progress: Progress, _names: Sequence[str]) -> None:
@@ -52,6 +54,8 @@ async def test_it_is_known_whether_rows_wait_behind_those_that_were_put_back() -
 
     assert await finish.run_once() == Finished(items=11)
     assert reclaims.seen == [False, True, True, True]
+    # Who has something left is asked for before and afterwards, and not for each chunk.
+    assert reclaims.asked == 2
     assert not finish.more
 
 

@@ -1,5 +1,6 @@
 """The short way in does what the long way does, or leaves it to that."""
 
+import dis
 import json
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from liveness.group import Storm
 from liveness.intake import Intake
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
+from liveness.lines import Lines
 from liveness.messages import SHORT
 from liveness.renewals import Renewals
 from liveness.settings import Settings
@@ -284,3 +286,12 @@ def test_a_renewal_costs_few_calls(door: Door) -> None:
     # two lengths are not seen.
     assert calls["call"] / len(beats) < 1.1
     assert calls["c_call"] / len(beats) < 4.1
+
+
+@pytest.mark.parametrize("step", [Renewals.take, Lines.renew])
+def test_a_renewal_builds_nothing(step: Callable[..., object]) -> None:
+    """No list, tuple, dict, text or function for each heartbeat, which no call would show."""
+    made = [
+        each.opname for each in dis.get_instructions(step) if each.opname.startswith(("BUILD_", "MAKE_", "FORMAT_"))
+    ]
+    assert made == []
