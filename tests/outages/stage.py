@@ -68,6 +68,10 @@ AWAY: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)
 Seen = TypeVar("Seen")
 
 
+# A pass each second while a reclaim is not finished (`assembly.UNFINISHED_SECONDS`), and the time that it takes.
+NEXT_PASS_SECONDS = 3.0
+
+
 async def eventually(
     look: Callable[[], Awaitable[Seen]], wanted: Callable[[Seen], bool], what: str, seconds: float = SOON
 ) -> Seen:
@@ -352,12 +356,17 @@ class Stage:
         return time.time()
 
     async def settled(self) -> None:
-        """Wait until everything that was committed is published."""
+        """Wait until everything that was committed is published, and every reclaim is finished."""
 
         async def owing() -> int:
             return int(await self.value("SELECT count(*) FROM liveness.outbox"))
 
+        async def unfinished() -> int:
+            return int(await self.value("SELECT count(*) FROM liveness.expiration WHERE finished_at IS NULL"))
+
         await eventually(owing, lambda count: count == 0, "the outbox is empty")
+        # A row of the registry that somebody had locked is marked by the next pass, and that has no news.
+        await eventually(unfinished, lambda count: count == 0, "every reclaim is finished", NEXT_PASS_SECONDS)
 
     @contextlib.asynccontextmanager
     async def disturbed(self, what: str) -> AsyncIterator[Disturbance]:
