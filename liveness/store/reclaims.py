@@ -284,13 +284,13 @@ class Reclaims:
         await connection.execute(
             self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
         )
-        # What the host checks at the end only is checked here, where it can be told whose row it is.
-        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
-        # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody
-        # who notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
+        # What the host checks at the end only is checked here, where it can be told whose row it is. And the relay is
+        # woken when this transaction commits, and not before. The commit takes a lock for it, which everybody who
+        # notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
         await connection.execute(
-            "SELECT pg_notify('liveness_outbox', ''), set_config('lock_timeout', $1, true)",
-            milliseconds(self._database.lock_timeout),
+            "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_notify('liveness_outbox', '');"
+            f" SET LOCAL lock_timeout = '{milliseconds(self._database.lock_timeout)}'",
+            timeout=PATIENCE,
         )
 
 

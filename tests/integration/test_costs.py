@@ -20,12 +20,12 @@ from tests.integration.test_sweep import Eye
 
 READING, ACTING = 2, 3
 # What one transaction asks that ends epochs and puts their work back: the tables; when it began; the epochs; each of
-# the two work tables; the registry, its checks, the relay's wake-up.
-SETTLE = ACTING + 1 + 1 + 1 + 2 + 3
+# the two work tables; the registry; the host's checks and the relay's wake-up.
+SETTLE = ACTING + 1 + 1 + 1 + 2 + 2
 # And of lives that crashed, whose work may have its crash budget behind it: what would be undone to find that out.
 WATCHED = 1
-# The same for a chunk of what was left: the tables; which reclaims; two work tables; the last three.
-FINISH = ACTING + 1 + 1 + 2 + 3
+# The same for a chunk of what was left: the tables; which reclaims; two work tables; the last two.
+FINISH = ACTING + 1 + 1 + 2 + 2
 # What a relay asks for a batch: what there is; to forget it; whether there is more.
 RELAY = (READING + 1) + (ACTING + 1) + (READING + 1)
 # What a sweep asks that finds nothing: six questions; and one that finds somebody: whose name is ambiguous, and the
