@@ -6,6 +6,7 @@ import math
 import os
 import time
 import uuid
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -85,6 +86,10 @@ class Heartbeater:
 
     The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
 
+    `alive`, if given, is asked before each beat, hello and answer to a probe. While it says no, none is sent; a worker
+    for which it says no for longer than the ttl is given up. When it says yes again, `beat_now` need not wait for the
+    interval.
+
     Raises ValueError for a name, incarnation, ttl, interval or URL that cannot be used, and RuntimeError when
     it is entered a second time.
     """
@@ -98,6 +103,7 @@ class Heartbeater:
         interval: float | None = None,
         incarnation: str | None = None,
         prefix: str = "liveness",
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
         around = _identity_around()
         worker = around.worker if worker is None else worker
@@ -135,6 +141,8 @@ class Heartbeater:
         self._connection = Connection(
             nats_url, f"liveness worker {worker}", patience=self._patience, problems=self._problems
         )
+        self._alive = alive
+        self._at_once: asyncio.Future[None] | None = None
         self._born = 0.0
         self._seq = 0
         self._known = asyncio.Event()
@@ -169,6 +177,11 @@ class Heartbeater:
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
         self._goodbye = Goodbye(incarnation=self.incarnation, exit_code=exit_code, signal=signal)
+
+    def beat_now(self) -> None:
+        """Let the next beat not wait for the interval."""
+        if self._at_once is not None and not self._at_once.done():
+            self._at_once.set_result(None)
 
     async def welcome(self, seconds: float) -> bool:
         """Wait until the hello is answered; return whether it is.
@@ -229,16 +242,18 @@ class Heartbeater:
         loop = asyncio.get_running_loop()
         due = loop.time()
         while not self._leaving and not link.lost.done():
+            self._at_once = loop.create_future()
             await self._beat(link)
             due += self.interval
             now = loop.time()
             if due <= now:
                 # After a stall the beat that was missed is made up for, not every one of them.
                 due = now + self.interval
-            await asyncio.wait({link.lost}, timeout=due - now)
+            await asyncio.wait({link.lost, self._at_once}, timeout=due - now, return_when=asyncio.FIRST_COMPLETED)
+            due = min(due, loop.time())
 
     async def _beat(self, link: Link) -> None:
-        if self.adopted:
+        if self.adopted or not self._alive():
             # Only so that what is to be heard would be.
             await link.answer(self._patience)
         else:
@@ -302,7 +317,7 @@ class Heartbeater:
     def _hear_probe(self, link: Link, _subject: bytes, reply: bytes, _headers: bytes, _payload: bytes) -> None:
         # Only to an inbox, as the service does: whoever asks chooses where, and anywhere else our answer would be a
         # message that means something. And never behind a goodbye: it would begin a new life.
-        if reply.startswith(b"_") and not self._leaving:
+        if reply.startswith(b"_") and not self._leaving and self._alive():
             link.send(reply.decode(errors="replace"), self._next_beat(link))
 
     async def _hear_superseded(self, message: Msg) -> None:
