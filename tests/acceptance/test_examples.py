@@ -143,7 +143,8 @@ async def test_what_a_worker_holds_goes_back_when_it_is_told_to_end(
     await child.said(f"w1 has finished {workflow}")
     # In no queue of its own, so that it does not finish it on its way out.
     (held,) = await host.workflows("w1")
-    child.signal(signal.SIGTERM)
+    # As a terminal does: all of its processes.
+    os.killpg(child.process.pid, signal.SIGTERM)
     await child.end()
 
     await eventually(lambda: host.state(held), lambda state: state == ("PENDING", None))
@@ -185,7 +186,7 @@ async def test_the_shell_worker_is_beaten_for_while_anything_of_it_works(spy: Sp
 
 async def test_the_shell_worker_stays_connected_and_comes_back(tmp_path: Path) -> None:
     """It answers the server, and is heard again when that was away."""
-    server = NatsServer(tmp_path / "asks", jetstream=False, config='ping_interval: "100ms"\nping_max: 4')
+    server = NatsServer(tmp_path / "nats", jetstream=False, config='ping_interval: "100ms"\nping_max: 4')
     await server.start()
     async with _kept() as children:
         examples = Examples({"NATS": server.url.removeprefix("nats://"), "INTERVAL": "0.1"}, children)
@@ -202,6 +203,35 @@ async def test_the_shell_worker_stays_connected_and_comes_back(tmp_path: Path) -
             assert (await spy.beat()).uptime
         lose(child)
     await server.stop()
+
+
+async def test_the_node_worker_comes_back(nats: NatsServer, examples: Examples, node: Example) -> None:
+    """It is heard again when NATS was away."""
+    await examples.start(node, ttl=1)
+    async with spying(nats.url) as spy:
+        before = await spy.beat()
+    await nats.stop()
+    await nats.start()
+    async with spying(nats.url) as spy:
+        after = await spy.beat()
+
+    assert after.incarnation == before.incarnation
+    assert (after.uptime or 0) > (before.uptime or 0)
+
+
+async def test_the_node_worker_finishes_what_it_does(
+    host: HostTables, spy: Spy, examples: Examples, node: Example
+) -> None:
+    """On its way out; the goodbye comes behind that."""
+    (workflow,) = await host.workflows(None, status="PENDING")
+    child = await examples.start(node, work=0.5)
+    await child.said(f"w1 has claimed {workflow}")
+    child.signal(signal.SIGTERM)
+    goodbye = await spy.goodbye()
+
+    assert await child.end() == 0
+    assert goodbye.incarnation
+    assert await host.state(workflow) == ("COMPLETED", "w1")
 
 
 async def test_the_node_worker_says_and_hears_all(
