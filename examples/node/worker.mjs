@@ -72,7 +72,8 @@ class Heart {
     heart.#follow();
     heart.#timer = setInterval(() => heart.#beat(), interval * 1000);
     heart.#beat();
-    await Promise.race([heart.#greet(), sleep(HELLO_SECONDS * 1000, undefined, { ref: false })]);
+    // Where nobody answers it begins all the same, and asks again meanwhile.
+    if (!(await heart.#greet())) heart.#greetAgain();
     return heart;
   }
 
@@ -116,26 +117,27 @@ class Heart {
     this.onSuperseded(notice.epoch);
   }
 
-  // A hello is asked until it is answered: when all that a former process of the name held is back in the queue.
+  // Answered when all that a former process of the name held is back in the queue. Returns whether it was.
   async #greet() {
-    while (!this.#leaving) {
-      const [incarnation, uptime, via] = [this.#incarnation, this.#uptime(), this.nats.info?.server_id];
-      const hello = JSON.stringify({ incarnation, ttl, uptime, probe: true, via });
-      try {
-        const answer = parsed(await this.nats.request(`liveness.hello.${name}`, hello, { timeout: 5000 }));
-        if (answer && answer.epoch === null) {
-          console.error(`${name} has to stop: ${answer.error}`);
-          process.exit(1);
-        }
-        if (answer) {
-          this.epoch = Math.max(this.epoch ?? 0, answer.epoch);
-          return;
-        }
-      } catch {
-        // There is no service just now, or no NATS.
-      }
-      await sleep(1000, undefined, { ref: false });
+    const [incarnation, uptime, via] = [this.#incarnation, this.#uptime(), this.nats.info?.server_id];
+    const hello = JSON.stringify({ incarnation, ttl, uptime, probe: true, via });
+    let answer;
+    try {
+      answer = parsed(await this.nats.request(`liveness.hello.${name}`, hello, { timeout: HELLO_SECONDS * 1000 }));
+    } catch {
+      // There is no service just now, or no NATS.
     }
+    if (!answer) return false;
+    if (answer.epoch === null) {
+      console.error(`${name} has to stop: ${answer.error}`);
+      process.exit(1);
+    }
+    this.epoch = Math.max(this.epoch ?? 0, answer.epoch);
+    return true;
+  }
+
+  async #greetAgain() {
+    while (!this.#leaving && !(await this.#greet())) await sleep(1000, undefined, { ref: false });
   }
 
   async #follow() {

@@ -43,6 +43,11 @@ publish() {
     printf 'PUB liveness.%s.%s %d\r\n%s\r\n' "$1" "$LIVENESS_WORKER" "${#2}" "$2" >&3
 }
 
+ask() {
+    unanswered=$((unanswered + 1))
+    printf 'PING\r\n' >&3
+}
+
 # Whether the worker lives for so many seconds more.
 lives_for() {
     local status=0
@@ -51,13 +56,14 @@ lives_for() {
     ((status > 128))
 }
 
-# Answer what the server asks. Fails when the connection has ended.
-answer() {
+# Take what the server has said. Fails when the connection has ended.
+listen() {
     local line
     while read -r -t 0 -u 3; do
-        IFS= read -r -u 3 line || return
+        IFS= read -r -t 2 -u 3 line || return
         case "$line" in
             PING*) printf 'PONG\r\n' >&3 || return ;;
+            PONG*) unanswered=$((unanswered - 1)) ;;
             -ERR*) echo "NATS: $line" >&2 ;;
         esac
     done
@@ -65,20 +71,23 @@ answer() {
 
 # Beat on one connection, descriptor 3, to the worker's end. Fails when the connection ends before.
 beat() {
-    local line
+    local line unanswered=0
     IFS= read -r -t 5 -u 3 line && [[ "$line" == INFO* ]] || return
     printf 'CONNECT {"verbose":false,"pedantic":false,"lang":"bash","version":"1","name":"worker"}\r\n' >&3 || return
     publish hello "$(state)" || return
     # The worker waits for this, or is past it.
     echo heard 2>/dev/null || true
-    while publish heartbeat "$(state)"; do
+    # A server that is gone without a word does not answer.
+    while ((unanswered < 3)) && publish heartbeat "$(state)" && ask; do
         if ! lives_for "$interval"; then
-            publish goodbye "{\"incarnation\":\"$LIVENESS_INCARNATION\"}" && printf 'PING\r\n' >&3 || return
-            # What the server answers now, it does when it has the goodbye.
-            while IFS= read -r -t 2 -u 3 line && [[ "$line" != PONG* ]]; do :; done
+            publish goodbye "{\"incarnation\":\"$LIVENESS_INCARNATION\"}" && ask || return
+            # With the last answer it has the goodbye; a connection that is closed before may take it along.
+            while ((unanswered > 0)) && IFS= read -r -t 2 -u 3 line; do
+                if [[ "$line" == PONG* ]]; then unanswered=$((unanswered - 1)); fi
+            done
             return 0
         fi
-        answer || return
+        listen || return
     done
     return 1
 }

@@ -18,7 +18,7 @@ from liveness.embedded import NatsServer
 from liveness.embedded.postgres_programs import find_postgres
 from liveness.messages import Heartbeat, Superseded
 from tests.conftest import SOON, HostTables
-from tests.integration.beats import Spy, spying
+from tests.integration.beats import INFO, FakeServer, Spy, spying
 
 from .conftest import Child, Serve, _kept, eventually
 
@@ -184,30 +184,9 @@ async def test_the_shell_worker_is_beaten_for_while_anything_of_it_works(spy: Sp
     await child.end()
 
 
-async def test_the_shell_worker_stays_connected_and_comes_back(tmp_path: Path) -> None:
-    """It answers the server, and is heard again when that was away."""
-    server = NatsServer(tmp_path / "nats", jetstream=False, config='ping_interval: "100ms"\nping_max: 4')
-    await server.start()
-    async with _kept() as children:
-        examples = Examples({"NATS": server.url.removeprefix("nats://"), "INTERVAL": "0.1"}, children)
-        async with spying(server.url) as spy:
-            hellos = await spy.client.subscribe("liveness.hello.>")
-            child = await examples.start(lambda name, _: worker_sh(name, "sleep", "600"))
-            # In which it would have been sent away.
-            for _ in range(10):
-                await spy.beat()
-            assert hellos.pending_msgs == 1
-        await server.stop()
-        await server.start()
-        async with spying(server.url) as spy:
-            assert (await spy.beat()).uptime
-        lose(child)
-    await server.stop()
-
-
-async def test_the_node_worker_comes_back(nats: NatsServer, examples: Examples, node: Example) -> None:
+async def test_a_worker_comes_back(nats: NatsServer, examples: Examples, example: Example) -> None:
     """It is heard again when NATS was away."""
-    await examples.start(node, ttl=1)
+    await examples.start(example, ttl=1)
     async with spying(nats.url) as spy:
         before = await spy.beat()
     await nats.stop()
@@ -217,6 +196,36 @@ async def test_the_node_worker_comes_back(nats: NatsServer, examples: Examples, 
 
     assert after.incarnation == before.incarnation
     assert (after.uptime or 0) > (before.uptime or 0)
+
+
+async def test_the_shell_worker_answers_the_server(examples: Examples) -> None:
+    """Else it would be sent away, sooner or later."""
+    answered = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(INFO + b"PING\r\n")
+        while (line := await reader.readline()) and line != b"PONG\r\n":
+            pass
+        answered.set()
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        child = await examples.start(lambda name, _: ["env", f"NATS={host}:{port}", *worker_sh(name, "sleep", "600")])
+        async with asyncio.timeout(SOON):
+            await answered.wait()
+        lose(child)
+
+
+async def test_the_shell_worker_leaves_a_server_that_does_not_answer() -> None:
+    """One that is gone without a word looks as if it took everything."""
+    async with FakeServer(lambda connection, _: None if connection == 1 else b"") as server, _kept() as children:
+        examples = Examples({"NATS": server.url.removeprefix("nats://"), "INTERVAL": "0.1"}, children)
+        child = await examples.start(lambda name, _: worker_sh(name, "sleep", "600"))
+        connections = [connection for connection, _ in [await server.next() for _ in range(4)]]
+        lose(child)
+
+    assert connections == [1, 1, 1, 2]
 
 
 async def test_the_node_worker_finishes_what_it_does(
