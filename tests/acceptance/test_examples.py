@@ -29,7 +29,9 @@ LONG = 600.0
 PATIENT: Mapping[str, Any] = {"heartbeat_timeout": 60, "workflow_stuck_timeout": 60}
 
 
-# The command line of a worker with this name, whose work takes so many seconds; it takes from the queue `billing`.
+# The command line of a worker with this name, whose work takes so many seconds. It finds NATS_URL, DATABASE_URL, QUEUE
+# and TTL in its environment, and prints "NAME has claimed ID" and "NAME has finished ID". Another one is a fixture, and a
+# parameter of `example`.
 Example = Callable[[str, float], Sequence[str | Path]]
 
 
