@@ -30,8 +30,8 @@ PATIENT: Mapping[str, Any] = {"heartbeat_timeout": 60, "workflow_stuck_timeout":
 
 
 # The command line of a worker with this name, whose work takes so many seconds. It finds NATS_URL, DATABASE_URL, QUEUE
-# and TTL in its environment, and prints "NAME has claimed ID" and "NAME has finished ID". Another one is a fixture, and a
-# parameter of `example`.
+# and TTL in its environment, and prints "NAME has claimed ID" and "NAME has finished ID". Another one is a fixture, and
+# a parameter of `example`.
 Example = Callable[[str, float], Sequence[str | Path]]
 
 
@@ -206,9 +206,9 @@ async def test_the_shell_worker_answers_the_server(examples: Examples) -> None:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(INFO + b"PING\r\n")
-        while (line := await reader.readline()) and line != b"PONG\r\n":
-            pass
-        answered.set()
+        while line := await reader.readline():
+            if line == b"PONG\r\n":
+                answered.set()
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
