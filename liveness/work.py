@@ -113,6 +113,8 @@ def quoted(identifier: str) -> str:
 SHOWN_LENGTH = 256
 
 _PLACE = re.compile(r"\{(\w+)\}")
+# As format_type writes it: `character varying(64)`, `numeric(10,2)`, `timestamp(3) with time zone`.
+_LENGTH = re.compile(r"\(-?\d+(,-?\d+)?\)")
 
 
 def rendered(statement: str, parts: Mapping[str, str]) -> str:
@@ -137,6 +139,7 @@ def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
         "work_table": f"{quoted(schema)}.{quoted(work.table)}",
         "id": f"w.{quoted(work.id)}",
         "id_type": work.id_type,
+        "id_base": _without_length(work.id_type),
         "status": f"w.{quoted(work.status)}",
         "owner": f"w.{quoted(work.owner)}",
         "touched": f"w.{quoted(work.touch[0])}",
@@ -159,6 +162,13 @@ def _tried(work: WorkTable) -> list[str]:
             f"{quoted(work.status)} = CASE WHEN t.crash AND {attempts} {enough} THEN $9 ELSE $3 END::{work.status_type}"
         )
     return [status, f"{quoted(work.attempts)} = {attempts}"]
+
+
+def _without_length(kind: str) -> str:
+    """Return a column's type without its length, to which a cast would cut, or round, what is compared with it."""
+    base = _LENGTH.sub("", kind)
+    # `character` alone is one of length 1.
+    return "bpchar" if base == "character" else base
 
 
 def _shown(column: str) -> str:

@@ -10,6 +10,7 @@ from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
+from liveness.store.history import History
 from liveness.store.host import Found, Host
 from liveness.store.indexes import MissingIndex, missing_indexes
 from liveness.store.leader import Leader, Seen
@@ -25,6 +26,7 @@ __all__ = [
     "Former",
     "Found",
     "Granted",
+    "History",
     "Leader",
     "Life",
     "Migrated",
@@ -47,7 +49,14 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, leader: Leader, epochs: Epochs, reclaims: Reclaims, host: Host, outbox: Outbox
+        self,
+        database: Database,
+        leader: Leader,
+        epochs: Epochs,
+        reclaims: Reclaims,
+        host: Host,
+        outbox: Outbox,
+        history: History,
     ) -> None:
         self.database = database
         self.leader = leader
@@ -55,6 +64,7 @@ class Store:
         self.reclaims = reclaims
         self.host = host
         self.outbox = outbox
+        self.history = history
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
@@ -88,4 +98,5 @@ class Store:
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),
             Outbox(database, leader, statements, observed=observed, subjects=subjects),
+            History(database, statements),
         )

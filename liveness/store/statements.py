@@ -88,6 +88,7 @@ class Statements:
     def __init__(
         self, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = UNDIVIDED
     ) -> None:
+        self._schema = schema
         self.registry = registry
         self.works = tuple(works)
         self._common: Mapping[str, str] = {
@@ -95,6 +96,7 @@ class Statements:
             **_share_parts(subjects),
             "or_holds_work": self._for_each("part_or_holds_work", schema),
             "union_owners": self._for_each("part_union_owners", schema),
+            "why_life": self._part("why_life", {}),
         }
         self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
         tables = [self._common["registry"], *(work_parts(work, schema)["work_table"] for work in works)]
@@ -112,6 +114,10 @@ class Statements:
     def on(self, work: WorkTable, name: str, *, observed: bool = False) -> str:
         """Return the statement `name` on `work`; `observed`: the variant that leaves the host's rows as they are."""
         return self._get(name, work.work, observed=observed)
+
+    def table(self, work: WorkTable) -> str:
+        """Return where `work` is, as an error shows it."""
+        return f"{self._schema}.{work.table}"
 
     def _for_each(self, part: str, schema: str) -> str:
         # The first parameter is the statement's own; each table's running status follows.
