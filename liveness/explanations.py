@@ -7,7 +7,7 @@ An explanation is made of facts alone, so that whoever has them all can make it 
 services does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -81,19 +81,18 @@ def _running(row: Row, owner: Owner | None) -> str:
         return f"owner {owner.worker}: nobody could say whether it lives, because {_nobody(owner)}; {_recorded(owner)}"
     if owner.standing.state == "none":
         return _swept(row, owner, owner.standing)
-    return leased(owner, owner.standing)
+    return f"owner {owner.worker} {_leased(owner.standing)}"
 
 
-def leased(owner: Owner, standing: Standing) -> str:
+def _leased(standing: Standing) -> str:
     """Return how a worker stands that has a lease, and what becomes of it."""
-    worker = f"owner {owner.worker}"
     if standing.state == "live":
-        return f"{worker} {_living(standing)}"
+        return _living(standing)
     ago = seconds(standing.overdue)
     if standing.state == "lapsed":
-        over = f"{worker} lapsed {ago} ago ({_beaten(standing)}, ttl {standing.ttl or 0:g} s)"
+        over = f"lapsed {ago} ago ({_beaten(standing)}, ttl {standing.ttl or 0:g} s)"
     else:
-        over = f"{worker} is over since {ago} ({standing.reason})"
+        over = f"ended {ago} ago ({standing.reason})"
     return f"{over}; {_waits(standing)}"
 
 
@@ -184,21 +183,21 @@ def _was_observed(row: Row, owner: Owner) -> bool:
 def worker_sentence(worker: WorkerTold) -> str:
     """Return the one sentence about a worker."""
     owner, standing = worker.owner, worker.owner.standing
-    holds = ", ".join(f"{count} {work}" for work, count in worker.holds.items()) or "nothing"
+    holds = _counted(worker.holds) or "nothing"
     if owner.fault is not None:
-        now = f"no worker can be called so (it {owner.fault})"
+        now = f" is a name that no worker can have (it {owner.fault})"
     elif standing is None:
-        now = f"nobody could say whether it lives, because {_nobody(owner)}: {_recorded(owner)}"
+        now = f": nobody could say whether it lives, because {_nobody(owner)}; {_recorded(owner)}"
     elif standing.state == "none":
-        now = f"it has no lease: nothing was heard of it, and it is {'up' if owner.up else 'not up'} in the registry"
+        now = f" has no lease: nothing was heard of it, and it is {'up' if owner.up else 'not up'} in the registry"
     else:
-        now = leased(owner, standing)
+        now = f" {_leased(standing)}"
     ended = [(life, life.end) for life in worker.lives if life.end is not None]
     last = ""
     if ended:
         life, end = ended[-1]
         last = f"; its last life to end did so at {clock(end.expired)} because {because(owner.worker, life)}"
-    return f"{owner.worker}: {now}; it holds {holds}{last}."
+    return f"{owner.worker}{now}; it holds {holds}{last}."
 
 
 def piece_steps(piece: Piece) -> list[Step]:
@@ -247,13 +246,17 @@ def life_steps(life: Life) -> list[Step]:
         steps.append(step(end.last_heartbeat, "last beat", "heard, or recorded, for the last time"))
     if end.lapsed is not None:
         steps.append(step(end.lapsed, "lapsed", f"its lease of {end.ttl:g} s ran out"))
-    given = ", ".join(f"{count} {work}" for work, count in life.gave_back.items())
+    given = _counted(life.gave_back)
     verb = "would have gone back" if end.observed else "went back"
     back = f"; {given} {verb}" if given else ""
-    steps.append(step(end.expired, end.reason, f"{evidence_words(end)}{back}"))
+    steps.append(step(end.expired, "ended", f"{end.reason}: {evidence_words(end)}{back}"))
     if end.recovered is not None:
         steps.append(step(end.recovered, "heard again", f"its next life; epoch {life.epoch} is over for good"))
     return steps
+
+
+def _counted(items: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} x {work}" for work, count in items.items())
 
 
 def _in_order(steps: list[Step]) -> list[Step]:

@@ -12,9 +12,9 @@ from msgspec import Meta
 
 from liveness.messages import Seconds
 
-# Moves, or lives, that one answer tells unless asked for more, and at most. One takes up to 5 KB, with the longest
-# names and all its steps in words: the most are half of what a NATS message carries (1 MB).
-TOLD, TOLD_MOST = 20, 100
+# Moves, or lives, that one answer tells unless asked for more, and at most. With the longest names and all its steps in
+# words one takes 6 KB, and several tables may share an id: a NATS message carries 1 MB.
+TOLD, TOLD_MOST = 20, 50
 # Characters of an id. A host's ids are far shorter, and the answer repeats them.
 ID_LENGTH = 1_024
 
