@@ -78,7 +78,7 @@ def _running(row: Row, owner: Owner | None) -> str:
     if owner.fault is not None:
         return f"held by {owner.worker}, which no worker can be called (it {owner.fault}), so it is left alone"
     if owner.standing is None:
-        return f"owner {owner.worker}: nobody could say whether it lives, because {_nobody(owner)}; {_recorded(owner)}"
+        return f"owner {owner.worker}: nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"
     if owner.standing.state == "none":
         return _swept(row, owner, owner.standing)
     return f"owner {owner.worker} {_leased(owner.standing)}"
@@ -187,7 +187,7 @@ def worker_sentence(worker: WorkerTold) -> str:
     if owner.fault is not None:
         now = f" is a name that no worker can have (it {owner.fault})"
     elif standing is None:
-        now = f": nobody could say whether it lives, because {_nobody(owner)}; {_recorded(owner)}"
+        now = f": nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"
     elif standing.state == "none":
         now = f" has no lease: nothing was heard of it, and it is {'up' if owner.up else 'not up'} in the registry"
     else:
@@ -221,7 +221,7 @@ def piece_steps(piece: Piece) -> list[Step]:
         and row.touched is not None
         and row.touched.at not in {move.reclaimed.at for move in piece.moves}
     ):
-        says = f"the row was changed last, and is {row.status} since"
+        says = f"the row was changed last: {row.status}"
         found.append(Step(row.touched, "changed", row.owner or "", None, says))
     return _in_order(found)
 
@@ -238,7 +238,7 @@ def life_steps(life: Life) -> list[Step]:
     def step(when: Instant, what: str, says: str) -> Step:
         return Step(when, what, life.worker, life.epoch, says)
 
-    steps = [step(life.granted, "granted", f"its life begins{incarnation}, ttl {life.ttl:g} s")]
+    steps = [step(life.granted, "granted", f"a life begins{incarnation}, ttl {life.ttl:g} s")]
     end = life.end
     if end is None:
         return steps

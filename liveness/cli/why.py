@@ -5,6 +5,7 @@ import sys
 
 import click
 import msgspec
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -13,7 +14,7 @@ from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.cli.terminal import console_for, printable
 from liveness.errors import CannotStartError, LivenessError, NatsAwayError, NoServiceError
-from liveness.explanations import clock, told, with_owners
+from liveness.explanations import past, told, with_owners
 from liveness.facts import ID_LENGTH, TOLD, TOLD_MOST, Owner, Piece, Step, WhyAnswer, WhyRequest, WorkerTold
 from liveness.logs import configure
 from liveness.settings import Settings
@@ -91,14 +92,18 @@ def command(*, work_id: str | None, worker: str | None, limit: int, json_output:
         sys.exit(0 if answer.known else 1)
     if not answer.known:
         raise UnknownError(printable(answer.sentence))
-    console = console_for(PIPE_COLUMNS)
+    show(answer, console_for(PIPE_COLUMNS))
+
+
+def show(answer: WhyAnswer, console: Console) -> None:
+    """Print the story: of each piece of work, or of the worker, the sentence and the table."""
     parts: list[Piece | WorkerTold] = [*answer.pieces, *([answer.worker] if answer.worker is not None else [])]
     for part in parts:
         console.print(escape(printable(part.sentence)), highlight=False, soft_wrap=True)
-        if part.more:
-            console.print(f"only the last {limit} are told: see --limit")
         if part.steps:
             console.print(table(part.steps))
+        if part.more:
+            console.print("there was more before that: see --limit")
 
 
 def _request(work_id: str | None, worker: str | None, limit: int) -> WhyRequest:
@@ -119,9 +124,13 @@ def _request(work_id: str | None, worker: str | None, limit: int) -> WhyRequest:
 
 def table(steps: list[Step]) -> Table:
     """Return the table of what happened, in the order of time."""
-    shown = Table("when (UTC)", "what", "worker", "epoch", "evidence")
+    shown = Table()
+    for title in ("when (UTC)", "what", "worker", "epoch"):
+        shown.add_column(title, no_wrap=title != "worker")
+    shown.add_column("evidence")
     for step in steps:
+        # Below each other, and the evidence has the room.
+        when = f"{step.when.at[:19]}Z\n{past(step.when.ago)}"
         epoch = "-" if step.epoch is None else str(step.epoch)
-        cells = (clock(step.when), step.what, step.worker or "-", epoch, step.says)
-        shown.add_row(*(escape(printable(cell)) for cell in cells))
+        shown.add_row(when, *(escape(printable(cell)) for cell in (step.what, step.worker or "-", epoch, step.says)))
     return shown
