@@ -24,14 +24,21 @@ async def why(parts: Assembly, troubles: Sequence[str], request: WhyRequest) -> 
     Of an owner of another share only Postgres' part is told: whoever asks has to ask there, too. Raises
     UntellableError.
     """
-    answer = await past(parts.store.history, request)
 
     def seen(owner: Owner) -> Owner:
         if not parts.subjects.owns(owner.worker):
             return owner
         return msgspec.structs.replace(owner, standing=standing(parts, troubles, owner.worker))
 
-    return told(with_owners(answer, seen))
+    answer = with_owners(await past(parts.store.history, request), seen)
+    if any(piece.owner is not None and _has_no_lease(piece.owner) for piece in answer.pieces):
+        # Perhaps it went back, and its lease with it, since it was read.
+        answer = with_owners(await past(parts.store.history, request), seen)
+    return told(answer)
+
+
+def _has_no_lease(owner: Owner) -> bool:
+    return owner.standing is not None and owner.standing.state == "none"
 
 
 async def past(history: History, request: WhyRequest) -> WhyAnswer:

@@ -19,9 +19,9 @@ from liveness.facts import ID_LENGTH, TOLD, TOLD_MOST, Owner, Piece, Step, WhyAn
 from liveness.logs import configure
 from liveness.settings import Settings
 
-# To read a few rows takes milliseconds; a service behind another command's long sweep, or one that does not act, has
-# the rest.
-ANSWER_SECONDS = 10.0
+# To read a few rows takes milliseconds, and waits for no other command's sweep. A service that does not act is silent,
+# and somebody waits for the story.
+ANSWER_SECONDS = 5.0
 # Evidence is many words: wider than other tables where nobody looks at it on a terminal.
 PIPE_COLUMNS = 200
 
@@ -42,11 +42,12 @@ async def run(settings: Settings, request: WhyRequest) -> WhyAnswer:
     try:
         answer = await ask(settings, "why", request, WhyAnswer, ANSWER_SECONDS)
     except _NOBODY as error:
-        cause = str(error)
-        return told(with_owners(await past_alone(settings, request), lambda owner: _without(owner, cause)))
+        answer = await past_alone(settings, request)
+        if request.worker is not None or not isinstance(error, NoServiceError):
+            cause = str(error)
+            return told(with_owners(answer, lambda owner: _without(owner, cause)))
+        # Of several shards one may be away, and not the one that hears the owner.
     missing = [piece.owner for piece in answer.pieces if piece.owner is not None and piece.owner.standing is None]
-    if not missing:
-        return answer
     heard = {owner.worker: await _heard(settings, owner) for owner in missing}
     return told(with_owners(answer, lambda owner: heard.get(owner.worker, owner)))
 

@@ -17,8 +17,8 @@ from liveness.store.statements import Statements
 from liveness.subjects import name_fault
 from liveness.work import WorkTable
 
-# The history may have grown by millions of rows since Postgres last counted them: it is read by its indexes, whatever
-# the planner believes. Its costs mean nothing then, so nothing is compiled for them.
+# Our own tables may have grown by millions of rows since Postgres counted them last: they are read by their indexes,
+# whatever the planner believes. Its costs mean nothing then, so nothing is compiled for them.
 _BY_INDEX: Final = "SET LOCAL enable_seqscan = off; SET LOCAL jit = off"
 _ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 
@@ -73,7 +73,6 @@ class History:
                 statement = self._statements.on(work, "running_counts")
                 for row in await connection.fetch(statement, [worker], work.running, timeout=PATIENCE):
                     holds[work.work] = row["items"]
-            await connection.execute(_BY_INDEX)
             records = await connection.fetch(self._statements["why_lives"], worker, limit + 1, timeout=PATIENCE)
             lives = [_life(record, now) for record in reversed(records[:limit])]
             gave_back = await self._gave_back(connection, worker, [life.epoch for life in lives])
@@ -91,7 +90,7 @@ class History:
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[Connection, datetime]]:
         async with self._database.transaction(patient=True) as connection:
-            await connection.execute(_ONE_MOMENT)
+            await connection.execute(f"{_ONE_MOMENT}; {_BY_INDEX}")
             yield connection, await connection.fetchval("SELECT now()")
 
     async def _rows(self, connection: Connection, work_id: str) -> Mapping[str, asyncpg.Record]:
@@ -113,14 +112,12 @@ class History:
 
     async def _moves(self, connection: Connection, ids: Sequence[str], limit: int) -> Mapping[str, list[Any]]:
         """Return by kind of work the last moves, the last one first; one more than `limit` if there are more."""
-        await connection.execute(_BY_INDEX)
         moves: dict[str, list[Any]] = {}
         for record in await connection.fetch(self._statements["why_moves"], ids, limit + 1, timeout=PATIENCE):
             moves.setdefault(record["work"], []).append(record)
         return moves
 
     async def _owner(self, connection: Connection, worker: str, now: datetime) -> Owner:
-        await connection.execute(_BY_INDEX)
         registered = await connection.fetchrow(self._statements["why_owner"], worker, self._up, timeout=PATIENCE)
         others = await connection.fetch(self._statements["ambiguous_names"], [worker], self._up, timeout=PATIENCE)
         lives = await connection.fetch(self._statements["why_lives"], worker, 1, timeout=PATIENCE)
