@@ -170,7 +170,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     row: Annotated[Row, Meta(description="None: there is none any more.")] | None
     moves: Annotated[list[Move], Meta(description="The last ones, in the order of time.")]
     more: Annotated[bool, Meta(description="Whether there were moves before these.")]
-    owner: Owner | None
+    owner: Annotated[Owner, Meta(description="Who works on it.")] | None
     sentence: str = ""
     steps: list[Step] = []
 

@@ -130,11 +130,14 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
         return answer
 
 
-async def past_alone(settings: Settings, request: WhyRequest) -> WhyAnswer:
-    """Return what Postgres knows, not put into words yet. Raises DatabaseAwayError when it does not answer soon."""
+async def past_alone(settings: Settings, request: WhyRequest) -> tuple[WhyAnswer, str]:
+    """Return what Postgres knows, not put into words yet, and who acts, as it has it.
+
+    Raises DatabaseAwayError when it does not answer soon, CannotStartError, UntellableError.
+    """
     async with connected(settings) as database:
-        store = await Store.open(database, settings)
-        return await past(store.history, request)
+        history = (await Store.open(database, settings)).history
+        return await past(history, request), f"as Postgres has it, {await history.acting() or 'nobody'} acts"
 
 
 @contextlib.asynccontextmanager

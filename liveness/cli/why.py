@@ -39,28 +39,29 @@ async def run(settings: Settings, request: WhyRequest) -> WhyAnswer:
 
     Where workers are divided into shards, the one that answers may not hear the owner: the one that does is asked, too.
     """
+    acts = ""
     try:
         answer = await ask(settings, "why", request, WhyAnswer, ANSWER_SECONDS)
     except _NOBODY as error:
-        answer = await past_alone(settings, request)
+        answer, acts = await past_alone(settings, request)
         if request.worker is not None or not isinstance(error, NoServiceError):
-            cause = str(error)
+            cause = f"{error}; {acts}"
             return told(with_owners(answer, lambda owner: _without(owner, cause)))
         # Of several shards one may be away, and not the one that hears the owner.
     missing = [piece.owner for piece in answer.pieces if piece.owner is not None and piece.owner.standing is None]
-    heard = {owner.worker: await _heard(settings, owner) for owner in missing}
+    heard = {owner.worker: await _heard(settings, owner, acts) for owner in missing}
     return told(with_owners(answer, lambda owner: heard.get(owner.worker, owner)))
 
 
-async def _heard(settings: Settings, owner: Owner) -> Owner:
-    """Return what the shard that hears `owner` says of it."""
+async def _heard(settings: Settings, owner: Owner, acts: str) -> Owner:
+    """Return what the shard that hears `owner` says of it; `acts`: who does, if nobody has answered before."""
     # Who asks for a name that no worker can have gets no other answer, and needs none.
     if owner.fault is not None:
         return owner
     try:
         answer = await ask(settings, "why", WhyRequest(worker=owner.worker, limit=0), WhyAnswer, ANSWER_SECONDS)
     except _NOBODY as error:
-        return _without(owner, str(error))
+        return _without(owner, f"{error}; {acts}" if acts else str(error))
     standing = None if answer.worker is None else answer.worker.owner.standing
     return msgspec.structs.replace(owner, standing=standing)
 

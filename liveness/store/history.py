@@ -56,7 +56,9 @@ class History:
                         row=row,
                         moves=[_move(one, now) for one in reversed(told[:limit])],
                         more=len(told) > limit,
-                        owner=await self._owner(connection, row.owner, now) if row and row.owner else None,
+                        owner=await self._owner(connection, row.owner, now)
+                        if row is not None and row.running and row.owner
+                        else None,
                     )
                 )
         return WhyAnswer(known=bool(pieces), looked_in=list(tables.values()), pieces=pieces)
@@ -86,6 +88,12 @@ class History:
                 holds=holds,
             ),
         )
+
+    async def acting(self) -> str | None:
+        """Return which replica acts, of any shard; None: none was seen lately."""
+        rows = await self._database.fetch(self._statements["why_acting"])
+        holder: str | None = rows[0]["holder"]
+        return None if holder is None else holder.removesuffix(" (shard none)")
 
     @contextlib.asynccontextmanager
     async def _reading(self) -> AsyncIterator[tuple[Connection, datetime]]:

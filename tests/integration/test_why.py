@@ -13,6 +13,7 @@ from nats.aio.client import Client
 from liveness.cli import alone, asking
 from liveness.cli.why import run
 from liveness.embedded import NatsServer
+from liveness.errors import DatabaseAwayError
 from liveness.facts import WhyRequest
 from liveness.settings import Settings
 from liveness.store import Database, Store
@@ -175,7 +176,8 @@ async def test_an_operator(host: HostTables, serve: Serve, client: Client) -> No
     await serve()
     await beat(client, "w1", ttl=60)
     (workflow,) = await host.workflows("w1")
-    await ask(client, "reclaim", worker="w1", force=True)
+    await until(client, workflow, r"epoch \d")
+    assert (await ask(client, "reclaim", worker="w1", force=True))["reclaimed"] == 1
 
     told = await story(client, workflow)
 
@@ -400,12 +402,13 @@ async def test_without_a_service(
 
     assert (
         "RUNNING, owner w1: nobody could say whether it lives (no liveness service answers on this NATS: is "
-        "`liveness serve` running?); it never had an epoch, and the registry has it up, with a heartbeat recorded 20."
+        "`liveness serve` running?; as Postgres has it, nobody acts); it never had an epoch, and the registry "
+        "has it up, with a heartbeat recorded 20."
     ) in told.sentence
     away = await run(settings(nats_url="nats://127.0.0.1:1"), WhyRequest(worker="w1"))
     assert away.known
     assert "nobody could say whether it lives (NATS" in away.sentence
-    with pytest.raises(Exception, match="Postgres does not answer within") as raised:
+    with pytest.raises(DatabaseAwayError, match="Postgres does not answer within") as raised:
         await run(settings(nats_url=nats.url, postgres_dsn="postgresql://127.0.0.1:1/none"), WhyRequest(worker="w1"))
     assert "\n" not in str(raised.value)
 
