@@ -183,7 +183,7 @@ def _was_observed(row: Row, owner: Owner) -> bool:
 def worker_sentence(worker: WorkerTold) -> str:
     """Return the one sentence about a worker."""
     owner, standing = worker.owner, worker.owner.standing
-    holds = _counted(worker.holds) or "nothing"
+    holds = _counted(worker.holds)
     if owner.fault is not None:
         now = f" is a name that no worker can have (it {owner.fault})"
     elif standing is None:
@@ -246,9 +246,9 @@ def life_steps(life: Life) -> list[Step]:
         steps.append(step(end.last_heartbeat, "last beat", "heard, or recorded, for the last time"))
     if end.lapsed is not None:
         steps.append(step(end.lapsed, "lapsed", f"its lease of {end.ttl:g} s ran out"))
-    given = _counted(life.gave_back)
-    verb = "would have gone back" if end.observed else "went back"
-    back = f"; {given} {verb}" if given else ""
+    back = ""
+    if life.gave_back is not None:
+        back = f"; {_counted(life.gave_back)} {'would have gone back' if end.observed else 'went back'}"
     steps.append(step(end.expired, "ended", f"{end.reason}: {evidence_words(end)}{back}"))
     if end.recovered is not None:
         steps.append(step(end.recovered, "heard again", f"its next life; epoch {life.epoch} is over for good"))
@@ -256,7 +256,7 @@ def life_steps(life: Life) -> list[Step]:
 
 
 def _counted(items: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} x {work}" for work, count in items.items())
+    return ", ".join(f"{count} x {work}" for work, count in items.items()) or "nothing"
 
 
 def _in_order(steps: list[Step]) -> list[Step]:

@@ -76,7 +76,12 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     ttl: float
     granted: Instant
     end: Annotated[End, Meta(description="None: nobody has ended it.")] | None
-    gave_back: Annotated[Mapping[str, int], Meta(description="Pieces of work put back at its end, by kind.")] = {}
+    gave_back: (
+        Annotated[
+            Mapping[str, int], Meta(description="Pieces of work put back at its end, by kind; None: not counted.")
+        ]
+        | None
+    ) = None
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):

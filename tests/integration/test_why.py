@@ -17,8 +17,10 @@ from liveness.errors import DatabaseAwayError
 from liveness.facts import WhyRequest
 from liveness.settings import Settings
 from liveness.store import Database, Store
+from liveness.store import history as store_history
 from tests.conftest import SOON, HostTables
 from tests.integration.running import News, Serve, ask, beat, hello
+from tests.unit.known import life
 
 # A service that never sweeps by itself while a test looks.
 RARELY = 3600.0
@@ -413,7 +415,9 @@ async def test_without_a_service(
     assert "\n" not in str(raised.value)
 
 
-async def test_nothing_is_read_that_was_not_asked_for(host: HostTables, dsn: str, settings: MakeSettings) -> None:
+async def test_nothing_is_read_that_was_not_asked_for(
+    host: HostTables, dsn: str, settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a history that has grown since Postgres counted it, and of the host's tables: indexes lead to the rows."""
     await host.connection.execute(
         "ALTER TABLE liveness.reclaim SET (autovacuum_enabled = off);"
@@ -439,7 +443,10 @@ async def test_nothing_is_read_that_was_not_asked_for(host: HostTables, dsn: str
         await history._rows(connection, workflow)
         assert len((await history._moves(connection, [workflow, "another"], 20))["workflow"]) == 1
         await history._owner(connection, "w", now)
-        assert await history._gave_back(connection, "w", [1, 2]) == {1: {"workflow": 1}}
+        lives = [life("w", 1), life("w", 2)]
+        assert await history._gave_back(connection, lives) == {1: {"workflow": 1}, 2: {}}
+        monkeypatch.setattr(store_history, "COUNT_SECONDS", -1)
+        assert await history._gave_back(connection, lives) == {}
         scanned = await connection.fetch(
             "SELECT relname, seq_scan, idx_tup_fetch FROM pg_stat_xact_all_tables"
             " WHERE relname IN ('reclaim', 'epoch', 'expiration', 'workflow_execution', 'task_execution')"
