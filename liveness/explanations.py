@@ -138,16 +138,24 @@ def _swept(row: Row, owner: Owner, standing: Standing) -> str:
             f"{worker} is over and the row is fixed to go back: the host has it locked, or it waits for its turn; the "
             "next pass comes within seconds"
         )
-    whose = f"{worker} is {'up' if owner.up else 'not up'} in the registry and was not heard"
+    whose = f"{worker} is {'up' if owner.up else 'not up'} in the registry and {_unheard(owner)}"
     if owner.differs_in_case_from is not None:
         return f"{whose}; it differs only in case from {owner.differs_in_case_from}, so it is left alone"
     if standing.refused is not None:
         return f"{whose}; Postgres refuses to end it, and is asked again at every sweep: {standing.refused}"
     if standing.mode == "observe":
         if _was_observed(row, owner):
-            return f"{whose}; mode is observe: it is recorded that the sweep would take it, and it is left"
+            return f"{whose}; mode is observe: it is recorded that it would go back, and it is left"
         return f"{whose}; mode is observe, else the sweep would take it {_when_swept(row, owner, standing)}"
     return f"{whose}; the sweep takes it {_when_swept(row, owner, standing)}"
+
+
+def _unheard(owner: Owner) -> str:
+    if owner.life is None:
+        return "was never heard"
+    end = owner.life.end
+    since = "" if end is None else f" since its life ended ({end.reason}) at {clock(end.expired)}"
+    return f"was not heard{since}"
 
 
 def _when_swept(row: Row, owner: Owner, standing: Standing) -> str:

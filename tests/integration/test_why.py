@@ -194,8 +194,8 @@ async def test_an_orphan(host: HostTables, serve: Serve, client: Client, news: N
     await until(client, young, "untouched")
     told = (await story(client, young))["sentence"]
     assert re.search(
-        r"was never moved: RUNNING, owner gone is not up in the registry and was not heard; the sweep takes it when it "
-        r"has been untouched for 300 s, in 5 min \(sweeps come every 0\.3 s\)\.$",
+        r"was never moved: RUNNING, owner gone is not up in the registry and was never heard; the sweep takes it when "
+        r"it has been untouched for 300 s, in 5 min \(sweeps come every 0\.3 s\)\.$",
         told,
     )
 
@@ -309,7 +309,8 @@ async def test_mode_observe(host: HostTables, serve: Serve, client: Client) -> N
 
     assert re.search(
         rf"would have gone back at {CLOCK}, but mode was observe, because w1 said goodbye; now RUNNING, owner w1 is "
-        r"not up in the registry and was not heard; mode is observe",
+        rf"not up in the registry and was not heard since its life ended \(released\) at {CLOCK}; mode is observe: it "
+        r"is recorded that it would go back, and it is left\.",
         told,
     )
     assert steps(await story(client, workflow))[-1] == "observed"

@@ -166,7 +166,7 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
     [
         (
             held(unheard(), row(touched=ago(80.0)), up=False, life=None),
-            "is not up in the registry and was not heard; the sweep takes it when it has been untouched for 120 s,",
+            "not up in the registry and was never heard; the sweep takes it when it has been untouched for 120 s, in",
         ),
         (held(unheard(), up=False, life=None), "; the sweep takes it with the next sweep (sweeps come every 30 s)."),
         (
@@ -185,6 +185,10 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
         ),
         (held(unheard(storms=[STORM])), f"the sweep takes it when no storm holds any lapse ({STORM})."),
         (held(unheard(hearing=False)), "the sweep takes it when it can hear again: the service is deaf just now"),
+        (
+            held(unheard(), life=life(ended=end())),
+            "heard since its life ended (lapsed) at 2025-11-27T03:12:04Z (3 min ago); ",
+        ),
         (held(unheard(refused="no")), "Postgres refuses to end it, and is asked again at every sweep: no."),
         (
             held(unheard(mode="observe"), up=False),
@@ -192,7 +196,7 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
         ),
         (
             held(unheard(mode="observe"), row(touched=ago(999.0)), life=life(ended=end(observed=True))),
-            "; mode is observe: it is recorded that the sweep would take it, and it is left.",
+            "; mode is observe: it is recorded that it would go back, and it is left.",
         ),
         (held(unheard(), differs_in_case_from="W9"), "; it differs only in case from W9, so it is left alone."),
         (
