@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from liveness.evidence import because, evidence_words
-from liveness.facts import Instant, Life, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
+from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -60,6 +60,15 @@ def _last_move(piece: Piece) -> str:
     cause = because(move.worker, move.life)
     if move.observed:
         return f"would have gone back at {clock(move.reclaimed)}, but mode was observe, because {cause}"
+    if move.outcome == "quarantined":
+        crashes = sum(one.crash for one in piece.moves)
+        least = "at least " if piece.more else ""
+        return (
+            f"was set aside at {clock(move.reclaimed)} because its workers kept dying, {least}{crashes} of them; the "
+            f"last time {cause}"
+        )
+    if move.outcome is not None:
+        return f"did not go back at {clock(move.reclaimed)} ({move.outcome}: its attempts were used up) when {cause}"
     times = "" if move.reclaim_count <= 1 else f", for the {ordinal(move.reclaim_count)} time,"
     return f"went back to the queue at {clock(move.reclaimed)}{times} because {cause}"
 
@@ -217,9 +226,8 @@ def piece_steps(piece: Piece) -> list[Step]:
         if move.life is not None and (move.worker, move.epoch) not in lives:
             lives.add((move.worker, move.epoch))
             found += life_steps(move.life)
-        times = f"for the {ordinal(move.reclaim_count)} time"
-        says = f"would have gone back {times}, but mode was observe" if move.observed else f"back in the queue {times}"
-        found.append(Step(move.reclaimed, "observed" if move.observed else "reclaimed", move.worker, move.epoch, says))
+        what = "observed" if move.observed else move.outcome or "reclaimed"
+        found.append(Step(move.reclaimed, what, move.worker, move.epoch, _moved(piece, move)))
     row, owner = piece.row, piece.owner
     if owner is not None and owner.life is not None and (owner.worker, owner.life.epoch) not in lives:
         found += life_steps(owner.life)
@@ -232,6 +240,23 @@ def piece_steps(piece: Piece) -> list[Step]:
         says = f"the row was changed last: {row.status}"
         found.append(Step(row.touched, "changed", row.owner or "", None, says))
     return _in_order(found)
+
+
+def _moved(piece: Piece, move: Move) -> str:
+    times = f"for the {ordinal(move.reclaim_count)} time"
+    if move.observed:
+        return f"would have gone back {times}, but mode was observe"
+    killer = None if move.life is None or move.life.end is None else move.life.end.killers.get(piece.work)
+    blamed = ""
+    if killer is not None and killer != piece.id:
+        blamed = f"; that death was put down to {piece.work} {killer}, and counts against nothing else"
+    elif killer is not None and move.outcome is None:
+        blamed = "; that death was put down to it"
+    elif move.crash and move.outcome is None:
+        blamed = "; that death counts against it and all that ran beside it"
+    if move.outcome is not None:
+        return f"taken back {times}, and set aside: {move.outcome}{blamed}"
+    return f"back in the queue {times}{blamed}"
 
 
 def worker_steps(worker: WorkerTold) -> list[Step]:

@@ -65,6 +65,8 @@ class End(msgspec.Struct, frozen=True, kw_only=True):
     evidence: Mapping[str, Any]
     finished: Annotated[Instant, Meta(description="When the last of its work was back; None: it is not yet.")] | None
     recovered: Annotated[Instant, Meta(description="When the name was heard again.")] | None
+    crash: Annotated[bool, Meta(description="Whether it counts against the work that it held.")] = False
+    killers: Annotated[Mapping[str, str], Meta(description="The work that it was put down to, by kind.")] = {}
 
 
 class Life(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,7 +87,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Move(msgspec.Struct, frozen=True, kw_only=True):
-    """One time that a piece of work went back, and the life that had held it."""
+    """One time that a piece of work was taken back, and the life that had held it."""
 
     worker: str
     epoch: int
@@ -93,6 +95,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     observed: bool
     reclaimed: Instant
     life: Life | None
+    outcome: (
+        Annotated[str, Meta(description="What became of it, if it did not go back: quarantined, exhausted.")] | None
+    ) = None
+    crash: Annotated[bool, Meta(description="Whether this counts against it.")] = False
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

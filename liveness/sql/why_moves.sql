@@ -7,7 +7,7 @@ WITH moves AS (
     CROSS JOIN LATERAL (SELECT * FROM liveness.reclaim AS r WHERE r.id = a.id) AS h
 )
 SELECT
-    m.work, m.id, m.worker, m.epoch, m.reclaim_count, m.observed, m.reclaimed_at,
+    m.work, m.id, m.worker, m.epoch, m.reclaim_count, m.observed, m.reclaimed_at, m.outcome, m.crash,
     e.epoch AS life, {why_life}
 FROM moves AS m
 LEFT JOIN liveness.epoch AS e ON e.worker = m.worker AND e.epoch = m.epoch

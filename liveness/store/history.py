@@ -180,6 +180,8 @@ def _move(record: asyncpg.Record, now: datetime) -> Move:
         observed=record["observed"],
         reclaimed=_known(record["reclaimed_at"], now),
         life=None if record["life"] is None else _life(record, now),
+        outcome=record["outcome"],
+        crash=record["crash"],
     )
 
 
@@ -210,6 +212,8 @@ def _end(record: asyncpg.Record, now: datetime) -> End:
         evidence=evidence if isinstance(evidence, dict) else {"why": str(evidence)},
         finished=_instant(record["finished_at"], now),
         recovered=_instant(record["recovered_at"], now),
+        crash=record["ended_crash"],
+        killers={} if record["killers"] is None else msgspec.json.decode(record["killers"], type=dict[str, str]),
     )
 
 

@@ -103,6 +103,38 @@ async def test_a_lapse(host: HostTables, serve: Serve, client: Client, news: New
     assert (await story(client, workflow, limit=0))["moves"] == []
 
 
+async def crash(client: Client, worker: str, signal: int) -> None:
+    """Let a worker live, and be seen to end by a signal."""
+    await beat(client, worker, ttl=60)
+    await client.publish(f"liveness.goodbye.{worker}", msgspec.json.encode({"signal": signal}))
+
+
+async def test_a_quarantine(host: HostTables, serve: Serve, client: Client, news: News) -> None:
+    """Each crash that counts, what was set aside, and that it explains the deaths of what ran beside it."""
+    await serve(gap_grace=0, crash_budget=2, crash_action="quarantine", quarantine_status="FAILED")
+    killer, innocent = await host.workflows("w1", 2)
+    await crash(client, "w1", signal=9)
+    await news.until("workflow.reclaimed")
+    await news.until("workflow.reclaimed")
+    await claim(host, killer, "w2")
+    await crash(client, "w2", signal=11)
+    await news.until("workflow.quarantined")
+
+    told = await story(client, killer)
+
+    assert re.fullmatch(
+        rf"workflow {killer} was set aside at {CLOCK} because its workers kept dying, 2 of them; the last time the "
+        r"process of w2 was seen to end \(signal 11\); now FAILED, so there is nothing to take back\.",
+        told["sentence"],
+    )
+    assert says(told, "quarantined") == "taken back for the 2nd time, and set aside: quarantined"
+    assert says(told, "reclaimed") == "back in the queue for the 1st time; that death was put down to it"
+    assert says(await story(client, innocent), "reclaimed") == (
+        f"back in the queue for the 1st time; that death was put down to workflow {killer}, and counts against nothing "
+        "else"
+    )
+
+
 async def test_a_name_that_is_heard_again(host: HostTables, serve: Serve, client: Client, news: News) -> None:
     """Its recovery is a step of the story, and a second loss is the second time."""
     await serve(heartbeat_timeout=1, gap_grace=0)
