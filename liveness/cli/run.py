@@ -15,7 +15,7 @@ import click
 from liveness.cli.options import settings_for
 from liveness.client import Heartbeater
 from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
-from liveness.client.heartbeater import IDENTITY
+from liveness.client.identity import IDENTITY
 from liveness.client.problems import Problems
 from liveness.settings import Settings
 from liveness.subjects import name_fault
