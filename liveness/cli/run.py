@@ -77,13 +77,13 @@ async def run(
 async def _live(command: Command, heartbeater: Heartbeater, *, stop: bool) -> Ended:
     """Return how the command ended, once nothing of it is left."""
     try:
-        given_up = heartbeater.superseded if stop else asyncio.Event()
+        given_up = heartbeater.lost if stop else asyncio.Event()
         await _first(command.wait(), given_up.wait())
         if not command.over:
-            worker = heartbeater.worker
-            click.echo(f"liveness: worker {worker} was given up, and its work given away: stopping it", err=True)
+            click.echo(f"liveness: worker {heartbeater.worker} {heartbeater.loss}: stopping it", err=True)
             command.pass_on(signal.SIGTERM)
-            await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
+            # As long as its work is its own, there has to be time left in which to kill all of it.
+            await _first(command.wait(), asyncio.sleep(min(STOP_SECONDS, heartbeater.grace / 2 or STOP_SECONDS)))
     finally:
         # Until then it beats: what is left in the background still works under its name.
         await command.clear()
