@@ -123,7 +123,9 @@ class Life:
         if notice.incarnation == self._incarnation and self._beginning is None and notice.epoch >= self._since:
             log.warning("worker %s: its epoch %d is over, its work was given away", self._worker, notice.epoch)
             self.superseded_epoch = notice.epoch
-            self._know(notice.new_epoch)
+            if self.refusal is None:
+                # Else it is that of the process by which this one was replaced.
+                self._know(notice.new_epoch)
             self._over(f"was given up: its epoch {notice.epoch} is over, and its work was given away")
 
     def _hear_greeting(self, number: int, sent: float, payload: bytes | None) -> None:
