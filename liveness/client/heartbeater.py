@@ -337,7 +337,7 @@ class Heartbeater:
             # Only so that what is to be heard would be.
             await link.answer(self._patience)
         else:
-            # After a suspension nobody has looked yet, and a beat that is taken now would be as good as one in time.
+            # The machine may have been suspended, and nobody has looked since.
             self._lookout.look()
             self._life.greet(link, self._beats, self.interval + self._patience)
             sent, refused = clock(), self._refused
