@@ -20,7 +20,7 @@ from liveness.client.identity import Identity, identity_of
 from liveness.client.life import Life
 from liveness.client.lookout import Lookout
 from liveness.client.pace import Pace
-from liveness.client.problems import Problems
+from liveness.client.problems import Problems, log
 from liveness.errors import LostError
 from liveness.link import Link
 from liveness.messages import Goodbye
@@ -66,10 +66,9 @@ class Heartbeater:
 
     `on_lost` and `on_superseded` are called on the loop, once in a life; what they raise is logged.
 
-    The service asks a worker that is about to be given up once more (a probe), and this one answers.
-
-    The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead. Only
-    `remaining`, `grace` and `check` are for any thread.
+    The service asks a worker that is about to be given up once more (a probe), and this one answers. All of it shares
+    the body's event loop: a body that blocks it for longer than the ttl counts as dead. Only `remaining`, `grace` and
+    `check` are for any thread.
 
     Raises ValueError for a name, incarnation, ttl, interval, margin or URL that cannot be used, and RuntimeError when
     it is entered a second time.
@@ -190,7 +189,7 @@ class Heartbeater:
     @property
     def grace(self) -> float:
         """Seconds until the work may be given away: what is left to stop in. 0 when it may be, or was."""
-        return 0.0 if self.superseded.is_set() else self._lookout.grace
+        return 0.0 if self.superseded.is_set() else math.inf if self.adopted else self._lookout.grace
 
     @property
     def held(self) -> tuple[str, ...]:
@@ -353,7 +352,7 @@ class Heartbeater:
 
     def _begun(self, ttl: float | None) -> None:
         if ttl is not None and self._lookout.grant(ttl):
-            self._problems.report("ttl", f"the service grants a ttl of {ttl:g} s: beating every {self.interval:g} s")
+            log.info("worker %s: the service grants a ttl of %g s: beating every %g s", self.worker, ttl, self.interval)
             self._sooner.set()
 
     def _hear_refusal(self, text: str) -> None:

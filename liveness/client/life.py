@@ -87,7 +87,9 @@ class Life:
             return
         self._greet_at = now + GREET_AGAIN_SECONDS
         if self._beginning is not None:
-            # Said again with every hello: one that nobody heard would leave the former life as it is.
+            # Said again with every hello: one that nobody heard would leave the former life as it is. And no answer to
+            # an earlier hello counts: this goodbye may end the life that it tells of.
+            self._number += 1
             goodbye = msgspec.json.encode(Goodbye(incarnation=self._incarnation))
             link.send(self._subjects.goodbye(self._worker), goodbye)
         sent = clock()
@@ -130,7 +132,7 @@ class Life:
 
     def _hear_greeting(self, number: int, sent: float, payload: bytes | None) -> None:
         if number != self._number:
-            # Of a life that was given up.
+            # Of a life that was given up, or that may be by now.
             return
         self.greeting_over.set()
         if payload is None:

@@ -12,8 +12,8 @@ from liveness.client import Heartbeater, LostError, life, lookout
 from liveness.client.clock import clock
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, HelloAnswer, Superseded
-from tests.conftest import SOON, HostTables
-from tests.integration.beats import FakeServer, spying
+from tests.conftest import SOON, HostTables, delivered
+from tests.integration.beats import FakeServer, Spy, spying
 from tests.integration.running import Serve, hello
 from tests.integration.test_heartbeater_hello import Desk, answer_to
 
@@ -136,6 +136,17 @@ async def test_beats_that_are_refused_prove_nothing(words: bytes, *, lost: bool)
         assert bool(worker.beats_sent) != lost
 
 
+async def test_it_counts_from_when_the_beat_was_sent(ahead: Callable[[float], None]) -> None:
+    """And not from the answer, however long that takes."""
+
+    def slow(_connection: int, _beat: int) -> bytes:
+        ahead(100)
+        return b""
+
+    async with FakeServer(slow) as server, Heartbeater(server.url, worker="w1", ttl=600) as worker:
+        assert 480 < worker.remaining <= 490
+
+
 async def test_a_beat_that_is_sent_proves_nothing() -> None:
     """Each connection takes one, and is silent from there on: who knows whether it ever came."""
     async with (
@@ -238,16 +249,67 @@ async def test_a_new_life_begins_when_everything_is_dropped(
         assert not worker.lost.is_set()
         assert (worker.loss, worker.superseded.is_set()) == (None, False)
         worker.check(30)
-        # What is told of the life that was given up is no news.
-        notice = Superseded(epoch=former or 0, incarnation=worker.incarnation, new_epoch=worker.epoch)
-        client = await nats_py.connect(nats.url)
-        await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
-        await client.flush()
-        await client.flush()
-        await worker.begin_again()
-        assert not worker.superseded.is_set()
-        assert await host.state(claimed) == ("PENDING", None)
-        await client.close()
+        assert await host.state(claimed) == ("RUNNING", "w1")
+
+
+async def test_what_is_told_of_a_life_that_was_given_up_is_no_news(nats: NatsServer, desk: Desk) -> None:
+    """It was lost, and the service has ended it as well; a notice of that may come late."""
+    told: list[int | None] = []
+    async with spying(nats.url) as spy:
+        heartbeater = Heartbeater(
+            nats.url, worker="w1", ttl=60, on_superseded=lambda: told.append(heartbeater.superseded_epoch)
+        )
+        entering = asyncio.create_task(heartbeater.__aenter__())
+        for epoch in (7, 9):
+            said, answer = await desk.next()
+            if epoch == 9:
+                await tell(spy, heartbeater, 7)
+            await answer(answer_to(said, epoch))
+            await entering
+            async with asyncio.timeout(SOON):
+                await (heartbeater.greeted.wait() if epoch == 9 else heartbeater.welcome(SOON))
+            if epoch == 7:
+                again = asyncio.create_task(heartbeater.begin_again())
+        await again
+        for over in (7, 9):
+            await tell(spy, heartbeater, over)
+        await soon(heartbeater.lost)
+        assert told == [9]
+        await heartbeater.__aexit__(None, None, None)
+
+
+async def test_an_answer_before_the_last_goodbye_does_not_count(
+    nats: NatsServer, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The life that it tells of may have been ended by that."""
+    monkeypatch.setattr(life, "GREET_AGAIN_SECONDS", 0.05)
+    async with spying(nats.url) as spy:
+        worker = Heartbeater(nats.url, worker="w1", ttl=60, interval=0.02)
+        entering = asyncio.create_task(worker.__aenter__())
+        said, answer = await desk.next()
+        await answer(answer_to(said, 7))
+        await entering
+        again = asyncio.create_task(worker.begin_again())
+        said, late = await desk.next()
+        said, answer = await desk.next()
+        await late(answer_to(said, 9))
+        await spy.client.flush()
+        for _ in range(3):
+            await spy.next()
+        assert (worker.epoch, again.done()) == (None, False)
+        while not again.done():
+            await answer(answer_to(said, 11))
+            said, answer = await desk.next() if desk.waiting else (said, answer)
+            await asyncio.wait({again}, timeout=0.01)
+        assert worker.epoch == 11
+        await worker.__aexit__(None, None, None)
+
+
+async def tell(spy: Spy, worker: Heartbeater, epoch: int) -> None:
+    """Tell the worker that an epoch is over."""
+    notice = Superseded(epoch=epoch, incarnation=worker.incarnation, new_epoch=epoch + 1)
+    await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
+    await delivered(spy.client)
 
 
 async def test_no_life_begins_again_where_a_newer_process_bears_the_name(
