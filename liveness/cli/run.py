@@ -143,7 +143,8 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: float 
     type=click.Choice(["stop", "continue"]),
     default="stop",
     show_default=True,
-    help="What to do with a COMMAND whose work was given away while it lived. One that hears that itself can continue.",
+    help="What to do with a COMMAND whose work was given away while it lived, or is about to be: it is cut off from"
+    " NATS. One that hears that itself can continue.",
 )
 @click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(nats_url: str | None, worker: str, ttl: float | None, if_given_up: str, arguments: Sequence[str]) -> None:

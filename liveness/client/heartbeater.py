@@ -214,7 +214,8 @@ class Heartbeater:
         """Hold a piece of work in a `with`: the beats tell it (`running`), and `drain` waits for it.
 
         For all work or for none, and from its claim on: what the beats leave out counts as not held. Beyond 16 KiB of
-        ids they say nothing of it. Raises DrainingError once it drains, and ValueError for an id that cannot be told.
+        ids they say nothing of it, nor does who beats for an adopted one. Raises DrainingError once it drains, and
+        ValueError for an id that cannot be told.
         """
         return self._holding.piece(work_id)
 
