@@ -5,8 +5,16 @@ Identifiers from a description are always quoted, values are always parameters.
 
 import re
 from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
+
+
+class CrashPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How many crashes a piece of work may cause: `budget` (0: any number) within `window` seconds."""
+
+    budget: int = 3
+    window: float = 86_400.0
 
 
 class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,6 +23,11 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     `work` is the word for its items in our own tables and in the events' subjects. The columns in `bump` grow by 1
     when a row goes back, those in `touch` become the current time, those in `clear` become NULL. `queue` and `kind`
     are shown in the events. All of these are optional columns: one that the table lacks is left out (`present`).
+
+    `quarantine` is the status of work that keeps killing its workers, or None: it goes back. `error` is the column that
+    tells why then. `attempts` counts how often a row was tried: a crash leaves it alone (`put_back`), adds 1 (`count`),
+    or adds 1 and, where that makes `max_attempts`, or more than `max_retries`, gives the row the status `failed`
+    (`fail`).
     """
 
     work: str
@@ -25,11 +38,19 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     running: str = "RUNNING"
     waiting: str = "PENDING"
     id_type: str = "uuid"
+    status_type: str = "text"
     queue: str | None = "queue"
     kind: str | None = "kind"
     bump: tuple[str, ...] = ("version",)
     touch: tuple[str, ...] = ("updated_at",)
     clear: tuple[str, ...] = ()
+    quarantine: str | None = None
+    error: str | None = None
+    on_crash: Literal["put_back", "count", "fail"] = "put_back"
+    attempts: str | None = None
+    max_attempts: str | None = None
+    max_retries: str | None = None
+    failed: str | None = None
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -41,12 +62,18 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             id_type=columns[self.id],
+            status_type=columns[self.status],
             queue=self.queue if self.queue in columns else None,
             kind=self.kind if self.kind in columns else None,
             bump=tuple(column for column in self.bump if column in columns),
             touch=tuple(column for column in self.touch if column in columns),
             clear=tuple(column for column in self.clear if column in columns),
+            error=self.error if columns.get(self.error or "") in _TEXTS else None,
         )
+
+
+# Types of a column into which a sentence can be written.
+_TEXTS: Final = frozenset({"text", "character varying"})
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +99,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, status_type=columns[self.status])
 
 
-WORKFLOWS = WorkTable(work="workflow", table="workflow_execution")
-TASKS = WorkTable(work="task", table="task_execution")
+WORKFLOWS = WorkTable(work="workflow", table="workflow_execution", error="error")
+TASKS = WorkTable(work="task", table="task_execution", error="error")
 BUILT_IN = (WORKFLOWS, TASKS)
 
 
@@ -96,12 +123,16 @@ def rendered(statement: str, parts: Mapping[str, str]) -> str:
 def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
     """Return the parts of a statement on `work`. The table is called `w` in the statements.
 
-    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it.
+    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it, and that of
+    work whose attempts are used up as $9. `{set_aside}` is that of a quarantine, with its status as $3.
     """
-    changes = [f"{quoted(work.status)} = $3", f"{quoted(work.owner)} = NULL"]
-    changes += [f"{quoted(column)} = w.{quoted(column)} + 1" for column in work.bump]
-    changes += [f"{quoted(column)} = now()" for column in work.touch]
-    changes += [f"{quoted(column)} = NULL" for column in work.clear]
+    freed = [f"{quoted(work.owner)} = NULL"]
+    freed += [f"{quoted(column)} = w.{quoted(column)} + 1" for column in work.bump]
+    freed += [f"{quoted(column)} = now()" for column in work.touch]
+    freed += [f"{quoted(column)} = NULL" for column in work.clear]
+    aside = [f"{quoted(work.status)} = $3", *freed]
+    if work.error is not None:
+        aside.append(f"{quoted(work.error)} = t.error")
     return {
         "work_table": f"{quoted(schema)}.{quoted(work.table)}",
         "id": f"w.{quoted(work.id)}",
@@ -111,8 +142,23 @@ def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
         "touched": f"w.{quoted(work.touch[0])}",
         "kind": _shown(work.kind) if work.kind else "NULL::text",
         "queue": _shown(work.queue) if work.queue else "NULL::text",
-        "put_back": ", ".join(changes),
+        "put_back": ", ".join([*_tried(work), *freed]),
+        "set_aside": ", ".join(aside),
     }
+
+
+def _tried(work: WorkTable) -> list[str]:
+    """Return how status and attempts of a row change that goes back."""
+    status = f"{quoted(work.status)} = $3"
+    if work.on_crash == "put_back" or work.attempts is None:
+        return [status]
+    attempts = f"w.{quoted(work.attempts)} + t.crash::integer"
+    if work.on_crash == "fail":
+        enough = f">= w.{quoted(work.max_attempts)}" if work.max_attempts else f"> w.{quoted(work.max_retries or '')}"
+        status = (
+            f"{quoted(work.status)} = CASE WHEN t.crash AND {attempts} {enough} THEN $9 ELSE $3 END::{work.status_type}"
+        )
+    return [status, f"{quoted(work.attempts)} = {attempts}"]
 
 
 def _shown(column: str) -> str:

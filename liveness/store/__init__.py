@@ -3,7 +3,10 @@
 import os
 import socket
 
+import msgspec
+
 from liveness.settings import Settings
+from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
@@ -13,7 +16,8 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
-from liveness.work import BUILT_IN, Registry
+from liveness.store.trials import try_quarantine
+from liveness.work import BUILT_IN, CrashPolicy, Registry
 
 __all__ = [
     "Database",
@@ -61,8 +65,11 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, subjects)
+        works = [msgspec.structs.replace(work, quarantine=settings.quarantine) for work in BUILT_IN]
+        statements = await read_catalogue(database, settings.postgres_schema, Registry(), works, subjects)
         observed = settings.mode == "observe"
+        if not observed:
+            await try_quarantine(database, statements)
         myself = f"{socket.gethostname()}:{os.getpid()}"
         leader = Leader(database, myself, acts=not observed, share=subjects.share)
         return cls(
@@ -76,6 +83,7 @@ class Store:
                 decided_by=myself,
                 observed=observed,
                 chunk=settings.reclaim_chunk,
+                budgets=Budgets(statements, CrashPolicy(budget=settings.crash_budget, window=settings.crash_window)),
                 subjects=subjects,
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),

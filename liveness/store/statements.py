@@ -125,10 +125,11 @@ class Statements:
         if key not in self._rendered:
             parts = dict(self._parts[work] if work else self._common)
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
+            parts["ended"] = self._part("ended", parts)
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
-                for part in ("ended", "of_that_life", "recorded"):
+                for part in ("of_that_life", "recorded"):
                     parts[part] = self._part(part, parts)
             self._rendered[key] = rendered(statement_text(name), parts)
         return self._rendered[key]
