@@ -15,7 +15,7 @@ import click
 from liveness.cli.options import settings_for
 from liveness.client import Heartbeater
 from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
-from liveness.client.heartbeater import IDENTITY
+from liveness.client.identity import IDENTITY
 from liveness.client.problems import Problems
 from liveness.client.watch import Watch, Watched
 from liveness.settings import Settings
@@ -54,7 +54,7 @@ async def run(
     """
     good_for = settings.heartbeat_timeout if ttl is None else settings.clamp_ttl(ttl)
     try:
-        watch = Watch(worker, watched or Watched(), patience=patience or good_for, ttl=good_for)
+        watch = Watch(worker, watched or Watched(), patience=patience or good_for)
     except OSError as error:
         raise click.ClickException(f"there is no socket to watch: {error.strerror}; TMPDIR names its folder") from error
     command = Command(Problems(f"worker {worker}"))
@@ -101,16 +101,14 @@ async def run(
 async def _live(command: Command, heartbeater: Heartbeater, watch: Watch, *, stop: bool) -> Ended:
     """Return how the command ended, once nothing of it is left."""
     try:
-        await _first(command.wait(), *((heartbeater.superseded.wait(), watch.given_up.wait()) if stop else ()))
+        given_up = heartbeater.lost if stop else asyncio.Event()
+        await _first(command.wait(), given_up.wait())
         if not command.over:
-            why = (
-                "was given up, and its work given away"
-                if heartbeater.superseded.is_set()
-                else "has stood still until its last beat was good no more"
-            )
+            why = heartbeater.loss if watch.alive() else "has stood still until its last beat was good no more"
             click.echo(f"liveness: worker {heartbeater.worker} {why}: stopping it", err=True)
             command.pass_on(signal.SIGTERM)
-            await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
+            # As long as its work is its own, there has to be time left in which to kill all of it.
+            await _first(command.wait(), asyncio.sleep(min(STOP_SECONDS, heartbeater.grace / 2 or STOP_SECONDS)))
     finally:
         # Until then it beats: what is left in the background still works under its name.
         await command.clear()
@@ -177,7 +175,8 @@ def _watched(_context: click.Context, _parameter: click.Parameter, values: Seque
     type=click.Choice(["stop", "continue"]),
     default="stop",
     show_default=True,
-    help="What to do with a COMMAND whose work was given away while it lived. One that hears that itself can continue.",
+    help="What to do with a COMMAND whose work was given away while it lived, or is about to be: it is cut off from"
+    " NATS. One that hears that itself can continue.",
 )
 @click.option(
     "--watch",

@@ -33,15 +33,12 @@ class Watched(msgspec.Struct, frozen=True):
 class Watch:
     """Watches a command from `begin` on; until then nothing is expected of it. Raises OSError when there is no socket.
 
-    `patience` is the seconds without progress after which it stands still, `ttl` those that a beat is good for.
+    `patience` is the seconds without progress after which it stands still.
     """
 
-    def __init__(self, worker: str, watched: Watched, *, patience: float, ttl: float) -> None:
-        self.given_up: Final = asyncio.Event()
-        """Set when the last beat has lost its worth while the command stood still."""
+    def __init__(self, worker: str, watched: Watched, *, patience: float) -> None:
         self._worker = worker
         self._patience = patience
-        self._ttl = ttl
         self._watched = watched
         self._on_return: Callable[[], None] = lambda: None
         self._loop = asyncio.get_running_loop()
@@ -69,7 +66,7 @@ class Watch:
         if not self._watched.anything:
             return
         self._on_return = on_return
-        self._progress = Progress(patience=self._patience, ttl=self._ttl, now=self._loop.time())
+        self._progress = Progress(patience=self._patience, now=self._loop.time())
         if self._notifications is not None:
             self._loop.add_reader(self._notifications, self._take)
         if self._output is not None:
@@ -94,8 +91,7 @@ class Watch:
                 self._output.finish()
 
     def _look_again(self) -> None:
-        if self._stands_still() and self._progress is not None and self._progress.lapsed(self._loop.time()):
-            self.given_up.set()
+        self._stands_still()
         self._next = self._loop.call_later(LOOK_SECONDS, self._look_again)
 
     def _stands_still(self) -> bool:

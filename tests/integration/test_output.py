@@ -15,7 +15,7 @@ async def test_a_watch_is_over_when_all_is_handed_on(monkeypatch: pytest.MonkeyP
     source, target = os.pipe()
     monkeypatch.setattr(output, "_STDOUT", target)
     monkeypatch.setattr(output, "_STDERR", target)
-    watch = Watch("w1", Watched(output=True), patience=600, ttl=600)
+    watch = Watch("w1", Watched(output=True), patience=600)
     stdout, stderr = watch.streams
     assert stdout is not None
     assert stderr == stdout

@@ -3,7 +3,7 @@ from liveness.client.progress import Progress
 
 def test_it_stands_still_once_its_patience_is_over() -> None:
     """One look finds it, and those behind it find nothing new."""
-    progress = Progress(patience=2, ttl=10, now=100)
+    progress = Progress(patience=2, now=100)
 
     assert not progress.look(101.9)
     assert progress.look(102)
@@ -13,7 +13,7 @@ def test_it_stands_still_once_its_patience_is_over() -> None:
 
 def test_progress_is_asked_for_anew_each_time() -> None:
     """What was shown counts from when it was shown."""
-    progress = Progress(patience=2, ttl=10, now=100)
+    progress = Progress(patience=2, now=100)
     assert not progress.show(101.5)
 
     assert not progress.look(103.4)
@@ -22,7 +22,7 @@ def test_progress_is_asked_for_anew_each_time() -> None:
 
 def test_it_goes_on() -> None:
     """Whoever shows it is told whether it is news."""
-    progress = Progress(patience=2, ttl=10, now=100)
+    progress = Progress(patience=2, now=100)
     progress.look(102)
 
     assert progress.show(111)
@@ -31,22 +31,10 @@ def test_it_goes_on() -> None:
     assert not progress.look(112.9)
 
 
-def test_the_last_beat_is_good_for_a_ttl() -> None:
-    """Only while it stands still."""
-    progress = Progress(patience=2, ttl=10, now=100)
-    assert not progress.lapsed(1000)
-    progress.look(102)
-
-    assert not progress.lapsed(111.9)
-    assert progress.lapsed(112)
-    progress.show(112)
-    assert not progress.lapsed(1000)
-
-
 def test_an_observer_who_was_paused_begins_then() -> None:
-    """What he watches was paused with him, perhaps, and has a ttl left to show that."""
-    progress = Progress(patience=2, ttl=10, now=100)
-    progress.look(1000)
+    """It stands still by the look that finds it, and what is shown right after that is news."""
+    progress = Progress(patience=2, now=100)
 
-    assert not progress.lapsed(1009.9)
-    assert progress.lapsed(1010)
+    assert progress.look(1000)
+    assert progress.show(1000)
+    assert not progress.look(1001.9)
