@@ -1,9 +1,10 @@
 """Dead workers' work back in the queue at once.
 
-What a worker process imports: `Heartbeater` says that it lives; `events` hears what was given back.
+What a worker process imports: `Heartbeater`, or `SyncHeartbeater` where there is no event loop, says that it lives;
+`events` hears what was given back. `liveness.testing` is for the tests of a worker.
 """
 
-from liveness.client import DrainingError, Event, Heartbeater, LostError, events
+from liveness.client import DrainingError, Event, Heartbeater, LostError, SyncHeartbeater, events
 from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed
 
 __version__ = "0.1.0"
@@ -13,6 +14,7 @@ __all__ = [
     "Event",
     "Heartbeater",
     "LostError",
+    "SyncHeartbeater",
     "TaskReclaimed",
     "WorkerEnded",
     "WorkerRecovered",

@@ -135,11 +135,12 @@ class Link(Client):
         """How many bytes the operating system has not taken yet."""
         # See `cut` for what is closed.
         with contextlib.suppress(AttributeError):
-            return self._pending_data_size + (self._socket.get_write_buffer_size() if self._socket is not None else 0)
+            return self._pending_data_size + (0 if (way := self.transport) is None else way.get_write_buffer_size())
         return self._pending_data_size
 
     @property
-    def _socket(self) -> asyncio.WriteTransport | None:
+    def transport(self) -> asyncio.WriteTransport | None:
+        """What the bytes go out by, once connected."""
         writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
         return None if writer is None else writer.transport
 
@@ -235,10 +236,10 @@ class Link(Client):
         self._mark_lost()
         self._pending.clear()
         self._pending_data_size = 0
-        if self._socket is not None:
+        if self.transport is not None:
             # Over TLS, what is closed already has nothing to abort any more, and some Pythons raise this then.
             with contextlib.suppress(AttributeError):
-                self._socket.abort()
+                self.transport.abort()
 
     async def drop(self) -> None:
         """Cut the connection and clear up behind it, within about a second."""

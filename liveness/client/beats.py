@@ -1,10 +1,10 @@
 """What the beats of a worker say, one after the other."""
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
-from liveness.client.clock import clock
 from liveness.client.holding import Holding
 from liveness.link import Link
 from liveness.messages import Heartbeat
@@ -13,8 +13,11 @@ from liveness.messages import Heartbeat
 class Beats:
     """The beats of one process, which is as old as `begin` says."""
 
-    def __init__(self, incarnation: str, ttl: float | None, holding: Holding) -> None:
+    def __init__(self, incarnation: str, ttl: float | None, holding: Holding, *, clock: Callable[[], float]) -> None:
         self.ttl: Final = ttl
+        self.taken = 0
+        """How many of them NATS has taken."""
+        self._clock = clock
         self._incarnation = incarnation
         self._holding = holding
         self._born = 0.0
@@ -27,7 +30,7 @@ class Beats:
     @property
     def uptime(self) -> float:
         """Seconds since then."""
-        return clock() - self._born
+        return self._clock() - self._born
 
     def next(self, link: Link, interval: float) -> bytes:
         """Return the next one, for `link`; the one behind it follows in `interval` seconds."""

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from liveness.client.forks import let_go
 from liveness.client.problems import Problems
 from liveness.link import Link, servers_of, shown
 
@@ -18,7 +19,8 @@ class Connection:
     """At most one link to NATS, made when it is asked for.
 
     `nats_url` may name several servers, separated by commas. `patience` (seconds) is the longest wait between two
-    attempts. `on_refusal` hears what the server forbids, in its words. Raises ValueError for a URL that cannot be one.
+    attempts. `on_refusal` hears what the server forbids, in its words. `link` makes a link. Raises ValueError for a URL
+    that cannot be one.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Connection:
         problems: Problems,
         inbox_prefix: str = "_INBOX",
         on_refusal: Callable[[str], None] = lambda _: None,
+        link: Callable[[Callable[[str], None]], Link] = Link,
     ) -> None:
         self._servers = servers_of(nats_url)
         self._name = name
@@ -37,6 +40,7 @@ class Connection:
         self._problems = problems
         self._inbox_prefix = inbox_prefix
         self._on_refusal = on_refusal
+        self._new_link = link
         self._link: Link | None = None
         self._making = asyncio.Lock()
         self._opened_at = 0.0
@@ -57,7 +61,7 @@ class Connection:
                 await self._lose()
                 await asyncio.sleep(self.wait(self._attempts))
                 self._attempts += 1
-                fresh = Link(self._refused)
+                fresh = self._new_link(self._refused)
                 try:
                     await fresh.open(self._servers, self._name, self._inbox_prefix)
                 except Exception as error:  # noqa: BLE001 - whatever nats-py raises, the next attempt may succeed
@@ -93,6 +97,12 @@ class Connection:
         self._closed = True
         if self._link is not None:
             self._link.cut()
+
+    def abandon(self) -> None:
+        """Let go of it in a process that was forked off: it is the parent's."""
+        self._closed = True
+        if self._link is not None:
+            let_go(self._link)
 
     def wait(self, attempts: int) -> float:
         """Return the seconds to wait after so many attempts: none after none, then growing, never the same for all."""

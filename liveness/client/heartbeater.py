@@ -2,25 +2,25 @@
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
-from uuid import UUID
 
 import msgspec
 
 from liveness.bounded import finish_within
 from liveness.client.beats import Beats
-from liveness.client.clock import clock
 from liveness.client.connection import Connection
+from liveness.client.forks import Home
 from liveness.client.holding import Holding
-from liveness.client.identity import Identity, identity_of
+from liveness.client.identity import identity_of
 from liveness.client.life import Life
 from liveness.client.lookout import Lookout
 from liveness.client.pace import Pace
 from liveness.client.problems import Problems, log
+from liveness.client.standing import Parts, Standing
+from liveness.client.surroundings import Surroundings
 from liveness.errors import LostError
 from liveness.link import Link
 from liveness.messages import Goodbye
@@ -30,11 +30,9 @@ from liveness.subjects import Subjects
 ENTER_SECONDS: Final = 1.0
 # What leaving may cost: shorter than what supervisors grant a process between SIGTERM and SIGKILL.
 LEAVE_SECONDS: Final = 1.0
-# An answer from NATS is a matter of milliseconds; below half a second, a busy machine would look like a lost server.
-LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
 
 
-class Heartbeater:
+class Heartbeater(Standing):
     """Beats for `worker` while the body of its `async with` runs.
 
         async with Heartbeater("nats://127.0.0.1:4222", worker="w1", ttl=10, interval=2) as heartbeater:
@@ -67,10 +65,17 @@ class Heartbeater:
     The service asks a worker that is about to be given up once more (a probe), and this one answers. `alive`, if given,
     is asked before all that is sent of its life, and while it says no, nothing is; `beat_now` does not wait then for
     the interval. All of it shares the body's event loop: a body that blocks it for longer than the ttl counts as dead.
-    Only `remaining`, `grace` and `check` are for any thread.
+    What tells how it stands (`remaining`, `check` and so on), `holding` and `progressed` are for any thread. A worker
+    without an event loop takes `SyncHeartbeater`.
+
+    A process that was forked off has a copy, which refuses all use with RuntimeError and says nothing when its block is
+    left; the parent goes on unharmed. (Nor can the parent's loop go on in a child: begin a new one there.)
 
     Raises ValueError for an argument that cannot be used, and RuntimeError when it is entered a second time.
     """
+
+    # What a test of a worker puts something else in the place of.
+    _around = Surroundings()
 
     def __init__(  # noqa: PLR0913 - all but the first are named
         self,
@@ -87,34 +92,35 @@ class Heartbeater:
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
         who = identity_of(worker, incarnation)
-        self.worker: Final = who.worker
-        self.incarnation: Final = who.incarnation
-        self.adopted: Final = who.adopted
-        """Whether somebody else beats for this process, and this only listens."""
         pace = Pace.stated(ttl, interval, margin)
-        self.ttl: Final = ttl
-        self.beats_sent = 0
-        """How many beats NATS has taken."""
-
+        self._patience = pace.patience
         self._subjects = Subjects(prefix)
-        self._problems = Problems(f"worker {self.worker}")
-        self._patience = min(max(pace.interval, LEAST_PATIENCE), MOST_PATIENCE)
+        self._problems = Problems(f"worker {who.worker}")
         self._connection = Connection(
             nats_url,
-            f"liveness worker {self.worker}",
+            f"liveness worker {who.worker}",
             patience=self._patience,
             problems=self._problems,
             on_refusal=self._hear_refusal,
+            link=self._around.link,
         )
-        self._lookout = Lookout(self.worker, pace, self._problems, on_lost)
+        clock = self._around.clock
+        self._lookout = Lookout(who.worker, pace, self._problems, on_lost, clock=clock)
         self._life = Life(
-            self.worker,
-            self.incarnation,
+            who.worker,
+            who.incarnation,
             subjects=self._subjects,
             problems=self._problems,
             lookout=self._lookout,
             on_begun=self._begun,
             on_superseded=on_superseded,
+            clock=clock,
+        )
+        self._holding = Holding()
+        self._beats = Beats(who.incarnation, ttl, self._holding, clock=clock)
+        home = Home(who.worker, self._abandon)
+        super().__init__(
+            Parts(who, home, self._problems, self._connection, self._lookout, self._life, self._holding, self._beats)
         )
         self._alive = alive
         if self.adopted:
@@ -125,8 +131,6 @@ class Heartbeater:
         """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
         self.lost: Final = self._lookout.lost
         """Set when the work may be given away before long, or was: stop, drop it, and leave or begin again."""
-        self._holding = Holding()
-        self._beats = Beats(self.incarnation, ttl, self._holding)
         # How often NATS has refused to publish a beat.
         self._refused = 0
         self._known = asyncio.Event()
@@ -136,91 +140,6 @@ class Heartbeater:
         self._leaving = False
         self._left = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection to NATS just now."""
-        return self._connection.link is not None
-
-    @property
-    def last_problem(self) -> str | None:
-        """The last thing that went wrong with the heartbeat, also when it goes well again; None if nothing did."""
-        return self._problems.last
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two beats; fewer than stated where the service grants a ttl for which that is too long."""
-        return self._lookout.pace.interval
-
-    @property
-    def margin(self) -> float:
-        """Seconds from being lost to the end of the ttl."""
-        return self._lookout.pace.margin
-
-    @property
-    def epoch(self) -> int | None:
-        """The fencing token of this life, once the service has told it; it changes when a life is over."""
-        return self._life.epoch
-
-    @property
-    def refusal(self) -> str | None:
-        """Why the hello was refused: a newer process bears the name, and this one had better stop."""
-        return self._life.refusal
-
-    @property
-    def superseded_epoch(self) -> int | None:
-        """The epoch that is over."""
-        return self._life.superseded_epoch
-
-    @property
-    def loss(self) -> str | None:
-        """Why it is lost."""
-        return self._lookout.loss
-
-    @property
-    def remaining(self) -> float:
-        """Seconds until it is lost, by the clock of this moment: 0 before the first beat is taken, and once it leaves.
-
-        Infinite where it is `adopted` and not given up: whoever beats for it stops it.
-        """
-        return math.inf if self.adopted and not self.lost.is_set() else self._lookout.remaining
-
-    @property
-    def grace(self) -> float:
-        """Seconds until the work may be given away: what is left to stop in. 0 when it may be, or was."""
-        return 0.0 if self.superseded.is_set() else math.inf if self.adopted else self._lookout.grace
-
-    @property
-    def held(self) -> tuple[str, ...]:
-        """The ids of the work that is held by `holding`."""
-        return self._holding.held
-
-    @property
-    def draining(self) -> bool:
-        """Whether nothing is begun any more: claim nothing."""
-        return self._holding.draining
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What a process that works under this name has in its environment; the epoch if it is known."""
-        return Identity(self.worker, self.incarnation, self.epoch, self.adopted).environment
-
-    def check(self, seconds: float = 0.0) -> None:
-        """Raise LostError unless more than so many `seconds` remain: to be asked before what cannot be undone."""
-        self._lookout.check(seconds, self.remaining)
-
-    def holding(self, work_id: str | UUID) -> contextlib.AbstractContextManager[None]:
-        """Hold a piece of work in a `with`: the beats tell it (`running`), and `drain` waits for it.
-
-        For all work or for none, and from its claim on: what the beats leave out counts as not held. Beyond 16 KiB of
-        ids they say nothing of it, nor does who beats for an adopted one. Raises DrainingError once it drains, and
-        ValueError for an id that cannot be told.
-        """
-        return self._holding.piece(work_id)
-
-    def progressed(self) -> None:
-        """Count that something got done; the beats tell it (`progress`)."""
-        self._holding.progressed()
 
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
@@ -245,6 +164,7 @@ class Heartbeater:
 
         Not to be awaited by who holds one. Cancelled, it is still draining. Raises RuntimeError before it is entered.
         """
+        self._require()
         if self._task is None:
             raise RuntimeError("a Heartbeater that was not entered has nothing to drain")
         self._holding.draining = True
@@ -260,6 +180,7 @@ class Heartbeater:
         Raises LostError when a newer process bears the name, or this one leaves meanwhile, and RuntimeError where
         something is held still, or it does not beat for itself.
         """
+        self._require()
         if self.adopted or self._task is None or self._leaving:
             raise RuntimeError("only a Heartbeater that beats for itself, and is not leaving, can begin again")
         if self.held:
@@ -271,10 +192,11 @@ class Heartbeater:
             raise LostError(f"worker {self.worker} cannot begin again: {self.refusal or 'it is leaving'}")
 
     async def __aenter__(self) -> Self:
+        self._require()
         if self._task is not None:
             raise RuntimeError("a Heartbeater is one life and is entered once: make another one")
         # From here on it may claim, and not since it was made.
-        now = clock()
+        now = self._around.clock()
         self._beats.begin(now)
         if not self.adopted:
             self._lookout.begin(now)
@@ -293,6 +215,9 @@ class Heartbeater:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._forked:
+            # The parent's life is not over.
+            return
         try:
             await self._leave()
         except asyncio.CancelledError:
@@ -306,7 +231,7 @@ class Heartbeater:
             link, cause = None, ""
             try:
                 link = await self._connection.open()
-                await link.subscribe(self._subjects.superseded(self.worker), cb=self._life.hear_superseded)
+                link.listen(self._subjects.superseded(self.worker), self._life.hear_superseded)
                 if not self.adopted:
                     # Ahead of the first beat on this link, which says that probes are answered.
                     link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
@@ -330,10 +255,8 @@ class Heartbeater:
             if due <= now:
                 # After a stall the beat that was missed is made up for, not every one of them.
                 due = now + self.interval
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(due - now):
-                    await self._sooner.wait()
-                    due = loop.time()
+            await self._around.pause(due - now, self._sooner)
+            due = min(due, loop.time())
 
     async def _beat(self, link: Link) -> None:
         if self.adopted or not self._alive():
@@ -343,13 +266,13 @@ class Heartbeater:
             # The machine may have been suspended, and nobody has looked since.
             self._lookout.look()
             self._life.greet(link, self._beats, self.interval + self._patience)
-            sent, refused = clock(), self._refused
+            sent, refused = self._around.clock(), self._refused
             # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
             beat = self._beats.next(link, self.interval)
             await link.deliver(self._subjects.heartbeat(self.worker), beat, self._patience)
             if refused == self._refused:
                 self._lookout.proven(sent)
-                self.beats_sent += 1
+                self._beats.taken += 1
         self._connection.proven()
         self._known.set()
 
@@ -367,6 +290,12 @@ class Heartbeater:
         # message that means something. And never behind a goodbye: it would begin a new life.
         if reply.startswith(b"_") and not self._leaving and self._alive():
             link.send(reply.decode(errors="replace"), self._beats.next(link, self.interval))
+
+    def _abandon(self) -> None:
+        # Nobody beats in a process that was forked off, whatever goes on in it.
+        self._leaving = True
+        self._connection.abandon()
+        self._holding.abandon()
 
     async def _leave(self) -> None:
         if self._leaving:
@@ -395,6 +324,6 @@ class Heartbeater:
                 await link.deliver(self._subjects.goodbye(self.worker), goodbye, LEAVE_SECONDS)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 self._problems.report("goodbye", f"the goodbye may be lost: {error}")
-        elif self.beats_sent:
+        elif self._beats.taken:
             self._problems.report("goodbye", "no goodbye: NATS is away; the work goes back when the ttl has run out")
         await self._connection.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
@@ -15,7 +16,10 @@ MOST_RUNNING_BYTES: Final = 16_384
 
 
 class Holding:
-    """The pieces that are held, by id. One id may be held twice: claimed anew while the former attempt still stops."""
+    """The pieces that are held, by id. One id may be held twice: claimed anew while the former attempt still stops.
+
+    All but `idle` is for any thread.
+    """
 
     def __init__(self) -> None:
         self.draining = False
@@ -24,47 +28,74 @@ class Holding:
         self._bytes = 0
         # What was never reported is not known, and not: nothing.
         self._reports = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._lock = threading.Lock()
+        # Of those who wait until nothing is held.
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
     @contextlib.contextmanager
     def piece(self, work_id: str | UUID) -> Iterator[None]:
         """Hold a piece. Raises ValueError for an id that cannot be told, and DrainingError once it drains."""
         piece = _legible(work_id)
-        if self.draining:
-            raise DrainingError(f"draining: {piece} is not to be begun any more; look at `draining` before you claim")
-        self._reports = True
-        if not self._pieces[piece]:
-            self._bytes += _size(piece)
-        self._pieces[piece] += 1
-        self._idle.clear()
+        with self._lock:
+            if self.draining:
+                raise DrainingError(
+                    f"draining: {piece} is not to be begun any more; look at `draining` before you claim"
+                )
+            self._reports = True
+            if piece not in self._pieces:
+                self._bytes += _size(piece)
+            self._pieces[piece] += 1
         try:
             yield
         finally:
-            self._pieces[piece] -= 1
-            if not self._pieces[piece]:
-                del self._pieces[piece]
-                self._bytes -= _size(piece)
-            if not self._pieces:
-                self._idle.set()
+            with self._lock:
+                self._pieces[piece] -= 1
+                if not self._pieces[piece]:
+                    del self._pieces[piece]
+                    self._bytes -= _size(piece)
+                if not self._pieces:
+                    self._wake()
 
     @property
     def held(self) -> tuple[str, ...]:
         """The ids of all that is held."""
-        return tuple(self._pieces)
+        with self._lock:
+            return tuple(self._pieces)
 
     @property
     def running(self) -> list[str] | None:
         """What a heartbeat says of it; None where nothing is known, or too much: what a list leaves out is not held."""
-        return list(self._pieces) if self._reports and self._bytes <= MOST_RUNNING_BYTES else None
+        with self._lock:
+            return list(self._pieces) if self._reports and self._bytes <= MOST_RUNNING_BYTES else None
 
     def progressed(self) -> None:
         """Count a step."""
-        self.progress = (self.progress or 0) + 1
+        with self._lock:
+            self.progress = (self.progress or 0) + 1
 
     async def idle(self) -> None:
         """Wait until nothing is held."""
-        await self._idle.wait()
+        waiting = asyncio.get_running_loop(), asyncio.Event()
+        with self._lock:
+            if not self._pieces:
+                return
+            self._waiting.append(waiting)
+        try:
+            await waiting[1].wait()
+        finally:
+            with self._lock:
+                self._waiting.remove(waiting)
+
+    def abandon(self) -> None:
+        """Be a copy in a process that was forked off: whoever held the lock is not there."""
+        self._lock = threading.Lock()
+        self._waiting = []
+
+    def _wake(self) -> None:
+        for loop, idle in self._waiting:
+            # Whose loop is over waits no more.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(idle.set)
 
 
 def _legible(work_id: str | UUID) -> str:

@@ -6,10 +6,8 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from nats.aio.msg import Msg
 
 from liveness.client.beats import Beats
-from liveness.client.clock import clock
 from liveness.client.lookout import Lookout
 from liveness.client.problems import Problems, log
 from liveness.link import Link
@@ -46,6 +44,7 @@ class Life:
         lookout: Lookout,
         on_begun: Callable[[float | None], None],
         on_superseded: Callable[[], object] | None,
+        clock: Callable[[], float],
     ) -> None:
         self.epoch: int | None = None
         self.greeted: Final = asyncio.Event()
@@ -61,6 +60,7 @@ class Life:
         self._on_begun = on_begun
         self._on_superseded = on_superseded
         self._lookout = lookout
+        self._clock = clock
         self._greet_at = 0.0
         # Done when the next life has begun, or will not.
         self._beginning: asyncio.Future[None] | None = None
@@ -92,7 +92,7 @@ class Life:
             self._number += 1
             goodbye = msgspec.json.encode(Goodbye(incarnation=self._incarnation))
             link.send(self._subjects.goodbye(self._worker), goodbye)
-        sent = clock()
+        sent = self._clock()
         hello = Hello(incarnation=self._incarnation, ttl=beats.ttl, uptime=beats.uptime, probe=True, via=link.server_id)
         on_answer = partial(self._hear_greeting, self._number, sent)
         # Not forgotten before it is said again.
@@ -114,12 +114,13 @@ class Life:
         """Begin no other life: the worker is about to leave."""
         self._begun()
 
-    async def hear_superseded(self, message: Msg) -> None:
+    def hear_superseded(self, subject: bytes, _reply: bytes, _headers: bytes, payload: bytes) -> None:
         """Take a notice that an epoch is over."""
         try:
-            notice = _superseded.decode(message.data)
+            notice = _superseded.decode(payload)
         except _UNDECODED as error:
-            self._problems.report("superseded", f"a message on {message.subject} does not decode: {error}")
+            where = subject.decode(errors="replace")
+            self._problems.report("superseded", f"a message on {where} does not decode: {error}")
             return
         # Of a life that was given up here it is no news.
         if notice.incarnation == self._incarnation and self._beginning is None and notice.epoch >= self._since:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from liveness.client.clock import clock
 from liveness.client.fence import Fence
 from liveness.client.pace import Pace
 from liveness.client.problems import Problems, log
@@ -21,12 +20,21 @@ class Lookout:
     What it says is reckoned by the clock when it is asked, and may be asked by any thread; the rest is the loop's.
     """
 
-    def __init__(self, worker: str, pace: Pace, problems: Problems, on_lost: Callable[[], object] | None) -> None:
+    def __init__(
+        self,
+        worker: str,
+        pace: Pace,
+        problems: Problems,
+        on_lost: Callable[[], object] | None,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
         self.lost: Final = asyncio.Event()
         self.loss: str | None = None
         self._worker = worker
         self._problems = problems
         self._on_lost = on_lost
+        self._clock = clock
         self._fence = Fence(pace, clock())
         self._left = False
         self._looking: asyncio.TimerHandle | None = None
@@ -39,12 +47,12 @@ class Lookout:
     @property
     def remaining(self) -> float:
         """The seconds until it is lost, 0 once it is or has left."""
-        return 0.0 if self._left or self.lost.is_set() else self._fence.remaining(clock())
+        return 0.0 if self._left or self.lost.is_set() else self._fence.remaining(self._clock())
 
     @property
     def grace(self) -> float:
         """The seconds until the ttl has run out."""
-        return self._fence.grace(clock())
+        return self._fence.grace(self._clock())
 
     def check(self, seconds: float, remaining: float) -> None:
         """Raise LostError unless more than `seconds` are `remaining`."""
@@ -52,7 +60,7 @@ class Lookout:
             return
         if self._left:
             why = "has said goodbye"
-        elif self.loss is not None or self._fence.passed(clock()):
+        elif self.loss is not None or self._fence.passed(self._clock()):
             why = self.loss or self._silence
         elif remaining > 0:
             why = f"has {remaining:.3g} s left, and {seconds:g} are asked for"
@@ -68,14 +76,14 @@ class Lookout:
     def again(self, sent: float) -> None:
         """Begin the next life, which was heard by what was sent at `sent`."""
         self._fence = Fence(self.pace, sent)
-        self._fence.proven(sent, clock())
+        self._fence.proven(sent, self._clock())
         self.loss = None
         self.lost.clear()
         self._look_on()
 
     def proven(self, sent: float) -> None:
         """Note that what was sent at `sent` was taken."""
-        self._fence.proven(sent, clock())
+        self._fence.proven(sent, self._clock())
         self.look()
 
     def grant(self, ttl: float) -> bool:
@@ -87,7 +95,7 @@ class Lookout:
 
     def look(self) -> None:
         """Look at the clock."""
-        if not self._left and self._fence.passed(clock()):
+        if not self._left and self._fence.passed(self._clock()):
             self.lose(self._silence)
 
     def lose(self, why: str) -> None:
@@ -115,5 +123,5 @@ class Lookout:
             self._looking.cancel()
         self.look()
         if not self._left and not self.lost.is_set():
-            wait = min(self._fence.due_in(clock()), LOOK_SECONDS)
+            wait = min(self._fence.due_in(self._clock()), LOOK_SECONDS)
             self._looking = asyncio.get_running_loop().call_later(wait, self._look_on)

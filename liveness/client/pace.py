@@ -13,6 +13,8 @@ DEFAULT_INTERVAL: Final = 10.0
 DEFAULT_TTL: Final = 60.0
 # What supervisors usually grant a process between SIGTERM and SIGKILL: whoever needs longer to stop has to say so.
 MOST_MARGIN: Final = 10.0
+# An answer from NATS is a matter of milliseconds; below half a second, a busy machine would look like a lost server.
+LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
 # However short a ttl the service grants, beats are no flood.
 LEAST_INTERVAL: Final = 0.02
 
@@ -72,6 +74,11 @@ class Pace(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(
             self, ttl=in_force, interval=interval, margin=_margin(in_force, interval, margin)
         )
+
+    @property
+    def patience(self) -> float:
+        """How long an answer of NATS is waited for."""
+        return min(max(self.interval, LEAST_PATIENCE), MOST_PATIENCE)
 
     @property
     def window(self) -> float:

@@ -98,8 +98,8 @@ async def test_a_tls_link_that_is_closed_already_is_dropped(
     async def drop() -> None:
         link = Link(lambda _: None)
         await link.open([tls_nats.url.replace("nats://", "tls://")], "test", "_INBOX")
-        assert link._socket is not None
-        link._socket.abort()
+        assert link.transport is not None
+        link.transport.abort()
         async with asyncio.timeout(SOON):
             await link.lost
         # The transport lets go of TLS one turn later.

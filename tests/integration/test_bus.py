@@ -124,8 +124,8 @@ async def test_a_connection_that_is_full_and_half_open_is_noticed(nats: NatsServ
             sent += 1
             # What the kernel takes is bounded, too, but nobody says at what.
             assert sent < 1000
-        assert ear.link._socket is not None
-        assert ear.link._pending_data_size + ear.link._socket.get_write_buffer_size() <= MOST_UNSENT_BYTES + 1000
+        assert ear.link.transport is not None
+        assert ear.link._pending_data_size + ear.link.transport.get_write_buffer_size() <= MOST_UNSENT_BYTES + 1000
         async with asyncio.timeout(SOON):
             await ear.downs.wait()
     finally:

@@ -10,7 +10,7 @@ import nats as nats_py
 import pytest
 
 from liveness import link
-from liveness.client import Heartbeater, heartbeater, lookout
+from liveness.client import Heartbeater, heartbeater
 from liveness.client.clock import clock
 from liveness.client.connection import Connection
 from liveness.embedded import NatsServer
@@ -36,7 +36,7 @@ def logs() -> Iterator[Logs]:
 async def test_it_is_as_old_as_its_body(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made long before it is entered: it could claim nothing before, and what was claimed then is another's."""
     now = clock()
-    monkeypatch.setattr(lookout, "clock", lambda: now - 1000.0)
+    monkeypatch.setattr("liveness.client.surroundings.clock", lambda: now - 1000.0)
     worker = Heartbeater(nats.url, worker="w1")
     monkeypatch.undo()
     async with spying(nats.url) as spy, worker:

@@ -8,7 +8,7 @@ import msgspec
 import nats as nats_py
 import pytest
 
-from liveness.client import Heartbeater, LostError, life, lookout
+from liveness.client import Heartbeater, LostError, life
 from liveness.client.clock import clock
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, HelloAnswer, Superseded
@@ -39,10 +39,7 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def now() -> float:
         return clock() + gone[0]
 
-    for module in (lookout, life):
-        monkeypatch.setattr(module, "clock", now)
-    monkeypatch.setattr("liveness.client.heartbeater.clock", now)
-    monkeypatch.setattr("liveness.client.beats.clock", now)
+    monkeypatch.setattr("liveness.client.surroundings.clock", now)
 
     def suspend(seconds: float) -> None:
         gone[0] += seconds
