@@ -50,6 +50,11 @@ class Lookout:
         return 0.0 if self._left or self.lost.is_set() else self._fence.remaining(self._clock())
 
     @property
+    def due_in(self) -> float:
+        """The seconds until it is lost unless another beat is taken, also before the first."""
+        return self._fence.due_in(self._clock())
+
+    @property
     def grace(self) -> float:
         """The seconds until the ttl has run out."""
         return self._fence.grace(self._clock())
