@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,14 +65,38 @@ def shell() -> Example:
     return lambda name, work: ["env", path, *worker_sh(name, work_sh, "billing", "sh", "-c", f"sleep {work}")]
 
 
+def python(worker: Path) -> Example:
+    """Return how a worker in Python is run."""
+    return lambda name, work: ["env", f"WORK_SECONDS={work}", sys.executable, worker, name]
+
+
+@pytest.fixture
+def asyncpg() -> Example:
+    """The worker in Python with an event loop."""
+    return python(EXAMPLES / "python-asyncpg" / "worker.py")
+
+
+@pytest.fixture
+def psycopg() -> Example:
+    """The worker in Python without one."""
+    return python(EXAMPLES / "python-sync" / "sync_worker.py")
+
+
 def worker_sh(name: str, *command: str | Path) -> Sequence[str | Path]:
     """Return how bash's worker is run with a command of one's own."""
     return [EXAMPLES / "shell" / "worker.sh", name, *command]
 
 
-@pytest.fixture(params=["shell", "node"])
+@pytest.fixture(params=["shell", "node", "asyncpg", "psycopg"])
 def example(request: pytest.FixtureRequest) -> Example:
     """Each of the workers in turn."""
+    made: Example = request.getfixturevalue(request.param)
+    return made
+
+
+@pytest.fixture(params=["node", "asyncpg", "psycopg"])
+def whole(request: pytest.FixtureRequest) -> Example:
+    """Each of those that hear what the service says, in turn."""
     made: Example = request.getfixturevalue(request.param)
     return made
 
@@ -230,12 +255,10 @@ async def test_the_shell_worker_leaves_a_server_that_does_not_answer() -> None:
     assert connections == [1, 1, 1, 2]
 
 
-async def test_the_node_worker_finishes_what_it_does(
-    host: HostTables, spy: Spy, examples: Examples, node: Example
-) -> None:
+async def test_a_worker_finishes_what_it_does(host: HostTables, spy: Spy, examples: Examples, whole: Example) -> None:
     """On its way out; the goodbye comes behind that."""
     (workflow,) = await host.workflows(None, status="PENDING")
-    child = await examples.start(node, work=0.5)
+    child = await examples.start(whole, work=0.5)
     await child.said(f"w1 has claimed {workflow}")
     child.signal(signal.SIGTERM)
     goodbye = await spy.goodbye()
@@ -245,14 +268,14 @@ async def test_the_node_worker_finishes_what_it_does(
     assert await host.state(workflow) == ("COMPLETED", "w1")
 
 
-async def test_the_node_worker_says_and_hears_all(
-    serve: Serve, host: HostTables, client: Client, examples: Examples, node: Example
+async def test_a_worker_says_and_hears_all(
+    serve: Serve, host: HostTables, client: Client, examples: Examples, whole: Example
 ) -> None:
     """Its epoch, answers to probes, and that it was given up: it drops its work, and claims anew."""
     await serve(**PATIENT)
     await host.worker("w1")
     (workflow,) = await host.workflows(None, status="PENDING")
-    child = await examples.start(node)
+    child = await examples.start(whole)
     epoch = int(await child.said("w1 lives in epoch"))
     await child.said(f"w1 has claimed {workflow}")
     row = await host.connection.fetchrow("SELECT epoch, incarnation FROM liveness.epoch")

@@ -95,7 +95,9 @@ def test_the_table_of_subjects_is_that_of_the_page() -> None:
     assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("example", ["shell/work.sh", "node/worker.mjs"])
+@pytest.mark.parametrize(
+    "example", ["shell/work.sh", "node/worker.mjs", "python-asyncpg/worker.py", "python-sync/sync_worker.py"]
+)
 def test_the_examples_claim_and_finish_as_the_page_says(example: str) -> None:
     """By the same statements, but for how a value is named in them."""
     text = _bare((ROOT / "examples" / example).read_text(encoding="utf-8"))
@@ -107,4 +109,4 @@ def test_the_examples_claim_and_finish_as_the_page_says(example: str) -> None:
 
 
 def _bare(text: str) -> str:
-    return " ".join(re.sub(r":'\w+'|\$\d", "?", text).split())
+    return " ".join(re.sub(r":'\w+'|\$\d|%s", "?", text).split())
