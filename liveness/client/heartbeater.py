@@ -162,7 +162,8 @@ class Heartbeater(Standing):
     async def drain(self) -> None:
         """Begin nothing any more, beat until the last piece that is held is finished, and say goodbye.
 
-        Not to be awaited by who holds one. Cancelled, it is still draining. Raises RuntimeError before it is entered.
+        Not to be awaited by who holds one, nor while a claim is under way: what that brings behind the goodbye is not
+        given back by it. Cancelled, it is still draining. Raises RuntimeError before it is entered.
         """
         self._require()
         if self._task is None:

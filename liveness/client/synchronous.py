@@ -122,8 +122,8 @@ class SyncHeartbeater(Standing):
         """Begin nothing any more, beat until the last piece that is held is finished, and say goodbye.
 
         Return whether that was so within `timeout` seconds; if not, it is still draining, and beats. Not for a thread
-        that holds a piece, nor for a signal's handler, which may have interrupted one. Raises RuntimeError before it is
-        entered.
+        that holds a piece, nor for a signal's handler, which may have interrupted one, nor while a claim is under way.
+        Raises RuntimeError before it is entered.
         """
         self._require()
         try:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import liveness
+import liveness.testing
 from liveness.messages import EVENT_TYPES, Heartbeat, decode_hello
 from liveness.settings import Settings
 from tests.contract.conftest import example_paths, read

@@ -114,6 +114,7 @@ def test_worker_side_alone(installed: Path) -> None:
     """A worker's process imports what it needs without any extra, and of the service nothing can be imported."""
     tried = run(
         installed,
+        "import liveness.testing\n"
         "liveness.Heartbeater('nats://127.0.0.1:4222', worker='w1')\n"
         "for module in ('asyncpg', 'starlette', 'structlog', 'rich', 'uvicorn', 'liveness.service'):\n"
         "    try:\n"
