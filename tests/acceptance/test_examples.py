@@ -194,6 +194,27 @@ async def test_a_new_process_of_a_name_takes_nothing_over(
     assert await host.connection.fetchval("SELECT reason FROM liveness.expiration") == "restarted"
 
 
+@pytest.mark.parametrize("name", ["asyncpg", "psycopg"])
+async def test_a_worker_that_is_cut_off_drops_its_work(
+    serve: Serve, host: HostTables, nats: NatsServer, examples: Examples, request: pytest.FixtureRequest, name: str
+) -> None:
+    """Before anybody could take it; and it begins again when NATS is back."""
+    await serve(**PATIENT)
+    await host.worker("w1")
+    (workflow,) = await host.workflows(None, status="PENDING")
+    child = await examples.start(request.getfixturevalue(name), ttl=1)
+    first = int(await child.said("w1 lives in epoch"))
+    await child.said(f"w1 has claimed {workflow}")
+    nats.pause()
+    await child.said(f"w1 was given up, and has dropped {workflow}")
+    assert await host.state(workflow) == ("RUNNING", "w1")
+    nats.resume()
+    await eventually(
+        lambda: host.connection.fetchval("SELECT max(epoch) FROM liveness.epoch"), lambda epoch: epoch > first
+    )
+    await eventually(lambda: asyncio.sleep(0, child.lines.count(f"w1 has claimed {workflow}")), lambda count: count > 1)
+
+
 async def test_the_shell_worker_is_beaten_for_while_anything_of_it_works(spy: Spy, examples: Examples) -> None:
     """Though its own process was killed; what ends last ends it, and that is told."""
     child = await examples.start(lambda name, _: worker_sh(name, "sh", "-c", "sleep 600 & echo pid $!; wait"))

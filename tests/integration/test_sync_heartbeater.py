@@ -137,6 +137,23 @@ async def test_leaving_is_bounded(nats: NatsServer) -> None:
         worker.begin_again()
 
 
+async def test_leaving_does_not_wait_for_a_callback(nats: NatsServer) -> None:
+    """One that never returns costs the goodbye, and is told of; the interpreter waits for it as little."""
+    stuck, gate = threading.Event(), threading.Event()
+    with SyncHeartbeater(
+        nats.url, worker="w1", ttl=600, interval=0.01, alive=lambda: not stuck.is_set() or gate.wait(SOON)
+    ) as worker:
+        stuck.set()
+        left_at = time.monotonic()
+    assert time.monotonic() - left_at < LEAVING
+    thread = worker._thread._thread
+    assert thread is not None
+    assert thread.daemon
+    gate.set()
+    thread.join(SOON)
+    assert not thread.is_alive()
+
+
 async def test_it_begins_again(nats: NatsServer, serve: Serve, host: HostTables) -> None:
     """With a service; what it held is back then."""
     await serve()
