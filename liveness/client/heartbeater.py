@@ -143,10 +143,12 @@ class Heartbeater(Standing):
 
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
+        self._require()
         self._goodbye = Goodbye(incarnation=self.incarnation, exit_code=exit_code, signal=signal)
 
     def beat_now(self) -> None:
         """Wait no longer for the time of the next beat."""
+        self._require()
         self._sooner.set()
 
     async def welcome(self, seconds: float) -> bool:

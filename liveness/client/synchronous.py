@@ -100,7 +100,6 @@ class SyncHeartbeater(Standing):
 
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
-        self._require()
         self._heart.died(exit_code=exit_code, signal=signal)
 
     def beat_now(self) -> None:
