@@ -4,7 +4,7 @@ What a worker process imports: `Heartbeater` says that it lives; `events` hears 
 """
 
 from liveness.client import Event, Heartbeater, events
-from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed
+from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
 
 __version__ = "0.1.0"
 
@@ -12,6 +12,7 @@ __all__ = [
     "Event",
     "Heartbeater",
     "TaskReclaimed",
+    "WorkReclaimed",
     "WorkerEnded",
     "WorkerRecovered",
     "WorkflowReclaimed",

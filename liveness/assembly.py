@@ -207,7 +207,8 @@ class Assembly:
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
-        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
+        kinds = dict.fromkeys([*EVENT_TYPES, *(f"{work.work}.reclaimed" for work in self.settings.tables.works)])
+        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in kinds]
 
     async def ensure_stream(self) -> None:
         """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""

@@ -51,7 +51,7 @@ def _index_finding(schema: str, index: MissingIndex) -> Finding:
     return Finding(
         check="indexes",
         weight=weighed(index.gains),
-        about=f"{schema}.{index.need.table}",
+        about=f"{index.need.schema or schema}.{index.need.table}",
         says=says,
         why=index.need.why,
         statements=index.statements,

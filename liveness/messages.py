@@ -130,7 +130,11 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkReclaimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What every `*.reclaimed` event says of one piece of work."""
+    """What every `*.reclaimed` event says of one piece of work.
+
+    Of work that the settings describe (`[[work]]`, named `job`): `job.reclaimed`. The id is in the event's `subject`,
+    and in its data as `job_id`.
+    """
 
     kind: str | None
     queue: str | None
@@ -194,7 +198,7 @@ class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
     held_for: Seconds
 
 
-EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered | LivenessStorm
+EventData = WorkReclaimed | WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered | LivenessStorm
 EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "workflow.reclaimed": WorkflowReclaimed,
     "task.reclaimed": TaskReclaimed,
@@ -203,6 +207,13 @@ EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "worker.recovered": WorkerRecovered,
     "liveness.storm": LivenessStorm,
 }
+
+
+def event_data(event_type: str) -> type[EventData] | None:
+    """Return what the data of an event of `event_type` are, or None if that is not known."""
+    if event_type in EVENT_TYPES:
+        return EVENT_TYPES[event_type]
+    return WorkReclaimed if event_type.endswith(".reclaimed") else None
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,80 +1,155 @@
 """What a table of work is: the ONE description that every statement on the host's tables is rendered from. Pure.
 
-Identifiers from a description are always quoted, values are always parameters.
+Identifiers from a description are always quoted, values are always parameters: nothing that a description says can
+become SQL.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
+
+# A part of a statement; or what makes one of a name's expression, as in `{owned_by e.worker}`.
+Part: TypeAlias = str | Callable[[str], str]
+
+# Types by which owners and names are told, as they compare. Of all others two texts may mean the same.
+TEXTS: Final = frozenset({"text", "character varying"})
+KEYS: Final = TEXTS | {"uuid", "bigint", "integer", "smallint"}
+_BOUNDS: Final = {"bigint": 2**63, "integer": 2**31, "smallint": 2**15}
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """A column as the catalogue has it. `base`: its type without domain and length; `enum`: it has labels."""
+
+    type: str
+    base: str = "text"
+    enum: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """How a text becomes a value of it: an empty cast where the parameter is of the column's own type."""
+        return "" if self.enum or self.base in TEXTS else f"::text::{self.type}"
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition on the rows of a table that are work: `column` has one of `values`. `cast`: as of `Column`."""
+
+    column: str
+    values: tuple[str, ...]
+    cast: str = ""
 
 
 class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the host whose rows are work that a worker may hold.
 
     `work` is the word for its items in our own tables and in the events' subjects. The columns in `bump` grow by 1
-    when a row goes back, those in `touch` become the current time, those in `clear` become NULL. `queue` and `kind`
-    are shown in the events. All of these are optional columns: one that the table lacks is left out (`present`).
+    when a row goes back, those in `touch` become the current time, those in `clear` become NULL. `touched` dates a row:
+    without it, nothing is taken because it is old. `queue` and `kind` are shown in the events. All of these are
+    optional columns; one that a built-in table lacks is left out (`present`).
+
+    The owner is the worker's name, or the id of a row of that name in the registry. One that is nobody's is NULL, or
+    `free_owner`. `setting` is where the settings describe the table, empty for a built-in one.
     """
 
     work: str
     table: str
+    schema: str | None = None
     id: str = "id"
     status: str = "status"
     owner: str = "worker_id"
+    owner_is: Literal["name", "registry_id"] = "name"
     running: str = "RUNNING"
     waiting: str = "PENDING"
-    id_type: str = "uuid"
+    free_owner: str | None = None
     queue: str | None = "queue"
     kind: str | None = "kind"
+    touched: str | None = "updated_at"
     bump: tuple[str, ...] = ("version",)
     touch: tuple[str, ...] = ("updated_at",)
     clear: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
+    setting: str = ""
+    # What the catalogue says.
+    id_type: str = "uuid"
+    owner_type: str = "text"
+    status_cast: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The columns without which nothing can be reclaimed; the first of `touch` dates an orphan."""
-        return (self.id, self.status, self.owner, *self.touch[:1])
+        """The columns without which nothing can be reclaimed."""
+        return (self.id, self.status, self.owner, *((self.touched,) if self.touched else ()))
 
-    def present(self, columns: Mapping[str, str]) -> "WorkTable":
-        """Return the description fitted to the table's real `columns` (name to type)."""
+    @property
+    def given(self) -> tuple[str | list[str], ...]:
+        """The values that statements take besides their own parameters, in the order of their numbers in `_given`."""
+        values: list[str | list[str]] = [
+            where.values[0] if len(where.values) == 1 else list(where.values) for where in self.where
+        ]
+        return (*values, self.free_owner) if self.free_owner is not None else tuple(values)
+
+    def present(self, columns: Mapping[str, Column]) -> "WorkTable":
+        """Return the description fitted to the table's real `columns`."""
         return msgspec.structs.replace(
             self,
-            id_type=columns[self.id],
+            id_type=columns[self.id].type,
+            owner_type=columns[self.owner].base,
+            status_cast=columns[self.status].parameter,
             queue=self.queue if self.queue in columns else None,
             kind=self.kind if self.kind in columns else None,
             bump=tuple(column for column in self.bump if column in columns),
             touch=tuple(column for column in self.touch if column in columns),
             clear=tuple(column for column in self.clear if column in columns),
+            where=tuple(
+                msgspec.structs.replace(
+                    where, cast=columns[where.column].parameter or _text_cast(columns[where.column])
+                )
+                for where in self.where
+            ),
         )
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """The host's table of workers. A name is *up* while at least one of its rows has a status in `up`."""
+    """The host's table of workers. A name is *up* while at least one of its rows has a status in `up`.
+
+    Where there is no `status`, a row means that its worker is up, unless we ended its life since the last beat that is
+    recorded in it; and no row is marked.
+    """
 
     table: str = "worker"
+    schema: str | None = None
     id: str = "id"
     name: str = "worker_name"
-    status: str = "status"
+    status: str | None = "status"
     heartbeat: str = "last_heartbeat_at"
     online: str = "ONLINE"
     offline: str = "OFFLINE"
     up: tuple[str, ...] = ("ONLINE", "DEGRADED")
+    setting: str = ""
+    # What the catalogue says.
+    name_type: str = "text"
     status_type: str = "text"
+    status_cast: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that the host's table must have."""
-        return (self.id, self.name, self.status, self.heartbeat)
+        return (self.id, self.name, *((self.status,) if self.status else ()), self.heartbeat)
 
-    def present(self, columns: Mapping[str, str]) -> "Registry":
-        """Return the description fitted to the table's real `columns` (name to type)."""
-        return msgspec.structs.replace(self, status_type=columns[self.status])
+    def present(self, columns: Mapping[str, Column]) -> "Registry":
+        """Return the description fitted to the table's real `columns`."""
+        fitted = msgspec.structs.replace(self, name_type=columns[self.name].base)
+        if self.status is None:
+            return fitted
+        status = columns[self.status]
+        return msgspec.structs.replace(fitted, status_type=status.type, status_cast=status.parameter)
 
 
 WORKFLOWS = WorkTable(work="workflow", table="workflow_execution")
 TASKS = WorkTable(work="task", table="task_execution")
 BUILT_IN = (WORKFLOWS, TASKS)
+# Where the host has no table of workers, this one of ours serves (`schemas/postgres/liveness/0008_worker.sql`).
+OWN_REGISTRY = Registry(schema="liveness")
 
 
 def quoted(identifier: str) -> str:
@@ -85,52 +160,237 @@ def quoted(identifier: str) -> str:
 # Characters of `kind` and `queue` that events show; no real one is longer.
 SHOWN_LENGTH = 256
 
-_PLACE = re.compile(r"\{(\w+)\}")
+# `{name}`, or `{name expression}`.
+_PLACE = re.compile(r"\{(\w+)(?: ([\w.$:\[\]]+))?\}")
+# A value that is given to a statement besides its own parameters, until it has its number. No identifier holds a NUL.
+_GIVEN = re.compile("\0([^/\0]+)/(\\d+)\0")
+_NO_PARAMETERS = re.compile(r'--[^\n]*|"(?:[^"]|"")*"')
+_PARAMETER = re.compile(r"\$(\d+)")
 
 
-def rendered(statement: str, parts: Mapping[str, str]) -> str:
+def rendered(statement: str, parts: Mapping[str, Part]) -> str:
     """Fill each `{name}` of a statement's text with the part of that name, which holds quoted identifiers only."""
-    return _PLACE.sub(lambda place: parts[place.group(1)], statement)
+
+    def part(place: re.Match[str]) -> str:
+        found, argument = parts[place[1]], place[2]
+        if isinstance(found, str):
+            return found
+        return found(argument)
+
+    return _PLACE.sub(part, statement)
 
 
-def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
+def numbered(statement: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, tuple[Any, ...]]:
+    """Number the values that `statement` is given behind its own parameters; return it, and them in their order."""
+    own = max((int(number) for number in _PARAMETER.findall(_NO_PARAMETERS.sub("", statement))), default=0)
+    order: dict[tuple[str, int], int] = {}
+
+    def number(place: re.Match[str]) -> str:
+        key = (place[1], int(place[2]))
+        return f"${order.setdefault(key, own + len(order) + 1)}"
+
+    text = _GIVEN.sub(number, statement)
+    return text, tuple(values[work][index] for work, index in order)
+
+
+def work_parts(work: WorkTable, schema: str, registry: Registry | None = None) -> dict[str, Part]:
     """Return the parts of a statement on `work`. The table is called `w` in the statements.
 
-    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it.
+    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it. `{running
+    $2}` is the condition that a row is somebody's RUNNING work, `{owned_by x}` that it is work of the name x.
     """
-    changes = [f"{quoted(work.status)} = $3", f"{quoted(work.owner)} = NULL"]
+    registry = registry or Registry()
+    owner = f"w.{quoted(work.owner)}"
+    free = f" AND {owner} <> {_free(work)}" if work.free_owner is not None else ""
+    undated = work.touched is None
+
+    def with_status(place: str) -> str:
+        return f"w.{quoted(work.status)} = {place}{work.status_cast}{_where(work)}"
+
+    parts: dict[str, Part] = {
+        "work_table": _table(work, schema),
+        "id": f"w.{quoted(work.id)}",
+        "id_type": work.id_type,
+        "with_status": with_status,
+        "running": lambda place: with_status(place) + free,
+        "touched": "NULL::timestamptz" if undated else f"w.{quoted(work.touched or '')}",
+        "untouched": (
+            (lambda seconds: f"{seconds}::double precision IS NOT NULL")
+            if undated
+            else (lambda seconds: f"w.{quoted(work.touched or '')} < now() - make_interval(secs => {seconds})")
+        ),
+        "kind": _shown(work.kind) if work.kind else "NULL::text",
+        "queue": _shown(work.queue) if work.queue else "NULL::text",
+        "put_back": _put_back(work),
+        "owner": owner,
+    }
+    return parts | (_by_id if work.owner_is == "registry_id" else _by_name)(work, registry, schema)
+
+
+def _by_name(work: WorkTable, registry: Registry, _schema: str) -> dict[str, Part]:
+    owner, kind = f"w.{quoted(work.owner)}", work.owner_type
+    is_text = kind in TEXTS
+    free = f" OR {owner} = {_free(work)}" if work.free_owner is not None else ""
+    name = owner if is_text else f"{owner}::text"
+    same = kind == registry.name_type or (is_text and registry.name_type in TEXTS)
+    return {
+        "owner_name": name,
+        "owned_by": lambda of: f"{owner} = {as_key(kind, of)}",
+        "owned_by_any": lambda of: f"{owner} = {_any(kind, of)}",
+        "join_owners": lambda of: f"JOIN {of} AS e ON {owner} = {as_key(kind, 'e.worker')}",
+        "owner_given": f"{owner} <> ''" if is_text else f"{owner} IS NOT NULL",
+        "owner_first": f"{owner} > ''" if is_text else f"{owner} IS NOT NULL",
+        "owner_behind": lambda of: f"{owner} > {of}" if is_text else f"{owner} > {of}::text::{kind}",
+        "owner_missing": f"({owner} IS NULL OR {owner} = ''{free})" if is_text else f"({owner} IS NULL{free})",
+        "walked_name": "n.owner" if is_text else "n.owner::text",
+        "walked_last": _last(kind),
+        "registry_owns": f"r.{quoted(registry.name)} = {owner}" if same else _named(registry, "r", name),
+    }
+
+
+def _by_id(work: WorkTable, registry: Registry, schema: str) -> dict[str, Part]:
+    owner, kind = f"w.{quoted(work.owner)}", work.owner_type
+    table, key = _table(registry, schema), f"k.{quoted(registry.id)}"
+    ids = f"(SELECT {key} FROM {table} AS k WHERE"  # noqa: S608 - quoted identifiers
+
+    def name(of: str) -> str:
+        return f"(SELECT k.{quoted(registry.name)}::text FROM {table} AS k WHERE {key} = {of})"  # noqa: S608 - quoted identifiers
+
+    free = f" OR {owner} = {_free(work)}" if work.free_owner is not None else ""
+    return {
+        "owner_name": name(owner),
+        "owned_by": lambda of: f"{owner} IN {ids} {_named(registry, 'k', of)})",
+        "owned_by_any": lambda of: f"{owner} IN {ids} k.{quoted(registry.name)} = {_any(registry.name_type, of)})",
+        # From the few that ended to their ids, and from those to the rows: each by an index.
+        "join_owners": lambda of: (
+            f"JOIN {table} AS k ON {key} = {owner} JOIN {of} AS e ON {_named(registry, 'k', 'e.worker')}"
+        ),
+        "owner_given": f"{owner} IS NOT NULL",
+        "owner_first": f"{owner} IS NOT NULL",
+        "owner_behind": lambda of: f"{owner} > {of}::text::{kind}",
+        # Also whose registry row is gone: nobody can say whose they are.
+        "owner_missing": f"({owner} IS NULL{free} OR NOT EXISTS (SELECT FROM {table} AS k WHERE {key} = {owner}))",
+        "walked_name": name("n.owner"),
+        "walked_last": _last(kind),
+        "registry_owns": f"r.{quoted(registry.name)}::text = {name(owner)}",
+    }
+
+
+def registry_parts(registry: Registry, schema: str) -> dict[str, Part]:
+    """Return the parts of a statement on the registry, which is called `r` in the statements."""
+    key = f"r.{quoted(registry.name)}"
+    heartbeat = f"r.{quoted(registry.heartbeat)}"
+    name = key if registry.name_type in TEXTS else f"{key}::text"
+    parts: dict[str, Part] = {
+        "registry": _table(registry, schema),
+        "registry_id": f"r.{quoted(registry.id)}",
+        "registry_key": key,
+        "registry_name": name,
+        "registry_named": lambda of: _named(registry, "r", of),
+        "registry_named_any": lambda of: f"{key} = {_any(registry.name_type, of)}",
+        "registry_heartbeat": heartbeat,
+        "set_heartbeat": quoted(registry.heartbeat),
+        "set_id": quoted(registry.id),
+    }
+    if registry.status is None:
+        return parts | {
+            # What would else be marked is read from what we wrote down: the life has ended, and nobody beat since.
+            "registry_up": lambda up: (
+                f"({up}::text[] IS NOT NULL AND NOT EXISTS (SELECT FROM liveness.expiration AS up"
+                f" WHERE up.worker = {name} AND up.recovered_at IS NULL AND NOT up.observed"
+                f" AND up.reason <> 'restarted' AND up.expired_at > coalesce({heartbeat}, '-infinity')))"
+            ),
+            "register_columns": f"{quoted(registry.name)}, {quoted(registry.heartbeat)}",
+            "register_values": "a.worker, now()",
+        }
+    online = "" if registry.status_type == "text" else f"::text::{registry.status_type}"
+    return parts | {
+        "registry_up": lambda up: f"r.{quoted(registry.status or '')}::text = ANY ({up}::text[])",
+        "registry_status": f"r.{quoted(registry.status)}",
+        "status_type": registry.status_type,
+        "offline": f"$3{registry.status_cast}",
+        "set_status": quoted(registry.status),
+        "register_columns": f"{quoted(registry.name)}, {quoted(registry.status)}, {quoted(registry.heartbeat)}",
+        "register_values": f"a.worker, $2{online}, now()",
+    }
+
+
+def as_key(kind: str, name: str) -> str:
+    """Return the expression `name`, a text, as a value of the type `kind` that an index on such a column serves.
+
+    A name that is none, or is not written as Postgres writes it, is NULL: it owns nothing, and fails no batch. "007"
+    must not own what is the worker 7's.
+    """
+    if kind in TEXTS:
+        return name
+    if kind == "uuid":
+        return f"CASE WHEN {name} ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN {name}::uuid END"
+    bound = _BOUNDS[kind]
+    return (
+        f"CASE WHEN {name} ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN"
+        f" CASE WHEN {name}::numeric BETWEEN {-bound} AND {bound - 1} THEN {name}::{kind} END END"
+    )
+
+
+def some_key(kind: str) -> str:
+    """Return a name that may be one of the type `kind`."""
+    return {"uuid": "00000000-0000-0000-0000-000000000000"}.get(kind, "" if kind in TEXTS else "0")
+
+
+def _any(kind: str, names: str) -> str:
+    if kind in TEXTS:
+        return f"ANY ({names})"
+    return f"ANY (ARRAY(SELECT {as_key(kind, 'a.name')} FROM unnest({names}::text[]) AS a (name)))"  # noqa: S608 - quoted identifiers
+
+
+def _last(kind: str) -> str:
+    # Not all versions of Postgres know the last of some UUIDs; that of their texts is none that lies behind it.
+    return {"uuid": "max(n.owner::text)"}.get(kind, "max(n.owner)" if kind in TEXTS else "max(n.owner)::text")
+
+
+def _named(registry: Registry, alias: str, name: str) -> str:
+    return f"{alias}.{quoted(registry.name)} = {as_key(registry.name_type, name)}"
+
+
+def _table(described: WorkTable | Registry, schema: str) -> str:
+    return f"{quoted(described.schema or schema)}.{quoted(described.table)}"
+
+
+def _given(work: WorkTable, index: int) -> str:
+    return f"\0{work.work}/{index}\0"
+
+
+def _free(work: WorkTable) -> str:
+    cast = "::text" if work.owner_type in TEXTS else f"::text::{work.owner_type}"
+    return _given(work, len(work.where)) + cast
+
+
+def _where(work: WorkTable) -> str:
+    conditions = []
+    for index, where in enumerate(work.where):
+        column, given = f"w.{quoted(where.column)}", _given(work, index)
+        if len(where.values) == 1:
+            conditions.append(f" AND {column} = {given}{where.cast}")
+        else:
+            # Of an enum, the parameter is of the column's own type.
+            cast = "".join(f"::{each}[]" for each in where.cast.split("::")[1:])
+            conditions.append(f" AND {column} = ANY ({given}{cast})")
+    return "".join(conditions)
+
+
+def _text_cast(column: Column) -> str:
+    return "" if column.enum else "::text"
+
+
+def _put_back(work: WorkTable) -> str:
+    free = "NULL" if work.free_owner is None else _free(work)
+    changes = [f"{quoted(work.status)} = $3{work.status_cast}", f"{quoted(work.owner)} = {free}"]
     changes += [f"{quoted(column)} = w.{quoted(column)} + 1" for column in work.bump]
     changes += [f"{quoted(column)} = now()" for column in work.touch]
     changes += [f"{quoted(column)} = NULL" for column in work.clear]
-    return {
-        "work_table": f"{quoted(schema)}.{quoted(work.table)}",
-        "id": f"w.{quoted(work.id)}",
-        "id_type": work.id_type,
-        "status": f"w.{quoted(work.status)}",
-        "owner": f"w.{quoted(work.owner)}",
-        "touched": f"w.{quoted(work.touch[0])}",
-        "kind": _shown(work.kind) if work.kind else "NULL::text",
-        "queue": _shown(work.queue) if work.queue else "NULL::text",
-        "put_back": ", ".join(changes),
-    }
+    return ", ".join(changes)
 
 
 def _shown(column: str) -> str:
     # Cut, because what is in an event has to fit into a NATS message, and one that does not would hold up all others.
     return f"left(w.{quoted(column)}::text, {SHOWN_LENGTH})"
-
-
-def registry_parts(registry: Registry, schema: str) -> dict[str, str]:
-    """Return the parts of a statement on the registry, which is called `r` in the statements."""
-    return {
-        "registry": f"{quoted(schema)}.{quoted(registry.table)}",
-        "registry_id": f"r.{quoted(registry.id)}",
-        "registry_name": f"r.{quoted(registry.name)}",
-        "status_type": registry.status_type,
-        "registry_status": f"r.{quoted(registry.status)}",
-        "registry_heartbeat": f"r.{quoted(registry.heartbeat)}",
-        "set_status": quoted(registry.status),
-        "set_heartbeat": quoted(registry.heartbeat),
-        "set_name": quoted(registry.name),
-        "set_id": quoted(registry.id),
-    }

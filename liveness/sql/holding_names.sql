@@ -13,5 +13,5 @@ SELECT a.worker, extract(epoch FROM now() - a.begun)::double precision AS age
 FROM arrived AS a
 WHERE EXISTS (
     SELECT FROM {work_table} AS w
-    WHERE {owner} = a.worker AND {status} = $4 AND {touched} < a.begun
+    WHERE {owned_by a.worker} AND {running $4} AND {touched} < a.begun
 )

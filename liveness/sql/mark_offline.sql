@@ -9,8 +9,8 @@ WITH ended AS (
 mine AS (
     SELECT {registry_id} AS id, {registry_status}::text AS former, e.worker, e.epoch
     FROM {registry} AS r
-    JOIN ended AS e ON {registry_name} = e.worker
-    WHERE NOT $4 AND {registry_status}::text = ANY ($2::text[])
+    JOIN ended AS e ON {registry_named e.worker}
+    WHERE NOT $4 AND {registry_up $2}
         AND NOT EXISTS (SELECT FROM liveness.epoch AS o WHERE o.worker = e.worker AND o.ended_at IS NULL)
         AND NOT EXISTS (
             SELECT FROM liveness.expiration AS x
@@ -27,7 +27,7 @@ locked AS (
 ),
 marked AS (
     UPDATE {registry} AS r
-    SET {set_status} = $3
+    SET {set_status} = {offline}
     FROM locked AS l
     WHERE {registry_id} = l.id AND {registry_status}::text = l.former
     RETURNING l.id, l.former, l.worker, l.epoch

@@ -2,7 +2,7 @@ moved AS (
     UPDATE {work_table} AS w
     SET {put_back}
     FROM taken AS t
-    WHERE {id} = t.id AND {status} = $2 AND {owner} = t.worker
+    WHERE {id} = t.id AND {running $2} AND {owned_by t.worker}
     RETURNING
         {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch, t.told, t.hash
 )

@@ -17,13 +17,13 @@ mine AS (
     SELECT {id}::text AS id
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
+    WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)
 ),
 taken AS (
     SELECT {id} AS id, d.worker, d.epoch, d.told, d.hash
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
+    WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)
     ORDER BY {id}
     {lock}
 ),

@@ -13,7 +13,6 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
-from liveness.work import BUILT_IN, Registry
 
 __all__ = [
     "Database",
@@ -61,7 +60,7 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN, subjects)
+        statements, _ = await read_catalogue(database, settings.postgres_schema, settings.tables, subjects)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
         leader = Leader(database, myself, acts=not observed, share=subjects.share)

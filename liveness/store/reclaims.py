@@ -218,6 +218,7 @@ class Reclaims:
                 work.work,
                 f"{work.work}_id",
                 self._observed,
+                *self._statements.given("reclaim_first", work, observed=self._observed),
                 # It fixes all rows of a life, however many.
                 timeout=PATIENCE,
             )
@@ -240,6 +241,7 @@ class Reclaims:
                 f"{work.work}_id",
                 observed,
                 *progress.behind.get((work.work, observed), ("", 0, "")),
+                *self._statements.given("reclaim_next", work, observed=observed),
                 timeout=PATIENCE,
             )
             if row is not None:
@@ -249,9 +251,12 @@ class Reclaims:
 
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
-        await connection.execute(
-            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
-        )
+        if registry.status is None:
+            await connection.execute(self._statements["mark_finished"], as_json(ended), timeout=PATIENCE)
+        else:
+            await connection.execute(
+                self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
+            )
         # What the host checks at the end only is checked here, where it can be told whose row it is.
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
         # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody
