@@ -165,6 +165,8 @@ class _Checks:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return repr({key: list(one) if isinstance(one, tuple) else one for key, one in value.items()})
     return repr(list(value)) if isinstance(value, tuple) else repr(value)
 
 

@@ -8,7 +8,8 @@ SELECT
         AS dated,
     b.typtype = 'e' AS enum,
     a.attnotnull OR t.typnotnull AS not_null,
-    a.attgenerated <> '' OR a.attidentity = 'a' AS generated
+    a.attgenerated <> '' OR a.attidentity = 'a' AS generated,
+    a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL AS has_default
 FROM pg_attribute AS a
 JOIN pg_type AS t ON t.oid = a.atttypid
 JOIN pg_class AS c ON c.oid = a.attrelid

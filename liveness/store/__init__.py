@@ -7,8 +7,9 @@ from liveness.settings import Settings
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
+from liveness.store.fitting import check_fit
 from liveness.store.host import Found, Host
-from liveness.store.indexes import MissingIndex, missing_indexes
+from liveness.store.indexes import MissingIndex, missing_indexes, tell_unserved
 from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
@@ -60,7 +61,9 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        statements, _ = await read_catalogue(database, settings.postgres_schema, settings.tables, subjects)
+        statements, found = await read_catalogue(database, settings.postgres_schema, settings.tables, subjects)
+        await check_fit(database, settings, statements, found)
+        await tell_unserved(database, settings, statements)
         observed = settings.mode == "observe"
         myself = f"{socket.gethostname()}:{os.getpid()}"
         leader = Leader(database, myself, acts=not observed, share=subjects.share)

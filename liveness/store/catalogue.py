@@ -41,16 +41,22 @@ class Present(Column, frozen=True, kw_only=True):
     dated: str
     not_null: bool
     generated: bool
+    has_default: bool
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A table as it is. `called`: schema and name. `told_apart`: an index of `id` alone tells its rows apart."""
+    """A table as it is. `told_apart`: an index sees to it that no two rows have the same id. `hidden`: row security."""
 
-    called: str
+    space: str
+    name: str
     columns: Mapping[str, Present]
     told_apart: bool
-    partitioned: bool
     hidden: bool
+
+    @property
+    def called(self) -> str:
+        """Schema and name."""
+        return f"{self.space}.{self.name}"
 
 
 async def check_encoding(database: Database) -> None:
@@ -99,23 +105,23 @@ async def _table(database: Database, described: WorkTable | Registry, schema: st
     kind = rows[0]["kind"]
     if kind in _NO_TABLES:
         raise CannotStartError(
-            f"{_setting(described, 'table', described.table)}{called} is {_NO_TABLES[kind]}, whose rows cannot be "
+            f"{complaint(described, 'table', described.table)}{called} is {_NO_TABLES[kind]}, whose rows cannot be "
             "locked: name the table behind it"
         )
     columns = {
         row["name"]: Present(
             type=row["type"], base=row["base"], enum=row["enum"], dated=row["dated"], not_null=row["not_null"],
-            generated=row["generated"],
+            generated=row["generated"], has_default=row["has_default"],
         )
         for row in rows
     }  # fmt: skip
     _check_columns(described, called, columns)
     unique = await database.fetch(statement_text("catalogue_unique"), space, described.table, described.id)
     return Table(
-        called=called,
+        space=space,
+        name=described.table,
         columns=columns,
         told_apart=unique[0]["told_apart"],
-        partitioned=kind == "p",
         hidden=rows[0]["hidden"],
     )
 
@@ -131,7 +137,7 @@ async def _no_table(database: Database, described: WorkTable | Registry, space: 
     elsewhere = [name for name in names if name.endswith(f".{described.table}")]
     close = elsewhere or difflib.get_close_matches(f"{space}.{described.table}", names, n=1)
     hint = f"did you mean {close[0]}?" if close else "check the schema, and which database postgres_dsn names"
-    return f"{_setting(described, 'table', described.table)}there is no table {space}.{described.table}: {hint}"
+    return f"{complaint(described, 'table', described.table)}there is no table {space}.{described.table}: {hint}"
 
 
 def _check_columns(described: WorkTable | Registry, called: str, columns: Mapping[str, Column]) -> None:
@@ -141,7 +147,7 @@ def _check_columns(described: WorkTable | Registry, called: str, columns: Mappin
                 close = difflib.get_close_matches(column, columns, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(columns)}"
                 raise CannotStartError(
-                    f"{_setting(described, field, column)}the table {called} has no such column: {hint}"
+                    f"{complaint(described, field, column)}the table {called} has no such column: {hint}"
                 )
     elif missing := [column for column in described.required if column not in columns]:
         raise CannotStartError(f"the table {called} has no column {', '.join(missing)}")
@@ -167,7 +173,7 @@ def _check_key(described: WorkTable | Registry, field: str, column: str, table: 
     found = table.columns[column]
     if found.base in KEYS:
         return
-    said = _setting(described, field, column) or f"{table.called}.{column}: "
+    said = complaint(described, field, column) or f"{table.called}.{column}: "
     why = (
         ", where names that differ only in case are the same"
         if found.base == "citext"
@@ -180,7 +186,7 @@ def _check_key(described: WorkTable | Registry, field: str, column: str, table: 
     )
 
 
-def _setting(described: WorkTable | Registry, field: str, value: object) -> str:
+def complaint(described: WorkTable | Registry, field: str, value: object) -> str:
     """Return how a complaint about a setting begins; nothing for a built-in table."""
     return f"{described.setting}.{field} = {value!r}: " if described.setting else ""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
+import structlog
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.findings import Gain
@@ -24,6 +25,8 @@ from liveness.store.database import GRACE_SECONDS, Connection, Database, millise
 from liveness.store.host import WALK_SECONDS
 from liveness.store.statements import Statements
 from liveness.work import WorkTable, quoted, some_key
+
+log = structlog.get_logger("liveness.indexes")
 
 # Rows that are copied of one table at most: far below what fills a disk.
 COPIED_ROWS: Final = 100_000
@@ -95,6 +98,19 @@ async def missing_indexes(database: Database, settings: Settings, seconds: float
             continue
         found.append(await measuring.proposal(need, gains, how, detour=served))
     return found
+
+
+async def tell_unserved(database: Database, settings: Settings, statements: Statements) -> None:
+    """Log which indexes are not there at all, each with what makes it. Nothing is measured: a start must not take long.
+
+    Raises DatabaseAwayError, DatabaseRefusedError.
+    """
+    looking = _Measuring(database, settings, statements, 0.0)
+    for need in needs(statements.registry, statements.works):
+        served, _ = await looking.served(need)
+        if not served:
+            proposal = await looking.proposal(need, (), "", detour=False)
+            log.warning("index_missing", table=need.table, column=need.column, create=list(proposal.statements))
 
 
 def _worth(gain: Gain) -> bool:
