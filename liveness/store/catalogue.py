@@ -13,7 +13,7 @@ from liveness.store.database import Database
 from liveness.store.statements import UNDIVIDED, Statements, statement_text
 from liveness.subjects import Subjects
 from liveness.tables import Tables
-from liveness.work import KEYS, Column, Registry, WorkTable
+from liveness.work import KEYS, Column, Registry, WorkTable, quoted
 
 log = structlog.get_logger("liveness.catalogue")
 
@@ -57,6 +57,11 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     def called(self) -> str:
         """Schema and name."""
         return f"{self.space}.{self.name}"
+
+    @property
+    def quoted(self) -> str:
+        """The same, as Postgres reads it literally."""
+        return f"{quoted(self.space)}.{quoted(self.name)}"
 
 
 async def check_encoding(database: Database) -> None:

@@ -159,8 +159,7 @@ class _Fit:
                 raise _wrong(described, field, value, f"{why}; say a value that it takes")
 
     async def _passes(self, table: Table, column: str, value: str, condition: str) -> bool:
-        kind = f"{quoted(table.space)}.{quoted(table.name)}"
-        record = f"jsonb_populate_record(NULL::{kind}, jsonb_build_object($1::text, $2::text))"
+        record = f"jsonb_populate_record(NULL::{table.quoted}, jsonb_build_object($1::text, $2::text))"
         statement = f"SELECT ({condition}) IS NOT FALSE AS passes FROM {record}"  # noqa: S608 - the catalogue's
         try:
             rows = await self._database.fetch(statement, column, value)
@@ -182,7 +181,7 @@ class _Fit:
         if missing := [right for right in needed if not row[right]]:
             raise CannotStartError(
                 f"{said}the role {row['role']} may not {' or '.join(missing)} in {table.called}: "
-                f"GRANT {', '.join(missing)} ON {quoted(table.space)}.{quoted(table.name)} TO {role};"
+                f"GRANT {', '.join(missing)} ON {table.quoted} TO {role};"
             )
 
 
@@ -214,8 +213,8 @@ def _check_told_apart(described: Described, table: Table) -> None:
             described,
             "id",
             described.id,
-            f"rows are told apart by it, and no unique index of {table.called} is on it alone: name the primary key, "
-            f"or CREATE UNIQUE INDEX CONCURRENTLY ON {quoted(table.space)}.{quoted(table.name)} ({quoted(described.id)});",
+            f"rows are told apart by it, and no unique index of {table.called} is on it alone: name the primary key, or "
+            f"CREATE UNIQUE INDEX CONCURRENTLY ON {table.quoted} ({quoted(described.id)});",
         )
     if not table.columns[described.id].not_null:
         raise _wrong(
