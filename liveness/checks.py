@@ -9,9 +9,13 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from liveness.findings import Finding, ordered, weighed
+from liveness.errors import DatabaseRefusedError
+from liveness.findings import Finding, Weight, ordered, weighed
 from liveness.settings import Settings
-from liveness.store import Database, MissingIndex, missing_indexes
+from liveness.store import RETRY_MOST, Database, MissingIndex, missing_indexes, refused_rows
+
+# Refused rows that are named; of more, only how many they are.
+REFUSED_SHOWN: Final = 20
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -31,7 +35,34 @@ async def indexes(checked: Checked) -> list[Finding]:
     return [_index_finding(checked.settings.postgres_schema, index) for index in missing]
 
 
-CHECKS: Final[tuple[Check, ...]] = (indexes,)
+async def refused(checked: Checked) -> list[Finding]:
+    """No row is left over that its table refuses to put back."""
+    try:
+        found, total = await refused_rows(checked.database, REFUSED_SHOWN)
+    except DatabaseRefusedError:
+        # There is no schema of ours yet: nothing was ever put back.
+        return []
+    tables = {work.work: work for work in checked.settings.tables.works}
+    findings = []
+    for left, cause in found:
+        work = tables.get(left.work)
+        schema = "" if work is None else f"{work.schema or checked.settings.postgres_schema}.{work.table} "
+        findings.append(
+            Finding(
+                check="refused",
+                weight=Weight.BROKEN,
+                about=f"{schema}{left.work} {left.id}",
+                says=f"its table refuses to put it back: {cause}",
+                why=(
+                    f"{left.worker}, whose it was, is over (epoch {left.epoch}); it stays as it is and is tried again, "
+                    f"{RETRY_MOST:g} s later at most; {total} rows are refused in all"
+                ),
+            )
+        )
+    return findings
+
+
+CHECKS: Final[tuple[Check, ...]] = (indexes, refused)
 
 
 async def check_all(checked: Checked, checks: Sequence[Check] = CHECKS) -> list[Finding]:

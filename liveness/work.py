@@ -148,7 +148,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 WORKFLOWS = WorkTable(work="workflow", table="workflow_execution")
 TASKS = WorkTable(work="task", table="task_execution")
 BUILT_IN = (WORKFLOWS, TASKS)
-# Where the host has no table of workers, this one of ours serves (`schemas/postgres/liveness/0008_worker.sql`).
+# Where the host has no table of workers, this one of ours serves (`schemas/postgres/liveness/0008_tables.sql`).
 OWN_REGISTRY = Registry(schema="liveness")
 
 

@@ -41,7 +41,7 @@ settled AS (
     SELECT
         e.worker, e.epoch, g.offlined,
         (e.worker, e.epoch) NOT IN (SELECT m.worker, m.epoch FROM mine AS m WHERE m.id NOT IN (SELECT k.id FROM marked AS k))
-            AND NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = e.worker AND d.epoch = e.epoch)
+            AND NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = e.worker AND d.epoch = e.epoch AND d.refused IS NULL)
             AS finished
     FROM ended AS e
     LEFT JOIN gathered AS g USING (worker, epoch)

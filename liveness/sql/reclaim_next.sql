@@ -4,7 +4,7 @@
 -- $1 to $7 as in reclaim_first.sql  $8, $9, $10: worker, epoch and id behind which to go on
 WITH {ended},
 looked_at AS (
-    SELECT * FROM liveness.remainder_behind($5, $8, $9, $10, $4)
+    SELECT * FROM liveness.{remainder_from}($5, $8, $9, $10, $4)
 ),
 due AS (
     SELECT

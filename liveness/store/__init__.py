@@ -14,14 +14,17 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
+from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
 
 __all__ = [
+    "RETRY_MOST",
     "Database",
     "Ended",
     "Former",
     "Found",
     "Granted",
     "Leader",
+    "Left",
     "Life",
     "Migrated",
     "MissingIndex",
@@ -29,8 +32,10 @@ __all__ = [
     "Progress",
     "Seen",
     "Store",
+    "Walk",
     "migrate",
     "missing_indexes",
+    "refused_rows",
 ]
 
 

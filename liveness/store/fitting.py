@@ -213,8 +213,8 @@ def _check_told_apart(described: Described, table: Table) -> None:
             described,
             "id",
             described.id,
-            f"rows are told apart by it, and no unique index of {table.called} is on it alone: name the primary key, or "
-            f"CREATE UNIQUE INDEX CONCURRENTLY ON {table.quoted} ({quoted(described.id)});",
+            f"rows are told apart by it, and no unique index of {table.called} is on it alone: name the primary key, "
+            f"or CREATE UNIQUE INDEX CONCURRENTLY ON {table.quoted} ({quoted(described.id)});",
         )
     if not table.columns[described.id].not_null:
         raise _wrong(

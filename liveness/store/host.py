@@ -135,7 +135,8 @@ class Host:
         async with self._leader.transaction(patient=True) as connection:
             for work in self._statements.works:
                 rows = await connection.fetch(
-                    self._statements.on(work, "holding_names"), list(ages), incarnations, seconds, work.running,
+                    self._statements.on(work, "holding_names"), list(ages), incarnations, seconds,
+                    work.running, work.work,
                     *self._statements.given("holding_names", work), timeout=PATIENCE,
                 )  # fmt: skip
                 found.update((row["worker"], row["age"]) for row in rows)

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from liveness.errors import ContestedError, DatabaseRefusedError
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
+from liveness.store.rows import Left, Rows, Walk, savepoint
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
 from liveness.verdicts import Case, Outcome, Verdict
@@ -23,6 +25,8 @@ from liveness.verdicts import Case, Outcome, Verdict
 # Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
 # host keeps rows locked.
 UNFINISHED_AT_ONCE = 1_000
+# Refused rows that are read at once, of whatever share.
+REFUSED_READ = 1_000
 # When a transaction began is asked until it is known to so many seconds, and so often at most: the answer may be slow.
 EXACT_SECONDS, ASKED_MOST = 0.05, 3
 
@@ -72,14 +76,31 @@ class Reclaims:
         self._chunk = chunk
         self._subjects = subjects
         self._up = list(statements.registry.up)
+        self._rows = Rows(statements, chunk, lambda: self._clock())  # noqa: PLW0108 - tests let another one run
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of work that there are."""
+        return {work.work for work in self._statements.works}
 
     async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
         """Offer `cases` to Postgres, in one transaction, and return a verdict for each.
 
         An epoch that ends has its rows fixed here, and as many of them put back as a chunk holds; `finish` does the
         rest. Raises DatabaseAwayError (nothing was decided, or it was and we cannot know: offer them again),
-        NotLeaderError (nothing was decided) and DatabaseRefusedError.
+        NotLeaderError (nothing was decided) and DatabaseRefusedError. A life alone is refused only if its end is: where
+        a table refuses one of its rows, none is put back here, and whoever finishes it finds out which.
         """
+        try:
+            return await self._settle(cases, self._chunk)
+        except ContestedError:
+            raise
+        except DatabaseRefusedError:
+            if len(cases) != 1:
+                raise
+            return await self._settle(cases, 0)
+
+    async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
         asked_at = self._clock()
         async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
@@ -98,7 +119,7 @@ class Reclaims:
                 )
                 await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
                 ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
-                items = await self._put_back_first(connection, ended) if ended else {}
+                items = await self._put_back_first(connection, ended, chunk) if ended else {}
         found = {row["worker"]: row for row in rows}
         verdicts = []
         for case in cases:
@@ -158,6 +179,42 @@ class Reclaims:
                         await self._put_back_next(connection, held, progress, observed=observed)
                         await self._mark_offline(connection, held, observed=observed)
 
+    async def finish_apart(self, walk: Walk, worker: str) -> None:
+        """Put back what unfinished reclaims of `worker` have left and its tables take, row by row where it has to be.
+
+        What they refuse is left, with the cause; `walk` is advanced, and there is nothing more once all of its kinds of
+        work are done. Raises NotLeaderError, DatabaseAwayError, DatabaseRefusedError.
+        """
+        async with self._leader.transaction(patient=True) as connection:
+            await self._lock_tables(connection)
+            rows = await connection.fetch(
+                self._statements["lock_unfinished"], UNFINISHED_AT_ONCE, [worker], self._observed
+            )
+            held: list[dict[str, object]] = [
+                {"worker": row["worker"], "epoch": row["epoch"]} for row in rows if not row["observed"]
+            ]
+            if not held:
+                walk.done.update(work.work for work in self._statements.works)
+                return
+            with contested():
+                await self._rows.put_back(connection, worker, held, walk)
+                walk.unmarked = await self._mark_if_taken(connection, held)
+
+    async def retry(self) -> int:
+        """Try rows again that their tables refused; return how many are not left any more. Raises as `finish` does."""
+        due = [
+            Left(row["work"], row["worker"], row["epoch"], row["id"])
+            for row in await self._database.fetch(self._statements["refused_due"], REFUSED_READ)
+            if row["work"] in self.kinds and self._subjects.owns(row["worker"])
+        ]
+        if not due:
+            return 0
+        async with self._leader.transaction(patient=True) as connection:
+            await self._lock_tables(connection)
+            gone = await self._rows.retry(connection, due)
+            await self._wake_relay(connection)
+        return gone
+
     async def _began(self, connection: Connection, asked_at: float) -> Began:
         """Return the loop time at which the transaction began.
 
@@ -205,7 +262,7 @@ class Reclaims:
             await connection.execute(self._statements["close_unheard"], as_json(vain))
 
     async def _put_back_first(
-        self, connection: Connection, ended: list[dict[str, object]]
+        self, connection: Connection, ended: list[dict[str, object]], chunk: int
     ) -> dict[tuple[str, int], dict[str, int]]:
         items: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         for work in self._statements.works:
@@ -214,7 +271,7 @@ class Reclaims:
                 as_json(ended),
                 work.running,
                 work.waiting,
-                self._chunk,
+                chunk,
                 work.work,
                 f"{work.work}_id",
                 self._observed,
@@ -224,7 +281,11 @@ class Reclaims:
             )
             for row in rows:
                 items[row["worker"], row["epoch"]][work.work] = row["items"]
-        await self._mark_offline(connection, ended, observed=self._observed)
+        if chunk:
+            await self._mark_offline(connection, ended, observed=self._observed)
+        else:
+            # Tried again by whoever puts back what was left here.
+            await self._mark_if_taken(connection, ended)
         return items
 
     async def _put_back_next(
@@ -249,6 +310,17 @@ class Reclaims:
                 progress.items += row["items"]
                 progress.looked_at += row["looked_at"]
 
+    async def _mark_if_taken(self, connection: Connection, ended: list[dict[str, object]]) -> str | None:
+        """Mark the ended lives, and return why the registry refuses it, if it does: that must not keep their work."""
+        try:
+            async with savepoint(connection):
+                await self._mark_offline(connection, ended, observed=self._observed)
+        except ContestedError:
+            raise
+        except DatabaseRefusedError as error:
+            return str(error)
+        return None
+
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
         if registry.status is None:
@@ -259,6 +331,9 @@ class Reclaims:
             )
         # What the host checks at the end only is checked here, where it can be told whose row it is.
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
+        await self._wake_relay(connection)
+
+    async def _wake_relay(self, connection: Connection) -> None:
         # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody
         # who notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
         await connection.execute(

@@ -137,13 +137,16 @@ class Statements:
         key = (name, work, observed)
         if key not in self._rendered:
             parts: dict[str, Part] = dict(self._parts[work] if work else self._common)
+            # The same statement, on one row that was refused before.
+            text = statement_text("reclaim_next" if name == "reclaim_refused" else name)
+            parts["remainder_from"] = "remainder_at" if name == "reclaim_refused" else "remainder_behind"
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
                 for part in ("ended", "of_that_life", "recorded"):
                     parts[part] = self._part(part, parts)
-            self._rendered[key] = numbered(rendered(statement_text(name), parts), self._given)
+            self._rendered[key] = numbered(rendered(text, parts), self._given)
         return self._rendered[key]
 
     @staticmethod

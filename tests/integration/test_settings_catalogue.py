@@ -1,6 +1,6 @@
 """Settings that do not fit the tables that are there: each is answered at start by one line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -109,7 +109,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-async def started(settings: Settings) -> list[dict[str, Any]]:
+async def started(settings: Settings) -> list[MutableMapping[str, Any]]:
     """Open a store as a start does; return what was logged."""
     database = Database(settings.postgres_dsn)
     try:
@@ -117,7 +117,7 @@ async def started(settings: Settings) -> list[dict[str, Any]]:
             await Store.open(database, settings)
     finally:
         await database.close()
-    return list(logs)
+    return logs
 
 
 async def refused(settings: Settings) -> str:
