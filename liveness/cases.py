@@ -1,5 +1,7 @@
 """What Postgres is offered about a life that ends, and the evidence that is kept of it. Pure."""
 
+from typing import Final
+
 from liveness.hearing import Hearing
 from liveness.lease import Ending, Lease
 from liveness.verdicts import Case
@@ -7,6 +9,15 @@ from liveness.verdicts import Case
 # A beat in the registry counts as somebody else's only if it is this much younger (seconds) than the last one that we
 # heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
 CHECKPOINT_SLACK = 1.0
+
+# Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Nor `orphaned`: nobody died of
+# work that was claimed by one who was dead.
+CRASHES: Final = frozenset({"lapsed", "died", "restarted", "stale"})
+# SIGHUP, SIGINT and SIGTERM are what people and supervisors end a process with. SIGKILL is, too, but first of all it is
+# what the kernel ends one with that eats up the memory.
+_ASKED_TO_GO: Final = frozenset({1, 2, 15})
+# What a shell adds to the number of the signal that ended its command.
+_SHELL_SIGNAL: Final = 128
 
 
 def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
@@ -29,6 +40,7 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
         untouched_for=_untouched_for(ending, hearing, loop_time),
         told=ending.reborn_idle if ending.reborn_at is not None else ending.told_at is not None,
         measured_at=loop_time,
+        crash=is_crash(ending),
         evidence={
             "why": _sentence(ending, silent_for, listened),
             "ttl": ending.ttl,
@@ -41,6 +53,18 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
             **({"details": ending.details} if ending.details else {}),
         },
     )
+
+
+def is_crash(ending: Ending) -> bool:
+    """Return whether the life may have ended by what it was working on.
+
+    Not where a storm has let go of it: what takes many at once is no single piece of work.
+    """
+    if ending.reason not in CRASHES or ending.let_go:
+        return False
+    details = ending.details or {}
+    signal = details.get("signal") or (details.get("exit_code") or 0) - _SHELL_SIGNAL
+    return ending.reason != "died" or signal not in _ASKED_TO_GO
 
 
 def _untouched_for(ending: Ending, hearing: Hearing, loop_time: float) -> float | None:

@@ -160,6 +160,69 @@ class TaskReclaimed(WorkReclaimed, frozen=True, kw_only=True):
     task_id: str
 
 
+class FormerCrash(msgspec.Struct, frozen=True, kw_only=True):
+    """The death of a worker on which a piece of work ran."""
+
+    worker: str
+    epoch: Epoch
+    reason: Reason
+    at: Instant
+    suspects: Annotated[int, Meta(ge=0, description="How much of its kind ran on that worker, with itself.")]
+
+
+class OtherSuspect(msgspec.Struct, frozen=True, kw_only=True):
+    """Another piece of work that ran on the worker that died."""
+
+    id: str
+    crash_count: Annotated[int, Meta(ge=1)]
+
+
+class WorkCrashing(WorkReclaimed, frozen=True, kw_only=True):
+    """What `*.crashing` and `*.quarantined` say of work whose workers keep dying, and the evidence."""
+
+    crash_count: Annotated[int, Meta(ge=1, description="Workers that died lately while they ran it.")]
+    crash_budget: Annotated[int, Meta(ge=1, description="With how many it is told of, or set aside.")]
+    suspects: Annotated[int, Meta(ge=1, description="How much of its kind ran on the worker that died, with itself.")]
+    former_crashes: Annotated[list[FormerCrash], Meta(description="The crashes before this one, the newest first.")]
+    others: Annotated[list[OtherSuspect], Meta(description="What ran beside it, most suspect first.")]
+
+
+class WorkflowCrashing(WorkCrashing, frozen=True, kw_only=True):
+    """`workflow.crashing`: its workers keep dying; it went back to PENDING all the same."""
+
+    workflow_id: str
+
+
+class TaskCrashing(WorkCrashing, frozen=True, kw_only=True):
+    """`task.crashing`: its workers keep dying; it went back to PENDING all the same."""
+
+    task_id: str
+
+
+class WorkflowQuarantined(WorkCrashing, frozen=True, kw_only=True):
+    """`workflow.quarantined`: its workers kept dying, so it was set aside; it did not go back."""
+
+    workflow_id: str
+
+
+class TaskQuarantined(WorkCrashing, frozen=True, kw_only=True):
+    """`task.quarantined`: its workers kept dying, so it was set aside; it did not go back."""
+
+    task_id: str
+
+
+class WorkflowExhausted(WorkReclaimed, frozen=True, kw_only=True):
+    """`workflow.exhausted`: its worker died, and its own attempts were used up; it failed and did not go back."""
+
+    workflow_id: str
+
+
+class TaskExhausted(WorkReclaimed, frozen=True, kw_only=True):
+    """`task.exhausted`: its worker died, and its own attempts were used up; it failed and did not go back."""
+
+    task_id: str
+
+
 class WorkerEnded(msgspec.Struct, frozen=True, kw_only=True):
     """`worker.expired` and `worker.released`: an epoch of the worker is over for good."""
 
@@ -198,10 +261,30 @@ class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
     held_for: Seconds
 
 
-EventData = WorkReclaimed | WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered | LivenessStorm
+EventData = (
+    WorkReclaimed
+    | WorkCrashing
+    | WorkflowReclaimed
+    | TaskReclaimed
+    | WorkflowCrashing
+    | TaskCrashing
+    | WorkflowQuarantined
+    | TaskQuarantined
+    | WorkflowExhausted
+    | TaskExhausted
+    | WorkerEnded
+    | WorkerRecovered
+    | LivenessStorm
+)
 EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "workflow.reclaimed": WorkflowReclaimed,
     "task.reclaimed": TaskReclaimed,
+    "workflow.crashing": WorkflowCrashing,
+    "task.crashing": TaskCrashing,
+    "workflow.quarantined": WorkflowQuarantined,
+    "task.quarantined": TaskQuarantined,
+    "workflow.exhausted": WorkflowExhausted,
+    "task.exhausted": TaskExhausted,
     "worker.expired": WorkerEnded,
     "worker.released": WorkerEnded,
     "worker.recovered": WorkerRecovered,

@@ -85,6 +85,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     lock_timeout: Annotated[
         Duration, Meta(description="How long a statement may wait for a lock before the next pass takes over.")
     ] = 1.0
+    crash_budget: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000,
+            description="Workers that work may crash within `crash_window` before it is noticed; 0: any.",
+        ),
+    ] = 3
+    crash_window: Annotated[Duration, Meta(description="For how long a crash counts against the work.")] = 86_400.0
+    crash_action: Annotated[
+        Literal["report", "quarantine"],
+        Meta(description="What becomes of work that crashed so many: it goes back and is told of, or is set aside."),
+    ] = "report"
+    quarantine_status: Annotated[
+        str, Meta(max_length=256, description="The status of work that is set aside; the host must not hand it out.")
+    ] = ""
     echo_interval: Annotated[
         Duration, Meta(description="Time between two echoes, by which the service knows that it hears.")
     ] = 0.02
@@ -123,6 +139,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"heartbeat_timeout ({self.heartbeat_timeout:g}) is not between min_ttl ({self.min_ttl:g}) and "
                 f"max_ttl ({self.max_ttl:g}): widen those or change it"
             )
+        if self.crash_action == "quarantine" and not self.quarantine_status:
+            raise ValueError(
+                "crash_action = quarantine needs quarantine_status: give a status that the host does not hand out, "
+                "such as FAILED"
+            )
         if self.echo_interval > self.max_gap / 2:
             raise ValueError(
                 f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
@@ -133,6 +154,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def registers(self) -> bool:
         """Whether a worker that beats and has no row in the registry gets one; in a registry of ours, each does."""
         return self.register_unknown_workers or self.tables.own_registry
+
+    @property
+    def quarantine(self) -> str | None:
+        """The status that work is given which keeps killing its workers; None: it goes back."""
+        return self.quarantine_status if self.crash_action == "quarantine" and self.crash_budget else None
 
     @property
     def subjects(self) -> Subjects:

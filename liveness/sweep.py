@@ -13,6 +13,7 @@ import structlog
 
 from liveness.answers import Swept
 from liveness.apart import Refusals, apart
+from liveness.cases import CRASHES
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
@@ -184,6 +185,7 @@ class Sweep:
             spare_within=spare_within,
             untouched_for=untouched_for,
             measured_at=measured_at,
+            crash=reason in CRASHES,
             evidence={
                 "why": why,
                 "registry_silent_for": found.silent_for,

@@ -47,6 +47,12 @@ class WorkEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     touch: tuple[str, ...] = ()
     clear: tuple[str, ...] = ()
     where: dict[str, Value | bool | tuple[Value, ...]] = {}
+    error: str | None = None
+    on_crash: Literal["put_back", "count", "fail"] = "put_back"
+    attempts: str | None = None
+    max_attempts: str | None = None
+    max_retries: str | None = None
+    failed: Value | None = None
 
 
 class RegistryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,12 +87,12 @@ def tables(work: object, registry: object, schema: str) -> Tables:
     Raises SettingsError.
     """
     if work is None and registry is None:
-        return Tables()
+        return Tables(works=BUILT_IN)
     described = Registry() if work is None else OWN_REGISTRY
     if registry is not None:
         described = _registry(_entry(RegistryEntry, registry, "registry"))
     if work is None:
-        return Tables(registry=described)
+        return Tables(works=BUILT_IN, registry=described)
     if not isinstance(work, list) or not work:
         raise SettingsError(f"work = {work!r} cannot be used: describe each table under a [[work]] of its own")
     works = [
@@ -181,12 +187,14 @@ def _work(entry: WorkEntry, setting: str, *, with_registry: bool) -> WorkTable:
     if entry.name in _RESERVED:
         raise checks.wrong("name", f"{entry.name}.* are events of the service's own: choose another word")
     checks.identifiers("schema", "table", "id", "status", "owner", "queue", "kind", "touched", "bump", "touch", "clear")
-    checks.values("running", "waiting", "free_owner")
+    checks.identifiers("error", "attempts", "max_attempts", "max_retries")
+    checks.values("running", "waiting", "free_owner", "failed")
     if str(entry.running) == str(entry.waiting):
         raise checks.wrong("waiting", f"running is the same, so nothing would ever go back: say {_WHAT['waiting']}")
     if entry.owner_is == "registry_id" and not with_registry:
         raise checks.wrong("owner_is", "there is no [registry] whose ids it could be: describe it, or use 'name'")
     _check_columns(entry, checks)
+    _check_attempts(entry, checks)
     return WorkTable(
         work=entry.name,
         table=entry.table,
@@ -204,6 +212,12 @@ def _work(entry: WorkEntry, setting: str, *, with_registry: bool) -> WorkTable:
         bump=entry.bump,
         touch=entry.touch,
         clear=entry.clear,
+        error=entry.error,
+        on_crash=entry.on_crash,
+        attempts=entry.attempts,
+        max_attempts=entry.max_attempts,
+        max_retries=entry.max_retries,
+        failed=None if entry.failed is None else str(entry.failed),
         where=tuple(Where(column=column, values=_values(value)) for column, value in entry.where.items()),
         setting=setting,
     )
@@ -221,8 +235,9 @@ def _check_columns(entry: WorkEntry, checks: _Checks) -> None:
         if fixed[first] == fixed[second]:
             raise checks.wrong(second, f"{first} is the same column: each needs one of its own")
     changed = {column: field for field, column in fixed.items()}
-    for field in ("bump", "touch", "clear"):
-        for column in getattr(entry, field):
+    for field in ("bump", "touch", "clear", "error", "attempts"):
+        value = getattr(entry, field)
+        for column in (value,) if isinstance(value, str) else value or ():
             if column in changed:
                 raise checks.wrong(field, f"{column} is in {changed[column]} already: a column is changed in one way")
             changed[column] = field
@@ -236,6 +251,24 @@ def _check_columns(entry: WorkEntry, checks: _Checks) -> None:
                 "where", f"{column} is in {changed[column]}: a condition may only name what a reclaim leaves as it is"
             )
         _check_condition(column, entry, checks)
+
+
+def _check_attempts(entry: WorkEntry, checks: _Checks) -> None:
+    if entry.on_crash == "put_back":
+        for field in ("attempts", "max_attempts", "max_retries", "failed"):
+            if getattr(entry, field) is not None:
+                raise checks.wrong(field, "on_crash is 'put_back', which counts nothing: use 'count' or 'fail'")
+        return
+    if entry.attempts is None:
+        raise checks.wrong("on_crash", "there is no column that counts: name it as attempts")
+    if entry.on_crash != "fail":
+        return
+    if (entry.max_attempts is None) == (entry.max_retries is None):
+        raise checks.wrong("on_crash", "name the column that says how many are too many: max_attempts, or max_retries")
+    if entry.failed is None:
+        raise checks.wrong("on_crash", "say which status a row has that has no attempt left: failed")
+    if str(entry.failed) in {str(entry.running), str(entry.waiting)}:
+        raise checks.wrong("failed", "rows with this status are handed out or held: say the one that ends it")
 
 
 def _check_condition(column: str, entry: WorkEntry, checks: _Checks) -> None:

@@ -34,6 +34,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     # Loop time at which `silent_for`, `overdue` and `untouched_for` were measured: what passes until the transaction
     # begins is added to them there. None: they are taken as they are.
     measured_at: float | None = None
+    # Whether what it was working on may have been the cause: the death counts against that work's crash budget.
+    crash: bool = False
     evidence: Mapping[str, Any]
 
 

@@ -1,22 +1,13 @@
-"""What a table of work is: the ONE description that every statement on the host's tables is rendered from. Pure.
+"""What a table of work is: the ONE description that every statement on the host's tables is rendered from. Pure."""
 
-Identifiers from a description are always quoted, values are always parameters: nothing that a description says can
-become SQL.
-"""
-
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import Final, Literal
 
 import msgspec
-
-# A part of a statement; or what makes one of a name's expression, as in `{owned_by e.worker}`.
-Part: TypeAlias = str | Callable[[str], str]
 
 # Types by which owners and names are told, as they compare. Of all others two texts may mean the same.
 TEXTS: Final = frozenset({"text", "character varying"})
 KEYS: Final = TEXTS | {"uuid", "bigint", "integer", "smallint"}
-_BOUNDS: Final = {"bigint": 2**63, "integer": 2**31, "smallint": 2**15}
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +31,13 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     cast: str = ""
 
 
+class CrashPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How many crashes a piece of work may cause: `budget` (0: any number) within `window` seconds."""
+
+    budget: int = 3
+    window: float = 86_400.0
+
+
 class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the host whose rows are work that a worker may hold.
 
@@ -50,6 +48,11 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
 
     The owner is the worker's name, or the id of a row of that name in the registry. One that is nobody's is NULL, or
     `free_owner`. `setting` is where the settings describe the table, empty for a built-in one.
+
+    `quarantine` is the status of work that keeps killing its workers, or None: it goes back. `error` is the column that
+    tells why then. `attempts` counts how often a row was tried: a crash leaves it alone (`put_back`), adds 1 (`count`),
+    or adds 1 and, where that makes `max_attempts`, or more than `max_retries`, gives the row the status `failed`
+    (`fail`).
     """
 
     work: str
@@ -69,10 +72,18 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     touch: tuple[str, ...] = ("updated_at",)
     clear: tuple[str, ...] = ()
     where: tuple[Where, ...] = ()
+    quarantine: str | None = None
+    error: str | None = None
+    on_crash: Literal["put_back", "count", "fail"] = "put_back"
+    attempts: str | None = None
+    max_attempts: str | None = None
+    max_retries: str | None = None
+    failed: str | None = None
     setting: str = ""
     # What the catalogue says.
     id_type: str = "uuid"
     owner_type: str = "text"
+    status_type: str = "text"
     status_cast: str = ""
 
     @property
@@ -94,12 +105,14 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
             self,
             id_type=columns[self.id].type,
             owner_type=columns[self.owner].base,
+            status_type=columns[self.status].type,
             status_cast=columns[self.status].parameter,
             queue=self.queue if self.queue in columns else None,
             kind=self.kind if self.kind in columns else None,
             bump=tuple(column for column in self.bump if column in columns),
             touch=tuple(column for column in self.touch if column in columns),
             clear=tuple(column for column in self.clear if column in columns),
+            error=self.error if self.setting or _holds_text(columns.get(self.error or "")) else None,
             where=tuple(
                 msgspec.structs.replace(
                     where, cast=columns[where.column].parameter or _text_cast(columns[where.column])
@@ -145,8 +158,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(fitted, status_type=status.type, status_cast=status.parameter)
 
 
-WORKFLOWS = WorkTable(work="workflow", table="workflow_execution")
-TASKS = WorkTable(work="task", table="task_execution")
+WORKFLOWS = WorkTable(work="workflow", table="workflow_execution", error="error")
+TASKS = WorkTable(work="task", table="task_execution", error="error")
 BUILT_IN = (WORKFLOWS, TASKS)
 # Where the host has no table of workers, this one of ours serves (`schemas/postgres/liveness/0008_tables.sql`).
 OWN_REGISTRY = Registry(schema="liveness")
@@ -157,240 +170,9 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-# Characters of `kind` and `queue` that events show; no real one is longer.
-SHOWN_LENGTH = 256
-
-# `{name}`, or `{name expression}`.
-_PLACE = re.compile(r"\{(\w+)(?: ([\w.$:\[\]]+))?\}")
-# A value that is given to a statement besides its own parameters, until it has its number. No identifier holds a NUL.
-_GIVEN = re.compile("\0([^/\0]+)/(\\d+)\0")
-_NO_PARAMETERS = re.compile(r'--[^\n]*|"(?:[^"]|"")*"')
-_PARAMETER = re.compile(r"\$(\d+)")
-
-
-def rendered(statement: str, parts: Mapping[str, Part]) -> str:
-    """Fill each `{name}` of a statement's text with the part of that name, which holds quoted identifiers only."""
-
-    def part(place: re.Match[str]) -> str:
-        found, argument = parts[place[1]], place[2]
-        if isinstance(found, str):
-            return found
-        return found(argument)
-
-    return _PLACE.sub(part, statement)
-
-
-def numbered(statement: str, values: Mapping[str, Sequence[Any]]) -> tuple[str, tuple[Any, ...]]:
-    """Number the values that `statement` is given behind its own parameters; return it, and them in their order."""
-    own = max((int(number) for number in _PARAMETER.findall(_NO_PARAMETERS.sub("", statement))), default=0)
-    order: dict[tuple[str, int], int] = {}
-
-    def number(place: re.Match[str]) -> str:
-        key = (place[1], int(place[2]))
-        return f"${order.setdefault(key, own + len(order) + 1)}"
-
-    text = _GIVEN.sub(number, statement)
-    return text, tuple(values[work][index] for work, index in order)
-
-
-def work_parts(work: WorkTable, schema: str, registry: Registry | None = None) -> dict[str, Part]:
-    """Return the parts of a statement on `work`. The table is called `w` in the statements.
-
-    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it. `{running
-    $2}` is the condition that a row is somebody's RUNNING work, `{owned_by x}` that it is work of the name x.
-    """
-    registry = registry or Registry()
-    owner = f"w.{quoted(work.owner)}"
-    free = f" AND {owner} <> {_free(work)}" if work.free_owner is not None else ""
-    undated = work.touched is None
-
-    def with_status(place: str) -> str:
-        return f"w.{quoted(work.status)} = {place}{work.status_cast}{_where(work)}"
-
-    parts: dict[str, Part] = {
-        "work_table": _table(work, schema),
-        "id": f"w.{quoted(work.id)}",
-        "id_type": work.id_type,
-        "with_status": with_status,
-        "running": lambda place: with_status(place) + free,
-        "touched": "NULL::timestamptz" if undated else f"w.{quoted(work.touched or '')}",
-        "untouched": (
-            (lambda seconds: f"{seconds}::double precision IS NOT NULL")
-            if undated
-            else (lambda seconds: f"w.{quoted(work.touched or '')} < now() - make_interval(secs => {seconds})")
-        ),
-        "kind": _shown(work.kind) if work.kind else "NULL::text",
-        "queue": _shown(work.queue) if work.queue else "NULL::text",
-        "put_back": _put_back(work),
-        "owner": owner,
-    }
-    return parts | (_by_id if work.owner_is == "registry_id" else _by_name)(work, registry, schema)
-
-
-def _by_name(work: WorkTable, registry: Registry, _schema: str) -> dict[str, Part]:
-    owner, kind = f"w.{quoted(work.owner)}", work.owner_type
-    is_text = kind in TEXTS
-    free = f" OR {owner} = {_free(work)}" if work.free_owner is not None else ""
-    name = owner if is_text else f"{owner}::text"
-    same = kind == registry.name_type or (is_text and registry.name_type in TEXTS)
-    return {
-        "owner_name": name,
-        "owned_by": lambda of: f"{owner} = {as_key(kind, of)}",
-        "owned_by_any": lambda of: f"{owner} = {_any(kind, of)}",
-        "join_owners": lambda of: f"JOIN {of} AS e ON {owner} = {as_key(kind, 'e.worker')}",
-        "owner_given": f"{owner} <> ''" if is_text else f"{owner} IS NOT NULL",
-        "owner_first": f"{owner} > ''" if is_text else f"{owner} IS NOT NULL",
-        "owner_behind": lambda of: f"{owner} > {of}" if is_text else f"{owner} > {of}::text::{kind}",
-        "owner_missing": f"({owner} IS NULL OR {owner} = ''{free})" if is_text else f"({owner} IS NULL{free})",
-        "walked_name": "n.owner" if is_text else "n.owner::text",
-        "walked_last": _last(kind),
-        "registry_owns": f"r.{quoted(registry.name)} = {owner}" if same else _named(registry, "r", name),
-    }
-
-
-def _by_id(work: WorkTable, registry: Registry, schema: str) -> dict[str, Part]:
-    owner, kind = f"w.{quoted(work.owner)}", work.owner_type
-    table, key = _table(registry, schema), f"k.{quoted(registry.id)}"
-    ids = f"(SELECT {key} FROM {table} AS k WHERE"  # noqa: S608 - quoted identifiers
-
-    def name(of: str) -> str:
-        return f"(SELECT k.{quoted(registry.name)}::text FROM {table} AS k WHERE {key} = {of})"  # noqa: S608 - quoted identifiers
-
-    free = f" OR {owner} = {_free(work)}" if work.free_owner is not None else ""
-    return {
-        "owner_name": name(owner),
-        "owned_by": lambda of: f"{owner} IN {ids} {_named(registry, 'k', of)})",
-        "owned_by_any": lambda of: f"{owner} IN {ids} k.{quoted(registry.name)} = {_any(registry.name_type, of)})",
-        # From the few that ended to their ids, and from those to the rows: each by an index.
-        "join_owners": lambda of: (
-            f"JOIN {table} AS k ON {key} = {owner} JOIN {of} AS e ON {_named(registry, 'k', 'e.worker')}"
-        ),
-        "owner_given": f"{owner} IS NOT NULL",
-        "owner_first": f"{owner} IS NOT NULL",
-        "owner_behind": lambda of: f"{owner} > {of}::text::{kind}",
-        # Also whose registry row is gone: nobody can say whose they are.
-        "owner_missing": f"({owner} IS NULL{free} OR NOT EXISTS (SELECT FROM {table} AS k WHERE {key} = {owner}))",
-        "walked_name": name("n.owner"),
-        "walked_last": _last(kind),
-        "registry_owns": f"r.{quoted(registry.name)}::text = {name(owner)}",
-    }
-
-
-def registry_parts(registry: Registry, schema: str) -> dict[str, Part]:
-    """Return the parts of a statement on the registry, which is called `r` in the statements."""
-    key = f"r.{quoted(registry.name)}"
-    heartbeat = f"r.{quoted(registry.heartbeat)}"
-    name = key if registry.name_type in TEXTS else f"{key}::text"
-    parts: dict[str, Part] = {
-        "registry": _table(registry, schema),
-        "registry_id": f"r.{quoted(registry.id)}",
-        "registry_key": key,
-        "registry_name": name,
-        "registry_named": lambda of: _named(registry, "r", of),
-        "registry_named_any": lambda of: f"{key} = {_any(registry.name_type, of)}",
-        "registry_heartbeat": heartbeat,
-        "set_heartbeat": quoted(registry.heartbeat),
-        "set_id": quoted(registry.id),
-    }
-    if registry.status is None:
-        return parts | {
-            # What would else be marked is read from what we wrote down: the life has ended, and nobody beat since.
-            "registry_up": lambda up: (
-                f"({up}::text[] IS NOT NULL AND NOT EXISTS (SELECT FROM liveness.expiration AS up"
-                f" WHERE up.worker = {name} AND up.recovered_at IS NULL AND NOT up.observed"
-                f" AND up.reason <> 'restarted' AND up.expired_at > coalesce({heartbeat}, '-infinity')))"
-            ),
-            "register_columns": f"{quoted(registry.name)}, {quoted(registry.heartbeat)}",
-            "register_values": "a.worker, now()",
-        }
-    online = "" if registry.status_type == "text" else f"::text::{registry.status_type}"
-    return parts | {
-        "registry_up": lambda up: f"r.{quoted(registry.status or '')}::text = ANY ({up}::text[])",
-        "registry_status": f"r.{quoted(registry.status)}",
-        "status_type": registry.status_type,
-        "offline": f"$3{registry.status_cast}",
-        "set_status": quoted(registry.status),
-        "register_columns": f"{quoted(registry.name)}, {quoted(registry.status)}, {quoted(registry.heartbeat)}",
-        "register_values": f"a.worker, $2{online}, now()",
-    }
-
-
-def as_key(kind: str, name: str) -> str:
-    """Return the expression `name`, a text, as a value of the type `kind` that an index on such a column serves.
-
-    A name that is none, or is not written as Postgres writes it, is NULL: it owns nothing, and fails no batch. "007"
-    must not own what is the worker 7's.
-    """
-    if kind in TEXTS:
-        return name
-    if kind == "uuid":
-        return f"CASE WHEN {name} ~ '^[0-9a-f]{{8}}(-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}}$' THEN {name}::uuid END"
-    bound = _BOUNDS[kind]
-    return (
-        f"CASE WHEN {name} ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN"
-        f" CASE WHEN {name}::numeric BETWEEN {-bound} AND {bound - 1} THEN {name}::{kind} END END"
-    )
-
-
-def some_key(kind: str) -> str:
-    """Return a name that may be one of the type `kind`."""
-    return {"uuid": "00000000-0000-0000-0000-000000000000"}.get(kind, "" if kind in TEXTS else "0")
-
-
-def _any(kind: str, names: str) -> str:
-    if kind in TEXTS:
-        return f"ANY ({names})"
-    return f"ANY (ARRAY(SELECT {as_key(kind, 'a.name')} FROM unnest({names}::text[]) AS a (name)))"  # noqa: S608 - quoted identifiers
-
-
-def _last(kind: str) -> str:
-    # Not all versions of Postgres know the last of some UUIDs; that of their texts is none that lies behind it.
-    return {"uuid": "max(n.owner::text)"}.get(kind, "max(n.owner)" if kind in TEXTS else "max(n.owner)::text")
-
-
-def _named(registry: Registry, alias: str, name: str) -> str:
-    return f"{alias}.{quoted(registry.name)} = {as_key(registry.name_type, name)}"
-
-
-def _table(described: WorkTable | Registry, schema: str) -> str:
-    return f"{quoted(described.schema or schema)}.{quoted(described.table)}"
-
-
-def _given(work: WorkTable, index: int) -> str:
-    return f"\0{work.work}/{index}\0"
-
-
-def _free(work: WorkTable) -> str:
-    cast = "::text" if work.owner_type in TEXTS else f"::text::{work.owner_type}"
-    return _given(work, len(work.where)) + cast
-
-
-def _where(work: WorkTable) -> str:
-    conditions = []
-    for index, where in enumerate(work.where):
-        column, given = f"w.{quoted(where.column)}", _given(work, index)
-        if len(where.values) == 1:
-            conditions.append(f" AND {column} = {given}{where.cast}")
-        else:
-            # Of an enum, the parameter is of the column's own type.
-            cast = "".join(f"::{each}[]" for each in where.cast.split("::")[1:])
-            conditions.append(f" AND {column} = ANY ({given}{cast})")
-    return "".join(conditions)
-
-
 def _text_cast(column: Column) -> str:
     return "" if column.enum else "::text"
 
 
-def _put_back(work: WorkTable) -> str:
-    free = "NULL" if work.free_owner is None else _free(work)
-    changes = [f"{quoted(work.status)} = $3{work.status_cast}", f"{quoted(work.owner)} = {free}"]
-    changes += [f"{quoted(column)} = w.{quoted(column)} + 1" for column in work.bump]
-    changes += [f"{quoted(column)} = now()" for column in work.touch]
-    changes += [f"{quoted(column)} = NULL" for column in work.clear]
-    return ", ".join(changes)
-
-
-def _shown(column: str) -> str:
-    # Cut, because what is in an event has to fit into a NATS message, and one that does not would hold up all others.
-    return f"left(w.{quoted(column)}::text, {SHOWN_LENGTH})"
+def _holds_text(column: Column | None) -> bool:
+    return column is not None and column.base in TEXTS

@@ -2,14 +2,15 @@
 -- A beat that somebody else recorded in the registry within spare_within seconds spares the life; one further in the
 -- future than that is a broken clock and spares nobody.
 -- A name that we never heard must still be up in the registry, or still not, as the sweep found it (must_be_up).
--- $1: [{worker, epoch, incarnation, reason, ttl, silent_for, overdue, spare_within, must_be_up, untouched_for, evidence}]
+-- $1: [{worker, epoch, incarnation, reason, ttl, silent_for, overdue, spare_within, must_be_up, untouched_for, crash,
+--      evidence}]
 -- $2: decided by  $3: observed  $4: statuses that are up
 WITH offered AS (
     SELECT *
     FROM jsonb_to_recordset($1::jsonb) AS o (
         worker text, epoch bigint, incarnation text, reason text, ttl double precision, silent_for double precision,
         overdue double precision, spare_within double precision, must_be_up boolean, untouched_for double precision,
-        evidence jsonb
+        crash boolean, evidence jsonb
     )
 ),
 still_open AS (
@@ -60,7 +61,7 @@ ended AS (
 written AS (
     INSERT INTO liveness.expiration (
         worker, epoch, incarnation, reason, ttl, last_heartbeat_at, lapsed_at, untouched_for, observed, decided_by,
-        evidence
+        crash, evidence
     )
     SELECT
         d.worker, d.epoch,
@@ -72,7 +73,7 @@ written AS (
             (SELECT b.beat_at FROM registered AS b WHERE b.worker = d.worker)
         ),
         now() - make_interval(secs => o.overdue), o.untouched_for, $3, $2,
-        o.evidence
+        o.crash AND NOT $3, o.evidence
     FROM ended AS d
     JOIN offered AS o USING (worker, epoch)
     RETURNING *

@@ -5,7 +5,7 @@
 -- What later parts need of the expiration travels with the rows, and NOT IN is hashed: a join back would be planned for
 -- the handful of rows that a CTE is taken to have, and take quadratic time for thousands.
 -- $1: [{worker, epoch}]  $2: running  $3: waiting  $4: limit  $5: word for this work  $6: key of its id in events
--- $7: observed
+-- $7: observed  $8: seconds in which crashes count  $9: status of what has no attempt left, or NULL
 WITH {ended},
 mine AS (
     SELECT {id} AS id, w.xmin::text AS mark, e.worker, e.epoch
@@ -14,7 +14,7 @@ mine AS (
     WHERE {of_that_life}
 ),
 taken AS (
-    SELECT {id} AS id, e.worker, e.epoch, e.told, e.hash
+    SELECT {id} AS id, e.worker, e.epoch, e.told, e.hash, e.crash
     FROM {work_table} AS w
     {join_owners ended}
     WHERE {of_that_life}
@@ -29,6 +29,24 @@ kept AS (
     SELECT m.worker, m.epoch, $5, m.id::text, m.mark
     FROM mine AS m
     WHERE m.id::text NOT IN (SELECT v.id FROM moved AS v)
-    RETURNING 1
+    RETURNING worker, epoch, id
+),
+counted_later AS (
+    SELECT
+        k.worker, k.epoch,
+        1 + (
+            SELECT count(*) FROM liveness.reclaim AS h
+            WHERE h.work = $5 AND h.id = k.id AND h.crash AND h.reclaimed_at > now() - make_interval(secs => $8)
+        ) AS crash_count
+    FROM kept AS k
+    JOIN ended AS e USING (worker, epoch)
+    WHERE e.crash
 )
-SELECT m.worker, m.epoch, count(*) AS items FROM moved AS m GROUP BY m.worker, m.epoch
+-- Who held what, and the most crashes that anything of it has behind it now.
+SELECT m.worker, m.epoch, count(*) FILTER (WHERE m.moved) AS items, max(m.crash_count) AS crashes
+FROM (
+    SELECT c.worker, c.epoch, true AS moved, c.crash_count FROM counted AS c
+    UNION ALL
+    SELECT k.worker, k.epoch, false, k.crash_count FROM counted_later AS k
+) AS m
+GROUP BY m.worker, m.epoch

@@ -1,14 +1,14 @@
 -- Put back the next chunk of what an earlier transaction fixed. Where the name has begun another life since, a row that
 -- bears another mark than it did then may be that life's: it is left alone. As long as it has not, whoever touched the
 -- row, it is still the ended life's. A row that somebody locks waits for the next pass.
--- $1 to $7 as in reclaim_first.sql  $8, $9, $10: worker, epoch and id behind which to go on
+-- $1 to $9 as in reclaim_first.sql  $10, $11, $12: worker, epoch and id behind which to go on
 WITH {ended},
 looked_at AS (
-    SELECT * FROM liveness.{remainder_from}($5, $8, $9, $10, $4)
+    SELECT * FROM liveness.{remainder_from}($5, $10, $11, $12, $4)
 ),
 due AS (
     SELECT
-        d.worker, d.epoch, d.id, d.mark, e.told, e.hash,
+        d.worker, d.epoch, d.id, d.mark, e.told, e.hash, e.crash,
         EXISTS (SELECT FROM liveness.epoch AS n WHERE n.worker = d.worker AND n.epoch > d.epoch) AS lived_on
     FROM looked_at AS d
     JOIN ended AS e USING (worker, epoch)
@@ -20,7 +20,7 @@ mine AS (
     WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)
 ),
 taken AS (
-    SELECT {id} AS id, d.worker, d.epoch, d.told, d.hash
+    SELECT {id} AS id, d.worker, d.epoch, d.told, d.hash, d.crash
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
     WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)

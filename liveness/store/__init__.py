@@ -3,7 +3,10 @@
 import os
 import socket
 
+import msgspec
+
 from liveness.settings import Settings
+from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
@@ -15,6 +18,8 @@ from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
+from liveness.store.trials import try_quarantine
+from liveness.work import CrashPolicy
 
 __all__ = [
     "RETRY_MOST",
@@ -66,10 +71,14 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        statements, found = await read_catalogue(database, settings.postgres_schema, settings.tables, subjects)
+        works = [msgspec.structs.replace(work, quarantine=settings.quarantine) for work in settings.tables.works]
+        tables = msgspec.structs.replace(settings.tables, works=tuple(works))
+        statements, found = await read_catalogue(database, settings.postgres_schema, tables, subjects)
         await check_fit(database, settings, statements, found)
         await tell_unserved(database, settings, statements)
         observed = settings.mode == "observe"
+        if not observed:
+            await try_quarantine(database, statements)
         myself = f"{socket.gethostname()}:{os.getpid()}"
         leader = Leader(database, myself, acts=not observed, share=subjects.share)
         return cls(
@@ -83,6 +92,7 @@ class Store:
                 decided_by=myself,
                 observed=observed,
                 chunk=settings.reclaim_chunk,
+                budgets=Budgets(statements, CrashPolicy(budget=settings.crash_budget, window=settings.crash_window)),
                 subjects=subjects,
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),

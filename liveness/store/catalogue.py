@@ -163,7 +163,10 @@ def named_columns(described: WorkTable | Registry) -> list[tuple[str, str]]:
     if isinstance(described, Registry):
         fields: Sequence[str] = ("id", "name", "heartbeat", "status")
     else:
-        fields = ("id", "status", "owner", "queue", "kind", "touched", "bump", "touch", "clear")
+        fields = (
+            "id", "status", "owner", "queue", "kind", "touched", "bump", "touch", "clear",
+            "error", "attempts", "max_attempts", "max_retries",
+        )  # fmt: skip
     found = []
     for field in fields:
         value = getattr(described, field)

@@ -23,8 +23,18 @@ log = structlog.get_logger("liveness.fitting")
 _NUMBERS: Final = frozenset({"smallint", "integer", "bigint", "numeric", "real", "double precision"})
 _WHOLE: Final = frozenset({"smallint", "integer", "bigint"})
 _TIMES: Final = frozenset({"timestamp with time zone", "timestamp without time zone", "date"})
+_COUNTS: Final = frozenset({"attempts", "max_attempts", "max_retries"})
 # Statements on one table of work; what they read and write covers all that the others do.
-_ON_WORK: Final = ("reclaim_first", "reclaim_next", "find_orphans", "find_owners", "count_ownerless", "holding_names")
+_ON_WORK: Final = (
+    "reclaim_first",
+    "reclaim_next",
+    "find_suspects",
+    "quarantine",
+    "find_orphans",
+    "find_owners",
+    "count_ownerless",
+    "holding_names",
+)
 
 Described = WorkTable | Registry
 
@@ -74,16 +84,18 @@ class _Fit:
         """Check a table of work."""
         await self._rights(work, table, ["SELECT", "UPDATE"] if self._acts else ["SELECT"])
         _doubt_hidden(table)
-        _check_owner(work, table)
         if not work.setting:
             if not table.told_apart:
                 log.warning("rows_not_told_apart", table=table.called, doubt=f"no unique index on {work.id}")
             return
         _check_told_apart(work, table)
+        _check_owner(work, table)
         _check_changes(work, table)
         await self._owners(work, table, registry, workers)
         await self._value(work, "running", work.running, table, work.status)
         await self._value(work, "waiting", work.waiting, table, work.status)
+        if work.failed is not None:
+            await self._value(work, "failed", work.failed, table, work.status)
         if work.free_owner is not None:
             await self._value(work, "free_owner", work.free_owner, table, work.owner)
         for where in work.where:
@@ -226,11 +238,6 @@ def _check_owner(work: WorkTable, table: Table) -> None:
     column = table.columns[work.owner]
     if column.not_null and work.free_owner is None:
         called = f"{table.called}.{work.owner}"
-        if not work.setting:
-            raise CannotStartError(
-                f"{called} may not be NULL, which says that nobody holds a row: describe the table as [[work]] in the "
-                "settings file, with the free_owner that does"
-            )
         raise _wrong(
             work,
             "owner",
@@ -247,13 +254,21 @@ def _check_changes(work: WorkTable, table: Table) -> None:
         ("bump", work.bump),
         ("touch", work.touch),
         ("clear", work.clear),
+        ("error", (work.error,) if work.error else ()),
+        ("attempts", (work.attempts,) if work.attempts else ()),
+        ("max_attempts", (work.max_attempts,) if work.max_attempts else ()),
+        ("max_retries", (work.max_retries,) if work.max_retries else ()),
     ):
         for name in columns:
             column, called = table.columns[name], f"{table.called}.{name}"
-            if column.generated:
+            if column.generated and not field.startswith("max_"):
                 raise _wrong(work, field, name, f"{called} is generated, so nobody can write it: leave it out")
             if field == "bump" and column.base not in _NUMBERS:
                 raise _wrong(work, field, name, f"{called} is of type {column.type}: only a number can grow by 1")
+            if field in _COUNTS and column.base not in _WHOLE:
+                raise _wrong(work, field, name, f"{called} is of type {column.type}: attempts are whole numbers")
+            if field == "error" and column.base not in TEXTS:
+                raise _wrong(work, field, name, f"{called} is of type {column.type}: a sentence needs a text")
             if field == "touch" and column.base not in _TIMES:
                 raise _wrong(work, field, name, f"{called} is of type {column.type}: only a timestamp can become now()")
             if field == "clear" and column.not_null:

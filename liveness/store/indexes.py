@@ -19,12 +19,13 @@ import structlog
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.findings import Gain
 from liveness.needs import Need, needs
+from liveness.parts import some_key
 from liveness.settings import Settings
 from liveness.store.catalogue import read_catalogue
 from liveness.store.database import GRACE_SECONDS, Connection, Database, milliseconds
 from liveness.store.host import WALK_SECONDS
 from liveness.store.statements import Statements
-from liveness.work import WorkTable, quoted, some_key
+from liveness.work import WorkTable, quoted
 
 log = structlog.get_logger("liveness.indexes")
 

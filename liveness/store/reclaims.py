@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from liveness.errors import ContestedError, DatabaseRefusedError
+from liveness.store.budgets import Budgets
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
@@ -21,6 +22,7 @@ from liveness.store.rows import Left, Rows, Walk, savepoint
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
 from liveness.verdicts import Case, Outcome, Verdict
+from liveness.work import WorkTable
 
 # Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
 # host keeps rows locked.
@@ -52,7 +54,7 @@ class Began(NamedTuple):
 class Reclaims:
     """Ends epochs. `chunk`: rows of one work table that one transaction puts back at most.
 
-    `clock` is the loop's monotonic time, by which cases were measured.
+    Cases were measured by the loop's monotonic time.
     """
 
     def __init__(
@@ -64,19 +66,20 @@ class Reclaims:
         decided_by: str,
         observed: bool,
         chunk: int,
+        budgets: Budgets,
         subjects: Subjects,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._leader = leader
-        self._clock = clock
+        self._clock: Callable[[], float] = time.monotonic
         self._statements = statements
         self._decided_by = decided_by
         self._observed = observed
         self._chunk = chunk
+        self._budgets = budgets
         self._subjects = subjects
         self._up = list(statements.registry.up)
-        self._rows = Rows(statements, chunk, lambda: self._clock())  # noqa: PLW0108 - tests let another one run
+        self._rows = Rows(statements, chunk, budgets.policy, lambda: self._clock())  # noqa: PLW0108 - tests let another one run
 
     @property
     def kinds(self) -> set[str]:
@@ -119,7 +122,8 @@ class Reclaims:
                 )
                 await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
                 ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
-                items = await self._put_back_first(connection, ended, chunk) if ended else {}
+                crashed = any(case.crash for case in offered)
+                items = await self._put_back_judged(connection, ended, chunk, crashed=crashed) if ended else {}
         found = {row["worker"]: row for row in rows}
         verdicts = []
         for case in cases:
@@ -261,10 +265,36 @@ class Reclaims:
         if vain:
             await connection.execute(self._statements["close_unheard"], as_json(vain))
 
+    async def _put_back_judged(
+        self, connection: Connection, ended: list[dict[str, object]], chunk: int, *, crashed: bool
+    ) -> dict[tuple[str, int], dict[str, int]]:
+        """Put back what the lives held, but for work that keeps killing its workers. Return how much, by life and kind.
+
+        Hardly ever has anything its crash budget behind it, and that is seen while it goes back. Then this is undone
+        (nobody can have seen it), the work is judged, and what is left goes back.
+        """
+        watch = crashed and self._budgets.policy.budget > 0 and not self._observed
+        if watch:
+            await connection.execute("SAVEPOINT work")
+        items, over = await self._put_back_first(connection, ended, chunk)
+        if watch and over:
+            await connection.execute("ROLLBACK TO SAVEPOINT work")
+            for work in over:
+                await self._budgets.judge(connection, ended, work)
+            items, _ = await self._put_back_first(connection, ended, chunk)
+        if chunk:
+            await self._mark_offline(connection, ended, observed=self._observed)
+        else:
+            # Tried again by whoever puts back what was left here.
+            await self._mark_if_taken(connection, ended)
+        return items
+
     async def _put_back_first(
         self, connection: Connection, ended: list[dict[str, object]], chunk: int
-    ) -> dict[tuple[str, int], dict[str, int]]:
+    ) -> tuple[dict[tuple[str, int], dict[str, int]], list[WorkTable]]:
+        """Return besides the kinds of work of which something may have its crash budget behind it."""
         items: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+        over = []
         for work in self._statements.works:
             rows = await connection.fetch(
                 self._statements.on(work, "reclaim_first", observed=self._observed),
@@ -275,18 +305,18 @@ class Reclaims:
                 work.work,
                 f"{work.work}_id",
                 self._observed,
+                self._budgets.policy.window,
+                work.failed,
                 *self._statements.given("reclaim_first", work, observed=self._observed),
                 # It fixes all rows of a life, however many.
                 timeout=PATIENCE,
             )
             for row in rows:
-                items[row["worker"], row["epoch"]][work.work] = row["items"]
-        if chunk:
-            await self._mark_offline(connection, ended, observed=self._observed)
-        else:
-            # Tried again by whoever puts back what was left here.
-            await self._mark_if_taken(connection, ended)
-        return items
+                if row["items"]:
+                    items[row["worker"], row["epoch"]][work.work] = row["items"]
+            if any((row["crashes"] or 0) >= self._budgets.policy.budget for row in rows):
+                over.append(work)
+        return items, over
 
     async def _put_back_next(
         self, connection: Connection, held: list[dict[str, object]], progress: Progress, *, observed: bool
@@ -301,6 +331,8 @@ class Reclaims:
                 work.work,
                 f"{work.work}_id",
                 observed,
+                self._budgets.policy.window,
+                work.failed,
                 *progress.behind.get((work.work, observed), ("", 0, "")),
                 *self._statements.given("reclaim_next", work, observed=observed),
                 timeout=PATIENCE,
@@ -329,16 +361,16 @@ class Reclaims:
             await connection.execute(
                 self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
             )
-        # What the host checks at the end only is checked here, where it can be told whose row it is.
-        await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
         await self._wake_relay(connection)
 
     async def _wake_relay(self, connection: Connection) -> None:
-        # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody
-        # who notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
+        # What the host checks at the end only is checked here, where it can be told whose row it is. And the relay is
+        # woken when this transaction commits, and not before. The commit takes a lock for it, which everybody who
+        # notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.
         await connection.execute(
-            "SELECT pg_notify('liveness_outbox', ''), set_config('lock_timeout', $1, true)",
-            milliseconds(self._database.lock_timeout),
+            "SET CONSTRAINTS ALL IMMEDIATE; SELECT pg_notify('liveness_outbox', '');"
+            f" SET LOCAL lock_timeout = '{milliseconds(self._database.lock_timeout)}'",
+            timeout=PATIENCE,
         )
 
 

@@ -15,7 +15,7 @@ import msgspec
 from liveness.errors import ContestedError, DatabaseRefusedError
 from liveness.store.database import PATIENCE, Connection, Database, answers, contested
 from liveness.store.statements import Statements, statement_text
-from liveness.work import WorkTable
+from liveness.work import CrashPolicy, WorkTable
 
 # Tries in one transaction: fewer than the 64 subtransactions beyond which every snapshot of the host's has to look them
 # up elsewhere. And for how long it begins new ones (seconds): it holds the rows that it has put back.
@@ -61,9 +61,10 @@ class Walk(msgspec.Struct):
 class Rows:
     """Puts back what one life has left, in parts. `chunk`: rows that one part has at most; `clock` is monotonic."""
 
-    def __init__(self, statements: Statements, chunk: int, clock: Callable[[], float]) -> None:
+    def __init__(self, statements: Statements, chunk: int, policy: CrashPolicy, clock: Callable[[], float]) -> None:
         self._statements = statements
         self._chunk = chunk
+        self._policy = policy
         self._clock = clock
 
     async def put_back(
@@ -149,6 +150,8 @@ class Rows:
             work.work,
             f"{work.work}_id",
             False,  # noqa: FBT003 - a parameter of the statement
+            self._policy.window,
+            work.failed,
             *_place(place),
             *self._statements.given(name, work),
             timeout=PATIENCE,

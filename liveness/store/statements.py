@@ -8,9 +8,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from liveness.parts import Part, numbered, registry_parts, rendered, work_parts
 from liveness.share import Share
 from liveness.subjects import Subjects
-from liveness.work import Part, Registry, WorkTable, numbered, registry_parts, rendered, work_parts
+from liveness.work import Registry, WorkTable
 
 
 @cache
@@ -141,10 +142,11 @@ class Statements:
             text = statement_text("reclaim_next" if name == "reclaim_refused" else name)
             parts["remainder_from"] = "remainder_at" if name == "reclaim_refused" else "remainder_behind"
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
+            parts["ended"] = self._part("ended", parts)
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
-                for part in ("ended", "of_that_life", "recorded"):
+                for part in ("of_that_life", "recorded"):
                     parts[part] = self._part(part, parts)
             self._rendered[key] = numbered(rendered(text, parts), self._given)
         return self._rendered[key]

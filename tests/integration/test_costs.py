@@ -20,16 +20,18 @@ from tests.integration.test_sweep import Eye
 
 READING, ACTING = 2, 3
 # What one transaction asks that ends epochs and puts their work back: the tables; when it began; the epochs; each of
-# the two work tables; the registry, its checks, the relay's wake-up.
-SETTLE = ACTING + 1 + 1 + 1 + 2 + 3
-# The same for a chunk of what was left: the tables; which reclaims; two work tables; the last three.
-FINISH = ACTING + 1 + 1 + 2 + 3
+# the two work tables; the registry; the host's checks and the relay's wake-up.
+SETTLE = ACTING + 1 + 1 + 1 + 2 + 2
+# And of lives that crashed, whose work may have its crash budget behind it: what would be undone to find that out.
+WATCHED = 1
+# The same for a chunk of what was left: the tables; which reclaims; two work tables; the last two.
+FINISH = ACTING + 1 + 1 + 2 + 2
 # What a relay asks for a batch: what there is; to forget it; whether there is more.
 RELAY = (READING + 1) + (ACTING + 1) + (READING + 1)
 # What a sweep asks that finds nothing: six questions; and one that finds somebody: whose name is ambiguous, and the
 # reclaim, which opens an epoch for who was never heard.
 SWEEP = 6 * (READING + 1)
-SWEEP_FINDS = SWEEP + (READING + 1) + SETTLE + 1
+SWEEP_FINDS = SWEEP + (READING + 1) + SETTLE + 1 + WATCHED
 
 
 class Counting(Database):
@@ -93,6 +95,16 @@ async def test_a_reclaim_asks_as_much_for_many_as_for_one(
     assert counting.count() == SETTLE
     assert await host.count("PENDING") == many * rows
     assert await counted.reclaims.unfinished() == []
+
+
+async def test_a_crash_asks_for_one_statement_more(host: HostTables, counting: Counting, counted: Store) -> None:
+    """However many rows: nothing of them has its crash budget behind it."""
+    epochs = await lives(host, counted, 3, 20)
+    counting.count()
+
+    await counted.reclaims.settle([case(name, epoch, crash=True) for name, epoch in epochs.items()])
+
+    assert counting.count() == SETTLE + WATCHED
 
 
 async def test_what_is_left_costs_a_transaction_for_each_chunk(

@@ -288,7 +288,7 @@ async def test_an_index_leads_from_a_name_to_its_rows(
         ("running_counts", (["1", A, "w1"], work.running)),
         ("find_owners", (["ONLINE"], work.running, 1.0)),
         ("holding_names", ([A], ["a"], [1.0], work.running, work.work)),
-        ("reclaim_first", ("[]", work.running, work.waiting, 10, work.work, "x", False)),
+        ("reclaim_first", ("[]", work.running, work.waiting, 10, work.work, "x", False, 1.0, None)),
     ):
         if name == "holding_names" and work.touched is None:
             # Postgres sees that it finds nothing.

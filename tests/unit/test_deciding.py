@@ -2,11 +2,12 @@
 
 import pytest
 
+from liveness.parts import rendered, work_parts
 from liveness.relay import in_commit_order
 from liveness.restore import distinct
 from liveness.store import Life, Pending
 from liveness.store.statements import Statements
-from liveness.work import WORKFLOWS, Column, Registry, WorkTable, quoted, rendered, work_parts
+from liveness.work import WORKFLOWS, Column, Registry, WorkTable, quoted
 
 
 def event(seq: int, worker: str, transaction: int) -> Pending:

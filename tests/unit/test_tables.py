@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from liveness.errors import SettingsError
+from liveness.parts import as_key, numbered
 from liveness.settings import Settings, load
 from liveness.store.statements import Statements
-from liveness.work import BUILT_IN, OWN_REGISTRY, Column, Registry, WorkTable, as_key, numbered
+from liveness.work import BUILT_IN, OWN_REGISTRY, Column, Registry, WorkTable
 
 WORK = {"name": "job", "table": "jobs", "owner": "worker", "running": "doing", "waiting": "todo"}
 REGISTRY = {"table": "workers", "name": "name", "heartbeat": "beat"}
@@ -50,6 +51,13 @@ WRONG_WORK: list[tuple[dict[str, Any], str]] = [
     ({"touch": ["at"], "clear": ["at"]}, "work[0].clear = ['at'] cannot be used: at is in touch already"),
     ({"bump": ["n", "n"]}, "work[0].bump = ['n', 'n'] cannot be used: n is in bump already"),
     ({"touched": "worker"}, "work[0].touched = 'worker' cannot be used: it says something else already"),
+    ({"attempts": "tries"}, "work[0].attempts = 'tries' cannot be used: on_crash is 'put_back', which counts nothing"),
+    ({"on_crash": "count"}, "work[0].on_crash = 'count' cannot be used: there is no column that counts: name it"),
+    ({"on_crash": "fail", "attempts": "n"}, "work[0].on_crash = 'fail' cannot be used: name the column that says how"),
+    (
+        {"on_crash": "fail", "attempts": "n", "max_retries": "m", "failed": "todo"},
+        "work[0].failed = 'todo' cannot be used: rows with this status are handed out or held",
+    ),
     ({"where": {"status": "x"}}, "work[0].where = {'status': 'x'} cannot be used: status is in status: a condition"),
     ({"where": {"queue": []}}, "work[0].where = {'queue': []} cannot be used: queue has 0 values: name 1 to 100"),
     ({"where": {"n": 1.5}}, "work[0].where = {'n': 1.5} cannot be used: expected"),
