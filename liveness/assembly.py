@@ -23,7 +23,7 @@ from liveness.intake import Intake
 from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
-from liveness.messages import EVENT_TYPES
+from liveness.messages import EVENT_TYPES, WORK_EVENTS
 from liveness.probes import Probes
 from liveness.refused import Refused
 from liveness.relay import Relay
@@ -213,7 +213,9 @@ class Assembly:
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
-        kinds = dict.fromkeys([*EVENT_TYPES, *(f"{work.work}.reclaimed" for work in self.settings.tables.works)])
+        kinds = dict.fromkeys(
+            [*EVENT_TYPES, *(f"{work.work}.{told}" for work in self.settings.tables.works for told in WORK_EVENTS)]
+        )
         return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in kinds]
 
     async def ensure_stream(self) -> None:

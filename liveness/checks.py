@@ -12,7 +12,8 @@ import msgspec
 from liveness.errors import DatabaseRefusedError
 from liveness.findings import Finding, Weight, ordered, weighed
 from liveness.settings import Settings
-from liveness.store import RETRY_MOST, Database, MissingIndex, missing_indexes, refused_rows
+from liveness.store import RETRY_MOST, Database, MissingIndex, hidden_tables, missing_indexes, refused_rows
+from liveness.work import quoted
 
 # Refused rows that are named; of more, only how many they are.
 REFUSED_SHOWN: Final = 20
@@ -62,7 +63,22 @@ async def refused(checked: Checked) -> list[Finding]:
     return findings
 
 
-CHECKS: Final[tuple[Check, ...]] = (indexes, refused)
+async def tables(checked: Checked) -> list[Finding]:
+    """The host's tables are as the settings say, or CannotStartError is raised, and show all their rows."""
+    return [
+        Finding(
+            check="tables",
+            weight=Weight.BAD,
+            about=called,
+            says="row security applies to our role",
+            why="what its policies hide is neither found nor put back",
+            statements=(f"ALTER ROLE {quoted(role)} BYPASSRLS;",),
+        )
+        for called, role in await hidden_tables(checked.database, checked.settings)
+    ]
+
+
+CHECKS: Final[tuple[Check, ...]] = (tables, indexes, refused)
 
 
 async def check_all(checked: Checked, checks: Sequence[Check] = CHECKS) -> list[Finding]:

@@ -292,11 +292,18 @@ EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
 }
 
 
+# What is told of work, whatever its tables are called.
+WORK_EVENTS: Final[Mapping[str, type[EventData]]] = {
+    "reclaimed": WorkReclaimed,
+    "crashing": WorkCrashing,
+    "quarantined": WorkCrashing,
+    "exhausted": WorkReclaimed,
+}
+
+
 def event_data(event_type: str) -> type[EventData] | None:
     """Return what the data of an event of `event_type` are, or None if that is not known."""
-    if event_type in EVENT_TYPES:
-        return EVENT_TYPES[event_type]
-    return WorkReclaimed if event_type.endswith(".reclaimed") else None
+    return EVENT_TYPES.get(event_type) or WORK_EVENTS.get(event_type.rpartition(".")[2])
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):

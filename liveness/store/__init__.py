@@ -10,7 +10,7 @@ from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
-from liveness.store.fitting import check_fit
+from liveness.store.fitting import check_fit, hidden_tables
 from liveness.store.host import Found, Host
 from liveness.store.indexes import MissingIndex, missing_indexes, tell_unserved
 from liveness.store.leader import Leader, Seen
@@ -38,6 +38,7 @@ __all__ = [
     "Seen",
     "Store",
     "Walk",
+    "hidden_tables",
     "migrate",
     "missing_indexes",
     "refused_rows",

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Final
 
+import msgspec
 import structlog
 
 from liveness.errors import CannotStartError, DatabaseRefusedError
 from liveness.settings import Settings
-from liveness.store.catalogue import Table, complaint
+from liveness.store.catalogue import Table, complaint, read_catalogue
 from liveness.store.database import Database
 from liveness.store.statements import Statements, statement_text
 from liveness.work import TEXTS, Column, Registry, WorkTable, quoted
@@ -50,6 +51,15 @@ async def check_fit(database: Database, settings: Settings, statements: Statemen
         if work.setting:
             for name in _ON_WORK:
                 await fit.statement(work, name, statements.on(work, name, observed=observed))
+
+
+async def hidden_tables(database: Database, settings: Settings) -> list[tuple[str, str]]:
+    """Return the tables of which row security may hide rows, each with our role. Raises as `check_fit` does."""
+    statements, found = await read_catalogue(database, settings.postgres_schema, settings.tables)
+    # Who looks may be somebody who may only read.
+    await check_fit(database, msgspec.structs.replace(settings, mode="observe"), statements, found)
+    role: str = (await database.fetch("SELECT current_user::text AS role"))[0]["role"]
+    return [(table.called, role) for table in found.values() if table.hidden]
 
 
 class _Fit:

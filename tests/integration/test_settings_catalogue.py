@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from liveness.checks import Checked, tables
 from liveness.errors import CannotStartError
 from liveness.settings import Settings
 from liveness.store import Database, Store
@@ -217,6 +218,31 @@ async def test_missing_rights_are_named_with_the_grant_that_mends_them(
         '"flow"."jobs" TO "sidecar";'
     )
     await host.connection.execute("DROP OWNED BY sidecar; DROP ROLE sidecar")
+
+
+async def test_rows_that_may_be_hidden_are_told_of(
+    dsn: str, host: HostTables, settings: Callable[..., Settings]
+) -> None:
+    """At start, and by `liveness check` with the statement that mends it."""
+    await host.connection.execute(
+        TABLES + "DROP ROLE IF EXISTS half_blind; CREATE ROLE half_blind LOGIN;"
+        " GRANT USAGE ON SCHEMA liveness TO half_blind;"
+        " GRANT ALL ON ALL TABLES IN SCHEMA liveness, public TO half_blind;"
+        " ALTER TABLE jobs ENABLE ROW LEVEL SECURITY"
+    )
+    blind = settings(**job(), postgres_dsn=dsn.replace("postgres@", "half_blind@"))
+    database = Database(blind.postgres_dsn)
+    try:
+        logs = await started(blind)
+        findings = await tables(Checked(blind, database, 5.0))
+    finally:
+        await database.close()
+        await host.connection.execute("DROP OWNED BY half_blind; DROP ROLE half_blind")
+
+    assert [line["table"] for line in logs if line["event"] == "rows_hidden"] == ["public.jobs"]
+    assert [(finding.about, finding.statements) for finding in findings] == [
+        ("public.jobs", ('ALTER ROLE "half_blind" BYPASSRLS;',))
+    ]
 
 
 async def test_doubts_are_logged_and_start(host: HostTables, settings: Callable[..., Settings]) -> None:
