@@ -1,5 +1,7 @@
 """What is said about `[[work]]` and `[registry]` that cannot be meant, before any database is asked."""
 
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from liveness.errors import SettingsError
 from liveness.parts import as_key, numbered
 from liveness.settings import Settings, load
 from liveness.store.statements import Statements
+from liveness.tables import RegistryEntry, WorkEntry
 from liveness.work import BUILT_IN, OWN_REGISTRY, Column, Registry, WorkTable
 
+PAGE = (Path(__file__).parents[2] / "docs" / "tables.md").read_text(encoding="utf-8")
 WORK = {"name": "job", "table": "jobs", "owner": "worker", "running": "doing", "waiting": "todo"}
 REGISTRY = {"table": "workers", "name": "name", "heartbeat": "beat"}
 LONG = "x" * 64
@@ -150,6 +154,21 @@ def test_tables_come_from_the_file(tmp_path: Path) -> None:
     assert job.given == ("x", ["a", "b"])
     assert settings.tables.registry == OWN_REGISTRY
     assert settings.registers
+
+
+@pytest.mark.parametrize("block", re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL))
+def test_what_the_page_shows_can_be_used(block: str) -> None:
+    """Each example is a file of settings."""
+    described = load({}, **tomllib.loads(block))[0].tables
+
+    assert all(work.setting for work in described.works)
+
+
+def test_the_page_names_every_setting() -> None:
+    """Of both kinds of tables."""
+    for kind in (WorkEntry, RegistryEntry):
+        for field in kind.__struct_fields__:
+            assert f"`{field}`" in PAGE, field
 
 
 def test_without_tables_the_built_in_ones_serve() -> None:
