@@ -4,7 +4,7 @@ What a worker process imports: `Heartbeater` says that it lives; `events` hears 
 """
 
 from liveness.client import DrainingError, Event, Heartbeater, LostError, events
-from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed
+from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
 
 __version__ = "0.1.0"
 
@@ -14,6 +14,7 @@ __all__ = [
     "Heartbeater",
     "LostError",
     "TaskReclaimed",
+    "WorkReclaimed",
     "WorkerEnded",
     "WorkerRecovered",
     "WorkflowReclaimed",

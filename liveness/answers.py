@@ -52,6 +52,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     not_heard: Annotated[float, Meta(ge=0, description="Seconds since the start in which nothing could be heard.")]
     storms: Annotated[list[str], Meta(description="Storms that hold lapses now, a line each.")]
     conflicts: Annotated[list[str], Meta(description="Names under which two incarnations beat.")]
+    refused: Annotated[int, Meta(ge=0, description="Rows that their tables refuse to put back.")] = 0
     uptime: Seconds
     leases: Count
     wanting: Annotated[int, Meta(ge=0, description="Leases that wait for an epoch.")]

@@ -25,6 +25,7 @@ from liveness.errors import LivenessError
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.lease import Lease
 from liveness.reclaim import reclaim
+from liveness.store import refused_rows
 from liveness.why import why
 
 log = structlog.get_logger("liveness.api")
@@ -112,10 +113,11 @@ class Api:
         page = list(islice(parts.book.soonest(), request.offset, request.offset + min(request.limit, PAGE)))
         troubles = list(self._troubles())
         running: Mapping[str, int] = {}
-        outbox, oldest = None, None
+        outbox, oldest, refused = None, None, 0
         try:
             running = await parts.store.host.running([lease.worker for lease in page])
             outbox, oldest = await parts.store.outbox.depth()
+            _, refused = await refused_rows(parts.store.database, 1)
         except LivenessError as error:
             troubles.append(f"Postgres: {error}")
         return StatusAnswer(
@@ -127,6 +129,7 @@ class Api:
             gaps=parts.hearing.gaps,
             not_heard=parts.hearing.lost,
             storms=parts.storms.held(now),
+            refused=refused,
             conflicts=sorted(parts.book.incarnations.conflicts)[:PAGE],
             uptime=time.monotonic() - self._started,
             leases=len(parts.book),

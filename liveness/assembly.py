@@ -23,8 +23,9 @@ from liveness.intake import Intake
 from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
-from liveness.messages import EVENT_TYPES
+from liveness.messages import EVENT_TYPES, WORK_EVENTS
 from liveness.probes import Probes
+from liveness.refused import Refused
 from liveness.relay import Relay
 from liveness.renewals import Renewals
 from liveness.restore import restore
@@ -45,6 +46,8 @@ LOOK_SECONDS = 0.25
 GRANT_SECONDS = 1.0
 # Between two looks for reclaims that are not finished, when there were some and when there were none.
 UNFINISHED_SECONDS, FINISHED_SECONDS = 1.0, 5.0
+# Between two looks for rows that their tables refused and that are to be tried again.
+REFUSED_SECONDS = 5.0
 # Between two looks into the outbox; NOTIFY usually comes first, but polling is the truth.
 OUTBOX_SECONDS = 0.5
 # Between two looks of a follower at what the leader has done.
@@ -135,6 +138,7 @@ class Assembly:
             chunk=settings.reclaim_chunk,
         )
         self.finish = Finish(store, self.clock)
+        self.refused = Refused(store)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)
         self.checkpoint = Checkpoint(
             book=book, hearing=hearing, store=store, clock=self.clock, every=settings.checkpoint_interval
@@ -183,6 +187,8 @@ class Assembly:
             Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
         ]
         # Mode observe touches nothing of the host's.
+        if settings.mode == "act":
+            rounds.append(Round("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=leads))
         if settings.checkpoint_interval and settings.mode == "act":
             rounds.append(
                 Round("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads)
@@ -207,7 +213,10 @@ class Assembly:
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
-        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
+        kinds = dict.fromkeys(
+            [*EVENT_TYPES, *(f"{work.work}.{told}" for work in self.settings.tables.works for told in WORK_EVENTS)]
+        )
+        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in kinds]
 
     async def ensure_stream(self) -> None:
         """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""

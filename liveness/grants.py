@@ -57,7 +57,7 @@ class Grants:
         self._subjects = settings.subjects
         self._default_ttl = settings.heartbeat_timeout
         self._acts = settings.mode == "act"
-        self._register = settings.register_unknown_workers and self._acts
+        self._register = settings.registers and self._acts
         self._refusals = Refusals(clock)
         self._clock = clock
         self._ranked = RANKED_AT_ONCE

@@ -134,7 +134,11 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkReclaimed(msgspec.Struct, frozen=True, kw_only=True):
-    """What every `*.reclaimed` event says of one piece of work."""
+    """What every `*.reclaimed` event says of one piece of work.
+
+    Of work that the settings describe (`[[work]]`, named `job`): `job.reclaimed`. The id is in the event's `subject`,
+    and in its data as `job_id`.
+    """
 
     kind: str | None
     queue: str | None
@@ -262,7 +266,9 @@ class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 EventData = (
-    WorkflowReclaimed
+    WorkReclaimed
+    | WorkCrashing
+    | WorkflowReclaimed
     | TaskReclaimed
     | WorkflowCrashing
     | TaskCrashing
@@ -288,6 +294,20 @@ EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "worker.recovered": WorkerRecovered,
     "liveness.storm": LivenessStorm,
 }
+
+
+# What is told of work, whatever its tables are called.
+WORK_EVENTS: Final[Mapping[str, type[EventData]]] = {
+    "reclaimed": WorkReclaimed,
+    "crashing": WorkCrashing,
+    "quarantined": WorkCrashing,
+    "exhausted": WorkReclaimed,
+}
+
+
+def event_data(event_type: str) -> type[EventData] | None:
+    """Return what the data of an event of `event_type` are, or None if that is not known."""
+    return EVENT_TYPES.get(event_type) or WORK_EVENTS.get(event_type.rpartition(".")[2])
 
 
 class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):

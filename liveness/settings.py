@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,7 @@ from msgspec import Meta
 from liveness.errors import SettingsError
 from liveness.share import parsed
 from liveness.subjects import Subjects
+from liveness.tables import Tables, tables
 
 PREFIX = "LIVENESS_"
 
@@ -125,6 +126,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
     ] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")] = "info"
+    # Of the file alone: `[[work]]` and `[registry]`.
+    tables: Tables = Tables()
 
     def __post_init__(self) -> None:
         """Refuse values that exclude each other."""
@@ -146,6 +149,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
                 "be a gap; lower echo_interval"
             )
+
+    @property
+    def registers(self) -> bool:
+        """Whether a worker that beats and has no row in the registry gets one; in a registry of ours, each does."""
+        return self.register_unknown_workers or self.tables.own_registry
 
     @property
     def quarantine(self) -> str | None:
@@ -177,6 +185,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return min(max(stated, self.min_ttl), self.max_ttl)
 
 
+# What can be set in one line; and what the file describes in tables of its own.
+NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "tables")
+_OF_THE_FILE: Final = ("work", "registry")
+
+
 def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tuple[Settings, list[str]]:
     """Return the settings of this process and the warnings about them.
 
@@ -191,11 +204,16 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tupl
     from_environment, warnings = _from_environment(environment)
     values.update(from_environment)
     values.update({name: value for name, value in overrides.items() if value is not None})
+    work, registry = values.pop("work", None), values.pop("registry", None)
+    # Made of those two, and no setting itself.
+    if "tables" in values:
+        raise SettingsError(_unknown("tables"))
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, values)) from error
-    return settings, warnings + settings.warnings()
+    described = tables(work, registry, settings.postgres_schema)
+    return msgspec.structs.replace(settings, tables=described), warnings + settings.warnings()
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -215,9 +233,11 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], l
         if not key.startswith(PREFIX) or key.removeprefix(PREFIX) in _NOT_SETTINGS:
             continue
         name = key.removeprefix(PREFIX).lower()
-        if name in Settings.__struct_fields__:
+        if name in _OF_THE_FILE:
+            raise SettingsError(f"{key} cannot be used: tables are described in the file that {PREFIX}CONFIG names")
+        if name in NAMES:
             values[name] = value
-        elif close := difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.8):
+        elif close := difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8):
             warnings.append(f"{key} is no setting and is ignored: did you mean {PREFIX}{close[0].upper()}?")
     return values, warnings
 
@@ -230,8 +250,11 @@ def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
         shown = "(hidden)" if name in {"postgres_dsn", "nats_url"} else repr(values.get(name))
         return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
     if "unknown field" in text:
-        name = text.split("`")[1]
-        close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see the settings table in the README"
-        return f"there is no setting {name}: {hint}"
+        return _unknown(text.split("`")[1])
     return text
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, (*NAMES, *_OF_THE_FILE), n=1)
+    hint = f"did you mean {close[0]}?" if close else "see the settings table in the README"
+    return f"there is no setting {name}: {hint}"

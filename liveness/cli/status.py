@@ -57,6 +57,8 @@ def lines(answer: StatusAnswer) -> list[str]:
         more = len(answer.conflicts) - CONFLICTS_SHOWN
         names = ", ".join(answer.conflicts[:CONFLICTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
         said.append(f"conflict: two processes beat under one name, so nothing is taken from either: {names}")
+    if answer.refused:
+        said.append(f"refused: {answer.refused} rows, which their tables do not take back: see `liveness check`")
     if not answer.hearing:
         said.append("deaf: nothing can be heard now, so no lease lapses")
     # The first gap is the start.

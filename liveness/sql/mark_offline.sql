@@ -9,8 +9,8 @@ WITH ended AS (
 mine AS (
     SELECT {registry_id} AS id, {registry_status}::text AS former, e.worker, e.epoch
     FROM {registry} AS r
-    JOIN ended AS e ON {registry_name} = e.worker
-    WHERE NOT $4 AND {registry_status}::text = ANY ($2::text[])
+    JOIN ended AS e ON {registry_named e.worker}
+    WHERE NOT $4 AND {registry_up $2}
         AND NOT EXISTS (SELECT FROM liveness.epoch AS o WHERE o.worker = e.worker AND o.ended_at IS NULL)
         AND NOT EXISTS (
             SELECT FROM liveness.expiration AS x
@@ -27,7 +27,7 @@ locked AS (
 ),
 marked AS (
     UPDATE {registry} AS r
-    SET {set_status} = $3
+    SET {set_status} = {offline}
     FROM locked AS l
     WHERE {registry_id} = l.id AND {registry_status}::text = l.former
     RETURNING l.id, l.former, l.worker, l.epoch
@@ -41,7 +41,7 @@ settled AS (
     SELECT
         e.worker, e.epoch, g.offlined,
         (e.worker, e.epoch) NOT IN (SELECT m.worker, m.epoch FROM mine AS m WHERE m.id NOT IN (SELECT k.id FROM marked AS k))
-            AND NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = e.worker AND d.epoch = e.epoch)
+            AND NOT EXISTS (SELECT FROM liveness.remainder AS d WHERE d.worker = e.worker AND d.epoch = e.epoch AND d.refused IS NULL)
             AS finished
     FROM ended AS e
     LEFT JOIN gathered AS g USING (worker, epoch)

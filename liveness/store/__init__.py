@@ -10,17 +10,20 @@ from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
+from liveness.store.fitting import check_fit, hidden_tables
 from liveness.store.history import History
 from liveness.store.host import Found, Host
-from liveness.store.indexes import MissingIndex, missing_indexes
+from liveness.store.indexes import MissingIndex, missing_indexes, tell_unserved
 from liveness.store.leader import Leader, Seen
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
+from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
 from liveness.store.trials import try_quarantine
-from liveness.work import BUILT_IN, CrashPolicy, Registry
+from liveness.work import CrashPolicy
 
 __all__ = [
+    "RETRY_MOST",
     "Database",
     "Ended",
     "Former",
@@ -28,6 +31,7 @@ __all__ = [
     "Granted",
     "History",
     "Leader",
+    "Left",
     "Life",
     "Migrated",
     "MissingIndex",
@@ -35,8 +39,11 @@ __all__ = [
     "Progress",
     "Seen",
     "Store",
+    "Walk",
+    "hidden_tables",
     "migrate",
     "missing_indexes",
+    "refused_rows",
 ]
 
 
@@ -75,8 +82,11 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        works = [msgspec.structs.replace(work, quarantine=settings.quarantine) for work in BUILT_IN]
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), works, subjects)
+        works = [msgspec.structs.replace(work, quarantine=settings.quarantine) for work in settings.tables.works]
+        tables = msgspec.structs.replace(settings.tables, works=tuple(works))
+        statements, found = await read_catalogue(database, settings.postgres_schema, tables, subjects)
+        await check_fit(database, settings, statements, found)
+        await tell_unserved(database, settings, statements)
         observed = settings.mode == "observe"
         if not observed:
             await try_quarantine(database, statements)

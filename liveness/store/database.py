@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
-from liveness.errors import CannotStartError, DatabaseAwayError, DatabaseRefusedError, SettingsError
+from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError, DatabaseRefusedError, SettingsError
 
 log = structlog.get_logger("liveness.database")
 
@@ -90,11 +90,11 @@ _CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 @contextlib.contextmanager
 def contested() -> Iterator[None]:
-    """Turn what only some of the rows asked for can be the cause of into DatabaseRefusedError: they are set apart."""
+    """Turn what only some of the rows asked for can be the cause of into ContestedError: they are set apart."""
     try:
         yield
     except _CONTESTED as error:
-        raise DatabaseRefusedError(f"{type(error).__name__}: {_one_line(error)}") from error
+        raise ContestedError(f"{type(error).__name__}: {_one_line(error)}") from error
 
 
 @contextlib.contextmanager

@@ -41,7 +41,11 @@ async def _try(database: Database, statements: Statements, work: WorkTable, stat
         with contextlib.suppress(_TriedError):
             async with database.transaction() as connection:
                 rows = await connection.fetch(
-                    statements.on(work, "try_quarantine"), status, "tried by liveness, and undone", work.quarantine
+                    statements.on(work, "try_quarantine"),
+                    status,
+                    "tried by liveness, and undone",
+                    work.quarantine,
+                    *statements.given("try_quarantine", work),
                 )
                 await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 _undo()
