@@ -5,7 +5,7 @@
 -- $1: id as text  $2: word for this work  $3: running  $4: waiting
 SELECT
     coalesce({id}::text, a.id::text) AS id, {id} IS NOT NULL AS there,
-    left({status}::text, 256) AS status, coalesce({running $3}, false) AS running,
+    {status_shown} AS status, coalesce({running $3}, false) AS running,
     coalesce({with_status $4}, false) AS waiting, left({owner_name}, 1024) AS owner, {kind} AS kind, {queue} AS queue,
     CASE WHEN isfinite({touched}) THEN {touched}::timestamptz END AS touched_at,
     d.id IS NOT NULL AS fixed, d.refused
