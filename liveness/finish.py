@@ -16,6 +16,10 @@ from liveness.store import Progress, Store, Walk
 log = structlog.get_logger("liveness.finish")
 
 
+# Rows of one life that are named in the log when their tables refuse them; of more, it says how many they are.
+TOLD_MOST = 20
+
+
 class Finished(msgspec.Struct):
     """What one pass did: rows put back, and names whose reclaims still are not finished."""
 
@@ -71,14 +75,17 @@ class Finish:
             self._with_more -= more
 
     async def _go_over_apart(self, name: str) -> int:
-        walk = Walk()
+        walk, refused = Walk(), 0
         kinds = self._store.reclaims.kinds
         while not walk.done >= kinds:
             await self._store.reclaims.finish_apart(walk, name)
             # Told when it is committed.
-            for left, cause in walk.refused:
+            for left, cause in walk.refused[: max(TOLD_MOST - refused, 0)]:
                 log.error("row_refused", worker=name, work=left.work, id=left.id, cause=cause)
+            refused += len(walk.refused)
             walk.refused.clear()
+        if refused > TOLD_MOST:
+            log.error("rows_refused", worker=name, rows=refused, told=TOLD_MOST)
         if walk.unmarked is not None:
             raise DatabaseRefusedError(f"the registry refuses to mark {name}: {walk.unmarked}")
         return walk.items

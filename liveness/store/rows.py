@@ -116,6 +116,10 @@ class Rows:
             walk.size[work.work] = max(size // 4, 1)
             if size > 1:
                 return contested
+            if not contested:
+                # What is wrong with the statement itself is wrong without a row, and then none is to blame.
+                async with savepoint(connection):
+                    await self._next(connection, work, "reclaim_next", held, 0, behind)
             # It stands alone. What is only held is left to the next pass.
             row = await connection.fetchrow(self._statements["next_row"], work.work, *_place(behind))
             if row is not None and not contested:

@@ -164,6 +164,24 @@ async def test_many_refused_rows_take_bounded_transactions(
     assert transactions > 3
 
 
+async def test_no_row_is_to_blame_for_a_statement_that_is_wrong(host: HostTables, stores: Callable[..., Any]) -> None:
+    """The host has renamed a column under us: the life waits as a whole, and no row is marked."""
+    store: Store = await stores(reclaim_chunk=1)
+    await host.workflows("w1", 3)
+    epoch = (await store.epochs.grant([Life("w1", None, None, 10.0)])).epochs["w1"]
+    await store.reclaims.settle([case("w1", epoch)])
+    await host.connection.execute("ALTER TABLE workflow_execution RENAME COLUMN version TO versions")
+
+    with capture_logs() as logs:
+        done = await Finish(store, lambda: 0.0).run_once()
+
+    assert done.unfinished == 1
+    assert [line["event"] for line in logs if line["log_level"] == "error"] == ["reclaim_refused"]
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder WHERE refused IS NOT NULL") == 0
+    await host.connection.execute("ALTER TABLE workflow_execution RENAME COLUMN versions TO version")
+    assert (await Finish(store, lambda: 0.0).run_once()).items == 2
+
+
 async def test_what_a_trigger_waits_for_is_left_to_the_next_pass_and_refused_rows_are_not(
     dsn: str, host: HostTables, store: Store, grant: Grant, finish: Finish
 ) -> None:

@@ -80,9 +80,12 @@ async def test_owners_that_are_numbers(
     names = ["1", "2", "001", "one", "9" * 19, "-1"]
     epochs = await begin(store, *names)
 
-    verdicts = await store.reclaims.settle([case(name, epochs[name]) for name in names if name != "2"])
+    others = await store.reclaims.settle([case(name, epochs[name]) for name in names[2:]])
+    (verdict,) = await store.reclaims.settle([case("1", epochs["1"])])
 
-    assert {verdict.worker: dict(verdict.items) for verdict in verdicts if verdict.items} == {"1": {"job": 3}}
+    assert [one.outcome for one in others] == [Outcome.ENDED] * 4
+    assert not any(one.items for one in others)
+    assert verdict.items == {"job": 3}
     rows = await connection.fetch(
         "SELECT status::text, worker_id, attempts, count(*) FROM jobs GROUP BY 1, 2, 3 ORDER BY 1"
     )
@@ -347,3 +350,24 @@ async def test_identifiers_and_values_cannot_become_sql(
     rows = await connection.fetch(f"SELECT * FROM {column} ORDER BY id")  # noqa: S608 - quoted above
     assert [tuple(row)[:3] for row in rows] == [(None, 1, "'"), ("w1", 2, "other")]
     assert await connection.fetchval("SELECT to_regclass('worker')") is not None
+
+
+async def test_who_has_the_name_of_nobody_owns_nothing(
+    connection: "asyncpg.Connection[asyncpg.Record]", stores: Callable[..., Any]
+) -> None:
+    """Rows with the value that says that nobody holds them are nobody's, whoever beats under it."""
+    await connection.execute(
+        "CREATE TABLE jobs (id bigserial PRIMARY KEY, status text NOT NULL, held_by text NOT NULL DEFAULT 'nobody',"
+        " changed timestamptz NOT NULL DEFAULT now() - interval '1 hour')"
+    )
+    await connection.execute("INSERT INTO jobs (status) VALUES ('doing')")
+    work = {"name": "job", "table": "jobs", "owner": "held_by", "running": "doing", "waiting": "todo"}
+    store: Store = await stores(work=[work | {"free_owner": "nobody", "touched": "changed"}])
+    epochs = await begin(store, "nobody")
+
+    (verdict,) = await store.reclaims.settle([case("nobody", epochs["nobody"])])
+
+    assert verdict.items == {}
+    assert await store.host.orphaned(1.0) == []
+    assert await store.host.ownerless(1.0) == {"job": 1}
+    assert (await store.epochs.restorable())[1] == []
