@@ -304,8 +304,8 @@ async def test_what_its_table_refuses(host: HostTables, serve: Serve, client: Cl
 
 
 async def test_what_postgres_refuses(host: HostTables, serve: Serve, client: Client) -> None:
-    """What the host has against the end of the whole life stands in the sentence."""
-    await host.connection.execute("ALTER TABLE worker ADD CONSTRAINT keeps CHECK (status <> 'OFFLINE')")
+    """What Postgres has against the end of the whole life stands in the sentence."""
+    await host.connection.execute("ALTER TABLE liveness.expiration ADD CONSTRAINT keeps CHECK (worker <> 'w1')")
     await serve()
     await host.worker("w1")
     await beat(client, "w1", ttl=60)
