@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -130,10 +130,12 @@ class Api:
             outbox=outbox,
             outbox_oldest=oldest,
             counts=dict(parts.intake.counts),
+            suspects=sorted(islice(parts.suspects.suspected, PAGE)),
+            wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[
                 WorkerStatus(
                     worker=lease.worker,
-                    state="live" if lease.ending is None else "ending" if lease.ending.proof else "lapsed",
+                    state=_state(parts, lease),
                     incarnation=lease.incarnation,
                     epoch=lease.epoch,
                     ttl=lease.ttl,
@@ -156,6 +158,12 @@ class Api:
     async def _reclaim(self, request: ReclaimRequest) -> ReclaimAnswer:
         log.warning("reclaim_asked", worker=request.worker, dry_run=request.dry_run, force=request.force)
         return await reclaim(self._parts, request)
+
+
+def _state(parts: Assembly, lease: Lease) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
+    if lease.ending is not None:
+        return "ending" if lease.ending.proof else "lapsed"
+    return parts.doubting.state_of(lease)
 
 
 def _remaining(parts: Assembly, lease: Lease, now: float) -> float:

@@ -15,6 +15,7 @@ from liveness.hearing import Hearing
 from liveness.lease import Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
+from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.subjects import OWN, name_fault
@@ -51,6 +52,7 @@ class Intake:
         settings: Settings,
         clock: Callable[[], float],
         wakes: Wakes,
+        reports: Reports | None = None,
         on_echo: Callable[[bytes], None] = lambda _: None,
         tell: Callable[[str, bytes], object] = lambda _subject, _payload: None,
     ) -> None:
@@ -64,6 +66,7 @@ class Intake:
         self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
         self._subjects = settings.subjects
         self._clock = clock
+        self._reports = reports
         self._on_echo = on_echo
         self._wakes = wakes
         self._tell = tell
@@ -180,6 +183,14 @@ class Intake:
             self._stale(worker, beat.incarnation or "", arrival)
         else:
             self._noted(worker, beat.via, heard, now)
+            if beat.running is not None or beat.progress is not None:
+                self._report(worker, beat, now)
+
+    def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
+        lease = self._book.get(worker)
+        # Of two that beat under one name, only what the one says that bears it.
+        if self._reports is not None and lease is not None and lease.incarnation == beat.incarnation:
+            self._reports.hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)

@@ -36,7 +36,7 @@ Instant = Annotated[
 ]
 Epoch = Annotated[int, Meta(ge=0, description="Issued by Postgres for each life of a name; it only grows.")]
 Reason = Annotated[
-    str, Meta(description="lapsed, released, died, restarted, stale, orphaned or operator; more may come.")
+    str, Meta(description="lapsed, released, died, restarted, stale, orphaned, operator or leaked; more may come.")
 ]
 Seconds = Annotated[float, Meta(ge=0, description="A duration in seconds.")]
 
@@ -170,16 +170,70 @@ class WorkerEnded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerRecovered(msgspec.Struct, frozen=True, kw_only=True):
-    """`worker.recovered`: a worker whose epoch had been ended beats again, under a new epoch."""
+    """`worker.recovered`: a worker whose epoch had been ended beats again, under a new epoch.
+
+    Or one that was suspected is heard again, or one that was wedged gets something done (`former_reason` is `suspected`
+    or `wedged`): then nothing had ended, the epoch is the former one, and `expired_at` is null.
+    """
 
     worker: str
     incarnation: str | None
     epoch: Epoch
     former_incarnation: str | None
     former_epoch: Epoch
-    former_reason: Reason
-    expired_at: Instant
+    former_reason: Annotated[
+        str, Meta(description="Why the epoch had ended, as in other events; or `suspected` or `wedged`.")
+    ]
+    expired_at: Instant | None
     recovered_at: Instant
+
+
+class WorkerSuspected(msgspec.Struct, frozen=True, kw_only=True):
+    """`worker.suspected`: a worker may be dead. It loses nothing before its ttl; `worker.recovered` takes it back."""
+
+    worker: str
+    incarnation: str | None
+    epoch: Epoch
+    cause: Annotated[
+        str,
+        Meta(
+            description="`silent` for two of its intervals, `probe` that nobody answered, or `disconnected` from NATS; "
+            "more may come."
+        ),
+    ]
+    ttl: Seconds
+    last_heartbeat_at: Instant | None
+    suspected_at: Instant
+
+
+class WorkerWedged(msgspec.Struct, frozen=True, kw_only=True):
+    """`worker.wedged`: a worker beats, runs something, and gets nothing done. Nothing is taken from it."""
+
+    worker: str
+    incarnation: str | None
+    epoch: Epoch
+    progress: Annotated[int, Meta(ge=0, description="Where it stands still.")]
+    running: Annotated[int, Meta(ge=0, description="How many ids it lists; null: it lists none, and runs some.")] | None
+    still_since: Instant
+    wedged_at: Instant
+
+
+class WorkerLeaked(msgspec.Struct, frozen=True, kw_only=True):
+    """`worker.leaked`: a piece of work is RUNNING in the name of a worker that lives and does not list it.
+
+    One for each piece of work. It is left as it is; where `leak_action` is `reclaim`, it goes back instead, and is told
+    as all that does, with the reason `leaked`.
+    """
+
+    worker: str
+    incarnation: str | None
+    epoch: Epoch
+    work: Annotated[str, Meta(description="What kind of work it is: workflow, task.")]
+    work_id: str
+    kind: str | None
+    queue: str | None
+    left_out_for: Seconds
+    leaked_at: Instant
 
 
 class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,13 +248,25 @@ class LivenessStorm(msgspec.Struct, frozen=True, kw_only=True):
     held_for: Seconds
 
 
-EventData = WorkflowReclaimed | TaskReclaimed | WorkerEnded | WorkerRecovered | LivenessStorm
+EventData = (
+    WorkflowReclaimed
+    | TaskReclaimed
+    | WorkerEnded
+    | WorkerRecovered
+    | WorkerSuspected
+    | WorkerWedged
+    | WorkerLeaked
+    | LivenessStorm
+)
 EVENT_TYPES: Final[Mapping[str, type[EventData]]] = {
     "workflow.reclaimed": WorkflowReclaimed,
     "task.reclaimed": TaskReclaimed,
     "worker.expired": WorkerEnded,
     "worker.released": WorkerEnded,
     "worker.recovered": WorkerRecovered,
+    "worker.suspected": WorkerSuspected,
+    "worker.wedged": WorkerWedged,
+    "worker.leaked": WorkerLeaked,
     "liveness.storm": LivenessStorm,
 }
 

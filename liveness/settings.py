@@ -95,6 +95,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         OptionalDuration,
         Meta(description="How long lapses are held at most when nearly everybody falls silent at once; 0: for ever."),
     ] = 600.0
+    leak_grace: Annotated[
+        Duration,
+        Meta(description="How long a worker that states `running` must leave a row out before that has leaked."),
+    ] = 60.0
+    leak_action: Annotated[
+        Literal["report", "reclaim"],
+        Meta(description="What is done about a row that leaked: it is told of, or it goes back to the queue."),
+    ] = "report"
+    # Who states progress says that it grows while anything gets done, and nothing is taken; five minutes are longer than
+    # a slow step of most work.
+    wedge_after: Annotated[
+        OptionalDuration,
+        Meta(description="How long `progress` may stand still while something runs; 0: for ever."),
+    ] = 300.0
+    mark_suspects: Annotated[
+        bool, Meta(description="Mark a suspected worker's ONLINE rows DEGRADED until it is heard again.")
+    ] = False
+    nats_system_url: Annotated[
+        str, Meta(description="NATS with a system account's credentials: lost connections make suspects. None: none.")
+    ] = ""
     leader_timeout: Annotated[
         Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
     ] = 1.0
@@ -201,7 +221,7 @@ def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
     complaint, _, place = text.partition(" - at `$.")
     if place:
         name = place.rstrip("`").split(".")[0].split("[")[0]
-        shown = "(hidden)" if name in {"postgres_dsn", "nats_url"} else repr(values.get(name))
+        shown = "(hidden)" if name in {"postgres_dsn", "nats_url", "nats_system_url"} else repr(values.get(name))
         return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
     if "unknown field" in text:
         name = text.split("`")[1]

@@ -59,6 +59,7 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: str = "last_heartbeat_at"
     online: str = "ONLINE"
     offline: str = "OFFLINE"
+    degraded: str = "DEGRADED"
     up: tuple[str, ...] = ("ONLINE", "DEGRADED")
     status_type: str = "text"
 

@@ -6,10 +6,12 @@ import socket
 from liveness.settings import Settings
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
+from liveness.store.doubts import Doubt, Doubts, Kept
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.host import Found, Host
 from liveness.store.indexes import MissingIndex, missing_indexes
 from liveness.store.leader import Leader, Seen
+from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
@@ -17,11 +19,14 @@ from liveness.work import BUILT_IN, Registry
 
 __all__ = [
     "Database",
+    "Doubt",
     "Ended",
     "Former",
     "Found",
     "Granted",
+    "Kept",
     "Leader",
+    "Leaked",
     "Life",
     "Migrated",
     "MissingIndex",
@@ -43,7 +48,15 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, leader: Leader, epochs: Epochs, reclaims: Reclaims, host: Host, outbox: Outbox
+        self,
+        database: Database,
+        leader: Leader,
+        epochs: Epochs,
+        reclaims: Reclaims,
+        host: Host,
+        outbox: Outbox,
+        doubts: Doubts,
+        leaks: Leaks,
     ) -> None:
         self.database = database
         self.leader = leader
@@ -51,6 +64,8 @@ class Store:
         self.reclaims = reclaims
         self.host = host
         self.outbox = outbox
+        self.doubts = doubts
+        self.leaks = leaks
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
@@ -80,4 +95,6 @@ class Store:
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),
             Outbox(database, leader, statements, observed=observed, subjects=subjects),
+            Doubts(database, leader, statements, observed=observed, subjects=subjects),
+            Leaks(database, leader, statements, decided_by=myself, observed=observed, chunk=settings.reclaim_chunk),
         )

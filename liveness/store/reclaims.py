@@ -250,8 +250,9 @@ class Reclaims:
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
         await connection.execute(
-            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
-        )
+            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, registry.degraded,
+            registry.online, timeout=PATIENCE,
+        )  # fmt: skip
         # What the host checks at the end only is checked here, where it can be told whose row it is.
         await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
         # Wakes the relay when this transaction commits, and not before. The commit takes a lock for it, which everybody

@@ -128,7 +128,7 @@ class Statements:
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
-                for part in ("ended", "of_that_life", "recorded"):
+                for part in ("ended", "of_that_life", "recorded", "leaked"):
                     parts[part] = self._part(part, parts)
             self._rendered[key] = rendered(statement_text(name), parts)
         return self._rendered[key]
