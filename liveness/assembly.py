@@ -108,9 +108,9 @@ class Assembly:
             clock=self.clock,
             on_echo=self.listening.hear,
             wakes=self.wakes,
-            reports=self.reports,
             tell=self._tell,
         )
+        self.intake.reports = self.reports
         self.renewals = Renewals(
             book=book,
             hearing=hearing,

@@ -1,8 +1,8 @@
 """The duty that compares what workers list with what Postgres says they run, and acts on rows that leaked.
 
-One statement for each table and a thousand workers, twice in a `leak_grace`; none where nobody lists anything. When a row
-has leaked is decided by `reports`; the statements that act check it again. Nothing of the life ends: its other rows, its
-epoch and its row in the registry stay as they are.
+One statement for each table and a thousand workers, twice in a `leak_grace`; none where nobody lists anything. When a
+row has leaked is decided by `reports`; the statements that act check it again. Nothing of the life ends: its other
+rows, its epoch and its row in the registry stay as they are.
 """
 
 import asyncio

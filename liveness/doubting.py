@@ -1,8 +1,8 @@
 """The duty that tells of workers which live and are not well: suspected, wedged, and recovered.
 
-Every replica looks, so that whoever comes to lead knows; the one that acts tells. What is told is kept in Postgres in the
-same transaction, so it is told once, and taken back by whichever replica leads then. While nothing changes, Postgres is
-asked nothing. A doubt ends nothing, and nothing is taken for it.
+Every replica looks, so that whoever comes to lead knows; the one that acts tells. What is told is kept in Postgres in
+the same transaction, so it is told once, and taken back by whichever replica leads then. While nothing changes,
+Postgres is asked nothing. A doubt ends nothing, and nothing is taken for it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -82,7 +82,10 @@ class Doubting:
         self._again_at = self._ask_at = 0.0
 
     async def run_once(self) -> Doubted:
-        """Look, and tell what has changed. Raises DatabaseAwayError, NotLeaderError: the next round does what is left."""
+        """Look, and tell what has changed.
+
+        Raises DatabaseAwayError and NotLeaderError: the next round does what is left.
+        """
         done = Doubted()
         self._suspects.look(self._hearing.now)
         if not self._leading():

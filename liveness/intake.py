@@ -52,13 +52,14 @@ class Intake:
         settings: Settings,
         clock: Callable[[], float],
         wakes: Wakes,
-        reports: Reports | None = None,
         on_echo: Callable[[bytes], None] = lambda _: None,
         tell: Callable[[str, bytes], object] = lambda _subject, _payload: None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         # When a heartbeat came last that was not divided as we are, by the loop's clock.
         self.strayed_at: float | None = None
+        # Who keeps what beats say of their workers' work, if anybody does.
+        self.reports: Reports | None = None
         self._book = book
         self._hearing = hearing
         self._storms = storms
@@ -66,7 +67,6 @@ class Intake:
         self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
         self._subjects = settings.subjects
         self._clock = clock
-        self._reports = reports
         self._on_echo = on_echo
         self._wakes = wakes
         self._tell = tell
@@ -189,8 +189,8 @@ class Intake:
     def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
         lease = self._book.get(worker)
         # Of two that beat under one name, only what the one says that bears it.
-        if self._reports is not None and lease is not None and lease.incarnation == beat.incarnation:
-            self._reports.hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
+        if self.reports is not None and lease is not None and lease.incarnation == beat.incarnation:
+            self.reports.hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)

@@ -89,8 +89,7 @@ class LeaseTable:
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
             self.changed[worker] = lease
-        if beat.interval is not None and not lease.line.above < beat.interval <= lease.line.pace:
-            self.lines.pace(lease, beat.interval, now)
+        self.lines.pace(lease, beat.interval, now)
         lease.probe, lease.last_beat = beat.probe, now
         ending = lease.ending
         if ending is None:

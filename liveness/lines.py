@@ -8,8 +8,8 @@ wheel with lazy re-arm and an OrderedDict: a renewal 2.1 us / 1.3 us / 2.4 us; m
 nothing but a deadline, 207 B / 216 B / 287 B; a look that finds nothing costs the same at any size, where the wheel
 re-arms every lease once per ttl (0.55 us each, half a second of work when the million come due together).
 
-A line is of those alone that state the same interval between their beats, too (two digits), or none: so whoever is silent
-for longer than two of its intervals stands at the front of its line, and to find those costs no lease anything.
+A line is of those alone that state the same interval between their beats, too (two digits), or none: so whoever is
+silent for longer than two of its intervals stands at the front of its line, and to find those costs no lease anything.
 
 What a gap in hearing owes to every lease is a number, not a walk: `extend` (beats may be lost) and `grace` (they may be
 late) are parts of the deadline, and so is the limit of three ttls. None of them changes the order within a line.
@@ -102,11 +102,11 @@ class Lines:
             before = before.previous
         _insert(lease, before)
 
-    def pace(self, lease: Lease, interval: float, now: float) -> None:
+    def pace(self, lease: Lease, interval: float | None, now: float) -> None:
         """Let `lease`, of which a beat that states `interval` (seconds) is heard at `now`, stand with its like."""
         line = lease.line
-        if lease.stated != line.ttl:
-            # It is in another line soon, and the beats until then are good enough to say it again.
+        # A longer promise is kept in its own line, and left soon; the beats until then say it again.
+        if interval is None or line.above < interval <= line.pace or lease.stated != line.ttl:
             return
         line = self._line(line.ttl, interval)
         if line is lease.line:

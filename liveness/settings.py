@@ -103,8 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["report", "reclaim"],
         Meta(description="What is done about a row that leaked: it is told of, or it goes back to the queue."),
     ] = "report"
-    # Who states progress says that it grows while anything gets done, and nothing is taken; five minutes are longer than
-    # a slow step of most work.
+    # On by default: who states progress says that it grows while anything gets done, and nothing is taken. Five minutes
+    # are longer than a slow step of most work.
     wedge_after: Annotated[
         OptionalDuration,
         Meta(description="How long `progress` may stand still while something runs; 0: for ever."),

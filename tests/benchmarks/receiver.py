@@ -79,8 +79,8 @@ class Ours:
         self._intake = Intake(
             book=self._book, hearing=self._hearing, storms=self._storms, settings=settings, clock=clock, wakes=Wakes(),
             on_echo=lambda token: self._listening.hear(token),  # noqa: PLW0108 - it is not there yet
-            reports=(reports := Reports(leak_grace=settings.leak_grace, wedge_after=settings.wedge_after)),
         )  # fmt: skip
+        self._intake.reports = reports = Reports(leak_grace=settings.leak_grace, wedge_after=settings.wedge_after)
         self._renewals = Renewals(
             book=self._book, hearing=self._hearing, settings=settings, clock=clock, counts=self._intake.counts,
             reports=reports,

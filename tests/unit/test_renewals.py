@@ -57,9 +57,9 @@ class Door:
             settings=SETTINGS,
             clock=lambda: self.ears.time,
             wakes=self.wakes,
-            reports=self.reports,
             on_echo=self._echo,
         )
+        self.intake.reports = self.reports
         self.renewals = Renewals(
             book=self.book,
             hearing=self.ears.hearing,
