@@ -15,6 +15,10 @@ from liveness.messages import Heartbeat
 Details = Mapping[str, Any]
 
 
+# Intervals (seconds) below and above are as good as these: 630 paces at most.
+LEAST_PACE, MOST_PACE = 0.01, 100_000.0
+
+
 class Heard(enum.Enum):
     """What a beat did."""
 
@@ -156,6 +160,9 @@ def pace_of(interval: float) -> tuple[float, float]:
     """
     if interval <= 0:
         return 0.0, 0.0
+    if interval <= LEAST_PACE:
+        return 0.0, LEAST_PACE
+    interval = min(interval, MOST_PACE)
     pace = _rounded_up(interval, _step(interval, 2))
     return pace - _step(pace, 2), pace
 

@@ -241,7 +241,7 @@ _payloads = st.one_of(
             "seq": st.sampled_from([1, 2**63, 1.5]),
             "probe": st.sampled_from([True, False, 1]),
             "via": st.sampled_from(["V", "W", "x" * 200]),
-            "interval": st.sampled_from([2, 2.0, 1.96, 5, 0, -1, 1e300, None]),
+            "interval": st.sampled_from([2, 2.0, 1.96, 5, 0, -1, 5e-324, 1e300, None]),
             "running": st.sampled_from([[], ["x"], ["x", "y"], [1], "x", None]),
             "progress": st.sampled_from([0, 1, 2**63, None]),
         },

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from liveness.group import Storm
+from liveness.lease import LEAST_PACE, MOST_PACE, pace_of
 from liveness.leases import LeaseTable
 from liveness.lines import MOST_LINES, Lines
 from liveness.messages import Heartbeat
@@ -288,9 +289,20 @@ def test_strangers_cannot_make_lines_without_end() -> None:
     """Beyond so many, an interval that is new stands with those that state none."""
     lines = Lines()
     for number in range(2 * MOST_LINES):
-        lines.new(f"w{number}", 10.0, 0.0, (10 + number % 90) * 10.0 ** (number // 90 - 50))
+        lines.new(f"w{number}", 10.0 + number // 90, 0.0, (10.0 + number % 90) / 10)
 
-    assert len(lines) <= MOST_LINES + 1
+    # As many more as they state different ttls.
+    assert len(lines) <= MOST_LINES + 2 * MOST_LINES // 90 + 1
+
+
+@pytest.mark.parametrize("interval", [5e-324, 1e-12, 0.01, 0.1, 9.95, 9.96, 20.200000000000003, 1e5, 1e300])
+def test_any_interval_is_one_of_a_few_paces(interval: float) -> None:
+    """A little longer than stated, and what lies between counts for the same, so that it need not be looked up."""
+    above, pace = pace_of(interval)
+
+    assert above < min(interval, pace) <= pace
+    assert pace_of(pace) == (above, pace)
+    assert interval <= pace <= max(1.1 * interval, LEAST_PACE) or pace == MOST_PACE
 
 
 @pytest.mark.parametrize("seed", range(5))
