@@ -264,11 +264,13 @@ def _size_of(ids: Collection[str]) -> int:
 def _is_one(book: LeaseTable, lease: Lease, report: Report) -> bool:
     """Say whether what `report` says is the life's that `lease` tells of, and nobody else's."""
     incarnations, worker = book.incarnations, lease.worker
+    claim = incarnations.claims.get(worker)
     return (
         lease.ending is None
         and lease.epoch is not None
         and report.incarnation == lease.incarnation
-        and worker not in incarnations.claims
+        # Since when it is there may never be known; but nobody else may be beside it.
+        and (claim is None or (claim.incarnation == lease.incarnation and not claim.thirds))
         and worker not in incarnations.conflicts
         and worker not in book.arrivals
     )

@@ -12,32 +12,35 @@ lives AS (
     ORDER BY e.worker
     FOR KEY SHARE OF e SKIP LOCKED
 ),
-over AS (
+well AS (
+    UPDATE liveness.doubt AS d
+    SET over_at = now()
+    FROM lives AS l
+    WHERE d.worker = l.worker AND d.kind = l.kind AND d.epoch = l.epoch AND d.over_at IS NULL
+    RETURNING l.worker, l.kind, l.epoch, l.incarnation, l.hash
+),
+ended AS (
     UPDATE liveness.doubt AS d
     SET over_at = now()
     FROM offered AS o
     WHERE d.worker = o.worker AND d.kind = o.kind AND d.epoch = o.epoch AND d.over_at IS NULL
-        AND (
-            (o.worker, o.kind) IN (SELECT l.worker, l.kind FROM lives AS l)
-            OR NOT EXISTS (
-                SELECT FROM liveness.epoch AS e
-                WHERE e.worker = o.worker AND e.epoch = o.epoch AND e.ended_at IS NULL
-            )
+        AND NOT EXISTS (
+            SELECT FROM liveness.epoch AS e WHERE e.worker = o.worker AND e.epoch = o.epoch AND e.ended_at IS NULL
         )
-    RETURNING d.worker, d.kind
+    RETURNING o.worker, o.kind
 ),
 news AS (
     INSERT INTO liveness.outbox (type, subject, worker, observed, told, hash)
     SELECT
-        'worker.recovered', l.worker, l.worker, $2,
+        'worker.recovered', w.worker, w.worker, $2,
         json_build_object(
-            'worker', l.worker, 'incarnation', l.incarnation, 'epoch', l.epoch, 'former_incarnation', l.incarnation,
-            'former_epoch', l.epoch, 'former_reason', l.kind, 'expired_at', NULL,
+            'worker', w.worker, 'incarnation', w.incarnation, 'epoch', w.epoch, 'former_incarnation', w.incarnation,
+            'former_epoch', w.epoch, 'former_reason', w.kind, 'expired_at', NULL,
             'recovered_at', liveness.rfc3339(now())
         ),
-        l.hash
-    FROM lives AS l
-    JOIN over AS v USING (worker, kind)
-    ORDER BY l.worker
+        w.hash
+    FROM well AS w
+    ORDER BY w.worker
 )
-SELECT v.worker, v.kind, (SELECT pg_notify('liveness_outbox', '')) AS told FROM over AS v
+SELECT w.worker, w.kind, (SELECT pg_notify('liveness_outbox', '')) AS told FROM well AS w
+UNION ALL SELECT e.worker, e.kind, NULL FROM ended AS e

@@ -9,7 +9,20 @@ WITH offered AS (
     )
 ),
 lives AS (
-    SELECT o.*, e.hash
+    SELECT
+        o.worker, o.kind, o.epoch, o.progress, e.hash,
+        CASE o.kind
+            WHEN 'suspected' THEN json_build_object(
+                'worker', o.worker, 'incarnation', o.incarnation, 'epoch', o.epoch, 'cause', o.cause, 'ttl', o.ttl,
+                'last_heartbeat_at', liveness.rfc3339(now() - make_interval(secs => o.silent_for)),
+                'suspected_at', liveness.rfc3339(now())
+            )
+            ELSE json_build_object(
+                'worker', o.worker, 'incarnation', o.incarnation, 'epoch', o.epoch, 'progress', o.progress,
+                'running', o.running, 'still_since', liveness.rfc3339(now() - make_interval(secs => o.still_for)),
+                'wedged_at', liveness.rfc3339(now())
+            )
+        END AS told
     FROM offered AS o
     JOIN liveness.epoch AS e USING (worker, epoch)
     WHERE e.ended_at IS NULL
@@ -17,34 +30,21 @@ lives AS (
     FOR KEY SHARE OF e SKIP LOCKED
 ),
 raised AS (
-    INSERT INTO liveness.doubt AS d (worker, kind, epoch, progress, hash)
-    SELECT l.worker, l.kind, l.epoch, l.progress, l.hash
+    INSERT INTO liveness.doubt AS d (worker, kind, epoch, progress, told, hash)
+    SELECT l.worker, l.kind, l.epoch, l.progress, l.told, l.hash
     FROM lives AS l
     ON CONFLICT (worker, kind) DO UPDATE
-    SET epoch = excluded.epoch, progress = excluded.progress, hash = excluded.hash, raised_at = now(), over_at = NULL
+    SET epoch = excluded.epoch, progress = excluded.progress, told = excluded.told, hash = excluded.hash,
+        raised_at = now(), over_at = NULL
     WHERE d.over_at IS NOT NULL OR d.epoch <> excluded.epoch
-    RETURNING d.worker, d.kind
+    RETURNING d.worker, d.kind, d.told, d.hash
 ),
+-- What is told travels with the row: a join back would be planned for a handful, and take quadratic time for thousands.
 news AS (
     INSERT INTO liveness.outbox (type, subject, worker, observed, told, hash)
-    SELECT
-        'worker.' || l.kind, l.worker, l.worker, $2,
-        CASE l.kind
-            WHEN 'suspected' THEN json_build_object(
-                'worker', l.worker, 'incarnation', l.incarnation, 'epoch', l.epoch, 'cause', l.cause, 'ttl', l.ttl,
-                'last_heartbeat_at', liveness.rfc3339(now() - make_interval(secs => l.silent_for)),
-                'suspected_at', liveness.rfc3339(now())
-            )
-            ELSE json_build_object(
-                'worker', l.worker, 'incarnation', l.incarnation, 'epoch', l.epoch, 'progress', l.progress,
-                'running', l.running, 'still_since', liveness.rfc3339(now() - make_interval(secs => l.still_for)),
-                'wedged_at', liveness.rfc3339(now())
-            )
-        END,
-        l.hash
-    FROM lives AS l
-    JOIN raised AS r USING (worker, kind)
-    ORDER BY l.worker
+    SELECT 'worker.' || r.kind, r.worker, r.worker, $2, r.told, r.hash
+    FROM raised AS r
+    ORDER BY r.worker
 )
 -- Wakes the relay when it is committed.
 SELECT l.worker, l.kind, (SELECT pg_notify('liveness_outbox', '')) AS told FROM lives AS l

@@ -23,11 +23,15 @@ taken AS (
 ),
 {moved},
 {recorded},
+-- Twice NOT IN, which is hashed: a join back would be planned for a handful, and take quadratic time for thousands.
+left_alone AS (
+    SELECT o.worker, o.id FROM offered AS o WHERE (o.worker, o.id) NOT IN (SELECT m.worker, m.id FROM moved AS m)
+),
 kept AS (
     INSERT INTO liveness.leak (work, id, worker, epoch, mark, incarnation, reclaimed, decided_by, evidence)
     SELECT $5, o.id, o.worker, o.epoch, o.mark, o.incarnation, true, $8, o.evidence
     FROM offered AS o
-    WHERE (o.worker, o.id) IN (SELECT m.worker, m.id FROM moved AS m)
+    WHERE (o.worker, o.id) NOT IN (SELECT a.worker, a.id FROM left_alone AS a)
     -- It was told of before the setting was changed.
     ON CONFLICT (work, id, worker, epoch, mark) DO UPDATE
     SET reclaimed = true, found_at = now(), decided_by = excluded.decided_by,

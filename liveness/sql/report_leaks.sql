@@ -10,12 +10,18 @@ found AS (
     JOIN lives AS l ON l.worker = o.worker AND l.epoch = o.epoch
     WHERE {status} = $2 AND {owner} = o.worker AND w.xmin::text = o.mark
 ),
+fresh AS (
+    SELECT f.*
+    FROM found AS f
+    WHERE NOT EXISTS (
+        SELECT FROM liveness.leak AS k
+        WHERE k.work = $5 AND k.id = f.id AND k.worker = f.worker AND k.epoch = f.epoch AND k.mark = f.mark
+    )
+),
 kept AS (
     INSERT INTO liveness.leak (work, id, worker, epoch, mark, incarnation, reclaimed, observed, decided_by, evidence)
     SELECT $5, f.id, f.worker, f.epoch, f.mark, f.incarnation, false, $3, $4, f.evidence
-    FROM found AS f
-    ON CONFLICT DO NOTHING
-    RETURNING worker, id
+    FROM fresh AS f
 ),
 news AS (
     INSERT INTO liveness.outbox (type, subject, worker, observed, told, hash)
@@ -27,8 +33,7 @@ news AS (
             'leaked_at', liveness.rfc3339(now())
         ),
         f.hash
-    FROM found AS f
-    JOIN kept AS k USING (worker, id)
+    FROM fresh AS f
     ORDER BY f.worker, f.id
 )
-SELECT k.worker, k.id, (SELECT pg_notify('liveness_outbox', '')) AS told FROM kept AS k
+SELECT f.worker, f.id, (SELECT pg_notify('liveness_outbox', '')) AS told FROM fresh AS f

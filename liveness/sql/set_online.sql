@@ -47,8 +47,7 @@ forgotten AS (
 shortened AS (
     UPDATE liveness.doubt AS d
     SET degraded = s.ids
-    FROM owing AS o
-    JOIN rest AS s USING (worker)
-    WHERE d.worker = o.worker AND d.kind = o.kind AND o.degraded <> '{}'
+    FROM rest AS s
+    WHERE d.worker = s.worker AND d.kind = 'suspected'
 )
 SELECT s.worker FROM rest AS s

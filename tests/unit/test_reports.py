@@ -23,8 +23,6 @@ class Host:
         self.reports = Reports(leak_grace=GRACE, wedge_after=WEDGE)
         self.rows: dict[tuple[str, str], str] = {ROW: "mark"}
         live(self.book, incarnation="a")
-        # Its beginning is settled.
-        self.book.incarnations.settled("w")
 
     def beat(
         self,

@@ -13,6 +13,8 @@ CREATE TABLE liveness.doubt (
     raised_at timestamptz NOT NULL DEFAULT now(),
     -- Where it stood still; of the wedged.
     progress  bigint,
+    -- What was told of it.
+    told      json        NOT NULL,
     -- Ids of the host's worker rows that we set DEGRADED and have not set back.
     degraded  text[]      NOT NULL DEFAULT '{}',
     -- It was taken back, or its life is over; the row stays for what is still to be set back.
