@@ -188,6 +188,7 @@ async def test_ids_are_the_same_however_they_are_spelled(host: HostTables, recla
     spelled = [ids[0], ids[1].upper(), "{" + ids[2] + "}", ids[3].replace("-", ""), "\0", "", "İ"]
     reclaiming.beat("w1", spelled, await grant("w1"))
 
+    assert await reclaiming.store.leaks.unreported({"w1": spelled}) == []
     assert (await reclaiming.until_leaked(("w1", spelled))).leaked == 0
 
 
@@ -250,24 +251,26 @@ async def test_a_row_that_somebody_holds_stays_for_a_later_look(
 
 
 async def test_a_life_that_ends_meanwhile_takes_its_rows_itself(
-    host: HostTables, reclaiming: Eye, grant: Grant, monkeypatch: pytest.MonkeyPatch
+    host: HostTables, stores: Callable[..., Any], reclaiming: Eye, grant: Grant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it held goes back once, with the reason of its end."""
-    await host.workflows("w1")
+    """What it held goes back once, with the reason of its end, be it a little later."""
+    small = await stores(reclaim_chunk=1)
+    await host.workflows("w1", 2)
     epoch = await grant("w1")
     reclaiming.beat("w1", [], epoch)
     reclaim = reclaiming.store.leaks.reclaim
 
     async def ended_first(leaks: Any) -> int:
-        await reclaiming.store.reclaims.settle([case("w1", epoch)])
+        await small.reclaims.settle([case("w1", epoch)])
         return await reclaim(leaks)
 
     monkeypatch.setattr(reclaiming.store.leaks, "reclaim", ended_first)
     done = await reclaiming.until_leaked(("w1", []))
 
-    assert (done.leaked, done.items) == (1, 0)
-    assert [kind for kind, _ in await told(host)] == ["worker.expired", "workflow.reclaimed"]
-    assert await host.connection.fetchval("SELECT count(*) FROM liveness.reclaim") == 1
+    assert (done.leaked, done.items, await host.count("RUNNING")) == (2, 0, 1)
+    await finish_chunk(small, Progress())
+    assert {data["reason"] for kind, data in await told(host) if kind == "workflow.reclaimed"} == {"lapsed"}
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.reclaim") == 2
 
 
 async def test_what_a_former_life_has_left_is_no_leak(

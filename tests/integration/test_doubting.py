@@ -18,7 +18,7 @@ from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, WorkerRecovered, WorkerSuspected, WorkerWedged
 from liveness.reports import Reports
 from liveness.settings import Settings
-from liveness.store import Life, Store
+from liveness.store import Doubt, Life, Store
 from liveness.storms import Storms
 from liveness.suspects import Suspects
 from tests.conftest import HostTables
@@ -195,10 +195,10 @@ async def test_in_mode_observe_nothing_is_marked(host: HostTables, eyes: Callabl
     epochs = dict((await eye.store.epochs.grant([Life("w1", None, None, TTL)])).epochs)
     eye.lives(epochs)
     await eye.look(4.0)
+    assert await host.worker_status("w1") == ["ONLINE"]
     eye.beat("w1")
     await eye.look(1.0)
 
-    assert await host.worker_status("w1") == ["ONLINE"]
     rows = await host.connection.fetch("SELECT type, observed FROM liveness.outbox ORDER BY seq")
     assert [tuple(row) for row in rows] == [("worker.suspected", True), ("worker.recovered", True)]
 
@@ -322,6 +322,18 @@ async def test_an_answer_that_was_lost_is_asked_for_again(
     assert await kinds(host) == ["worker.suspected", "worker.recovered"]
 
 
+async def test_a_doubt_is_noted_once_however_often_it_is_offered(host: HostTables, eye: Eye, grant: Grant) -> None:
+    """Of one life; the next one's is another."""
+    for _ in range(2):
+        epoch = await grant("w1", TTL)
+        for _ in range(2):
+            doubt = Doubt(worker="w1", epoch=epoch, kind="suspected", cause="silent", ttl=TTL, silent_for=4.0)
+            assert await eye.store.doubts.raise_([doubt]) == {("w1", "suspected")}
+        await eye.store.reclaims.settle([case("w1", epoch)])
+
+    assert await kinds(host) == ["worker.suspected", "worker.expired"] * 2
+
+
 async def test_an_epoch_that_is_over_has_no_suspects(host: HostTables, eye: Eye, grant: Grant) -> None:
     """By Postgres, though not yet by the book."""
     await host.worker("w1")
@@ -412,8 +424,10 @@ async def test_a_restart_of_the_service_does_not_end_a_standstill(eyes: Callable
     former.beat("w1", running=["a"], progress=7)
     assert await former.look() == (1, 0)
 
+    following.wait(1.0)
     following.lives({"w1": epoch}, running=["a"], progress=7)
-    assert await following.look(0.5) == (0, 0)
+    assert await following.look() == (0, 0)
+    following.wait(1.0)
     following.beat("w1", running=["a"], progress=8)
     assert await following.look(0.5) == (0, 1)
 
