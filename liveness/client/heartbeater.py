@@ -6,6 +6,7 @@ import math
 import os
 import time
 import uuid
+from collections.abc import Collection
 from functools import partial
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -34,6 +35,9 @@ LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
 # A hello that was not answered within so many seconds is said again with the next beat: Postgres was away, a replica
 # was about to take over, or there is no service.
 GREET_AGAIN_SECONDS: Final = 5.0
+
+# Ids in a beat: half of what NATS takes in one message, if they are UUIDs. A beat has to come through.
+MOST_RUNNING: Final = 10_000
 
 # Where a process finds for whom it works.
 IDENTITY: Final = ("LIVENESS_WORKER", "LIVENESS_INCARNATION", "LIVENESS_EPOCH")
@@ -128,6 +132,15 @@ class Heartbeater:
         """Set when the service has answered the hello: with an epoch, or with a refusal."""
         self.refusal: str | None = None
         """Why the hello was refused: a newer process bears the name, and this one had better stop."""
+
+        self.running: Collection[object] | None = None
+        """The ids of all work that this worker holds, to be said with every beat; None says nothing of any.
+
+        An id belongs into it from before its claim is committed until after its last statement is. More than
+        MOST_RUNNING of them are not said.
+        """
+        self.progress: int | None = None
+        """A number to be said with every beat, which grows while anything gets done."""
 
         self._subjects = Subjects(prefix)
         self._problems = Problems(f"worker {worker}")
@@ -288,6 +301,11 @@ class Heartbeater:
 
     def _next_beat(self, link: Link) -> bytes:
         self._seq += 1
+        running = self.running
+        if running is not None and len(running) > MOST_RUNNING:
+            self._problems.report("running", f"{len(running)} ids are more than {MOST_RUNNING}: none is said")
+            running = None
+        # A copy first: another thread may add to it meanwhile.
         beat = Heartbeat(
             incarnation=self.incarnation,
             seq=self._seq,
@@ -296,6 +314,8 @@ class Heartbeater:
             uptime=_clock() - self._born,
             probe=True,
             via=link.server_id,
+            running=None if running is None else [str(one) for one in tuple(running)],
+            progress=self.progress,
         )
         return msgspec.json.encode(beat)
 

@@ -52,6 +52,15 @@ def test_without_a_term() -> None:
     assert lines(answer("term-over"))[0] == "liveness 0.1.0, mode act, up 86400 s: ready"
 
 
+def test_suspect_and_wedged() -> None:
+    """Workers that live and are not well have a line for each kind; their state says the same in the table."""
+    shown = answer("suspect-and-wedged")
+    _, _, suspect, wedged = lines(shown)
+    assert suspect == "suspect: may be dead, and loses nothing before its ttl: w2"
+    assert wedged == "wedged: beats, runs something and gets nothing done: build-7.eu.example"
+    assert [worker.state for worker in shown.workers] == ["suspect", "wedged"]
+
+
 @pytest.mark.parametrize(("names", "more"), [(NAMES_SHOWN, ""), (NAMES_SHOWN + 3, " and 3 more")])
 def test_many_conflicts(names: int, more: str) -> None:
     """The line stays one that can be read."""

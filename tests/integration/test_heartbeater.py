@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -56,6 +57,30 @@ async def test_first_beat_comes_at_once(nats: NatsServer) -> None:
         assert 0 <= beat.uptime < 5
         assert beat.via == spy.client._server_info["server_id"]
         assert worker.last_problem is None
+
+
+async def test_a_beat_says_what_the_worker_runs_and_how_far_it_is(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing unless it is given; an empty list is one; and one that is too long keeps no beat from coming."""
+    monkeypatch.setattr(heartbeater, "MOST_RUNNING", 2)
+    work = uuid.uuid4()
+    async with spying(nats.url) as spy, Heartbeater(nats.url, worker="w1", ttl=10, interval=0.05) as worker:
+        beat = await spy.beat()
+        assert (beat.running, beat.progress) == (None, None)
+        worker.running, worker.progress = set(), 0
+        while (beat := await spy.beat()).running is None:
+            pass
+        assert (beat.running, beat.progress) == ([], 0)
+        worker.running, worker.progress = {work}, 7
+        while not (beat := await spy.beat()).running:
+            pass
+        assert (beat.running, beat.progress) == ([str(work)], 7)
+        worker.running = ["a", "b", "c"]
+        while (beat := await spy.beat()).running is not None:
+            pass
+        assert beat.progress == 7
+        assert "3 ids are more than 2" in str(worker.last_problem)
 
 
 async def test_subject_carries_name_and_prefix(nats: NatsServer) -> None:
