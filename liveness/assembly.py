@@ -10,6 +10,7 @@ from random import SystemRandom
 
 import structlog
 
+from liveness.advisories import Advisories
 from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
 from liveness.comparing import Comparing
@@ -182,6 +183,8 @@ class Assembly:
         )
 
     def _make_the_doubts(self) -> None:
+        url = self.settings.nats_system_url
+        self.advisories = Advisories(url, self.suspects.disconnected) if url else None
         self.doubting = Doubting(
             book=self.book,
             hearing=self.hearing,

@@ -19,6 +19,9 @@ MAX_NAME_BYTES = 255
 # Names under it are no workers: the service hears its own echoes there, on the subscription of the heartbeats.
 OWN = "$liveness."
 
+# How a worker's connection to NATS is called, before the worker's name: the server's advisories know no other.
+CONNECTION = "liveness worker "
+
 # A subject token may hold any character but white space; we also refuse the control characters, of which
 # U+0000 cannot be stored by Postgres and the others can only deceive a terminal.
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")

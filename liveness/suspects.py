@@ -77,9 +77,9 @@ class Suspects:
             lease = self._book.get(worker)
             if lease is None or lease.last_beat != suspect.last_beat:
                 del self.suspected[worker]
-        words, self._words = self._words, {}
-        # Where beats are late, whoever is said to be gone may only be late, too; and one that is gone will be silent.
+        # Where beats may be late, whoever is said to be gone may only be late, too.
         if now >= self._book.lines.owed_until():
+            words, self._words = self._words, {}
             self._judge_words(words, now)
             walked += self._judge_silence(now)
         # However many there are, looking at them leaves time for all else.

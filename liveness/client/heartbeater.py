@@ -19,7 +19,7 @@ from liveness.client.connection import Connection
 from liveness.client.problems import Problems, log
 from liveness.link import Link
 from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
-from liveness.subjects import Subjects, name_fault
+from liveness.subjects import CONNECTION, Subjects, name_fault
 
 # Four beats may be lost before a lease lapses.
 BEATS_IN_A_TTL: Final = 5
@@ -145,9 +145,7 @@ class Heartbeater:
         self._subjects = Subjects(prefix)
         self._problems = Problems(f"worker {worker}")
         self._patience = min(max(self.interval, LEAST_PATIENCE), MOST_PATIENCE)
-        self._connection = Connection(
-            nats_url, f"liveness worker {worker}", patience=self._patience, problems=self._problems
-        )
+        self._connection = Connection(nats_url, CONNECTION + worker, patience=self._patience, problems=self._problems)
         self._born = 0.0
         self._seq = 0
         self._known = asyncio.Event()

@@ -134,7 +134,7 @@ def test_beats_that_may_be_late_are_waited_for(looking: Looking) -> None:
     looking.suspects.disconnected("x", "n1")
 
     assert looking.look(5.0) == {}
-    assert looking.look(6.0) == {"w": "silent", "x": "silent"}
+    assert looking.look(6.0) == {"w": "silent", "x": "disconnected"}
 
 
 def test_one_that_has_lapsed_or_said_goodbye_is_no_new_suspect(looking: Looking) -> None:
