@@ -327,6 +327,35 @@ def test_against_a_naive_model(seed: int) -> None:
         assert set(looking.look(now)) == wanted
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_knows_how_many_state_an_interval(seed: int) -> None:
+    """Whoever joins, leaves, moves, states another interval or ttl, lapses and comes back."""
+    chance, looking = random.Random(seed), Looking()
+    names = [f"w{number}" for number in range(12)]
+    for step in range(400):
+        now = step * 0.25
+        name = chance.choice(names)
+        match chance.randrange(8):
+            case 0:
+                looking.book.forget(name)
+            case 1:
+                looking.book.lapse(now)
+            case 2:
+                looking.book.release(name, None, now)
+            case _:
+                looking.beat(
+                    name,
+                    at=now,
+                    interval=chance.choice([None, 0.0, 1.0, 2.0]),
+                    ttl=chance.choice([1.0, 5.0, 50.0]),
+                    via=chance.choice(["n1", "n2"]),
+                )
+        for group in looking.storms.groups.values():
+            of_it = [lease for lease in looking.book if lease.group is group]
+            assert group.members == len(of_it)
+            assert group.stating == sum(lease.line.pace > 0 for lease in of_it)
+
+
 def test_late_is_before_suspect() -> None:
     """Else the first of a crowd would be suspect before the others are seen to be late."""
     assert 1.0 < LATE_INTERVALS < SUSPECT_INTERVALS
