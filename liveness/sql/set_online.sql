@@ -1,7 +1,7 @@
 -- Set the registry rows that WE set DEGRADED back, of doubts that are over, and forget those doubts. Only of names that
 -- live: what is over with the life is marked OFFLINE by its end. A row that is not DEGRADED any more is the host's own
 -- business. Never waiting: returned are the names of which something is left for the next pass.
--- $1: names  $2: online  $3: degraded
+-- $1: names  $2: online  $3: degraded  $4: observed: what was marked in mode act stays until somebody acts again
 WITH owing AS (
     SELECT d.worker, d.kind, d.degraded
     FROM liveness.doubt AS d
@@ -20,7 +20,7 @@ locked AS (
     SELECT {registry_id} AS id
     FROM {registry} AS r
     JOIN mine AS m ON {registry_id} = m.id
-    WHERE {registry_status}::text = $3::text
+    WHERE NOT $4 AND {registry_status}::text = $3::text
         AND EXISTS (SELECT FROM liveness.epoch AS e WHERE e.worker = m.worker AND e.ended_at IS NULL)
     ORDER BY {registry_id}
     FOR UPDATE OF r SKIP LOCKED

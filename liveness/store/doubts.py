@@ -77,8 +77,10 @@ class Doubts:
     async def set_online(self, names: Sequence[str]) -> set[str]:
         """Set back what was marked for doubts that are over, and forget those; return the names with some left.
 
-        In mode observe nothing of the host's is touched, and there is nothing to set back.
+        In mode observe nothing of the host's is touched: what was marked before is left for whoever acts again.
         """
         registry = self._statements.registry
-        rows = await self._leader.fetch(self._statements["set_online"], list(names), registry.online, registry.degraded)
+        rows = await self._leader.fetch(
+            self._statements["set_online"], list(names), registry.online, registry.degraded, self._observed
+        )
         return {row["worker"] for row in rows}

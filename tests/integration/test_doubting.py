@@ -203,6 +203,27 @@ async def test_in_mode_observe_nothing_is_marked(host: HostTables, eyes: Callabl
     assert [tuple(row) for row in rows] == [("worker.suspected", True), ("worker.recovered", True)]
 
 
+async def test_what_was_marked_stays_as_it_is_in_mode_observe(
+    host: HostTables, eyes: Callable[..., Any], grant: Grant
+) -> None:
+    """Until somebody acts again, who sets it back."""
+    await host.worker("w1")
+    acting, observing = await eyes(mark_suspects=True), await eyes(mode="observe", mark_suspects=True)
+    epoch = await grant("w1", TTL)
+    acting.lives({"w1": epoch})
+    assert await acting.look(4.0) == (1, 0)
+    observing.wait(5.0)
+    observing.lives({"w1": epoch})
+    assert await observing.look() == (0, 1)
+    assert await host.worker_status("w1") == ["DEGRADED"]
+
+    again = await eyes(mark_suspects=True)
+    again.lives({"w1": epoch})
+    await again.look()
+    assert await host.worker_status("w1") == ["ONLINE"]
+    assert await kept(host) == 0
+
+
 async def test_a_suspect_that_dies_was_online(host: HostTables, eye: Eye, grant: Grant) -> None:
     """The end marks it OFFLINE, and when it is heard again it is what it was before we doubted it."""
     await host.worker("w1")
