@@ -164,8 +164,10 @@ class Reports:
         return report.still_at - since >= self._wedge_after
 
     def unlisted(self) -> list[str]:
-        """Return who stands still and does not say what it runs: Postgres has to be asked."""
-        return [name.decode() for name, report in self.standing.items() if report.running is None]
+        """Return who stands still and does not say what it runs: Postgres has to be asked. First of the new ones."""
+        unlisted = [(name, report) for name, report in self.standing.items() if report.running is None]
+        unlisted.sort(key=lambda one: one[1].busy_since is not None)
+        return [name.decode() for name, _ in unlisted]
 
     def busy(self, asked: Iterable[str], running: Mapping[str, int], now: float) -> None:
         """Take Postgres' answer to how much those that were `asked` about run."""

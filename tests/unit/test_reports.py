@@ -302,6 +302,17 @@ def test_who_lists_nothing_is_asked_for_in_postgres(host: Host) -> None:
     assert host.reports.is_wedged(host.book, b"w")
 
 
+def test_who_was_not_asked_for_yet_is_asked_for_first(host: Host) -> None:
+    """Those that stand still for ever do not keep Postgres from being asked about others."""
+    live(host.book, "x", epoch=2)
+    for at in (0.0, 15.0):
+        for name in ("w", "x"):
+            host.reports.hear(lease_of(host.book, name), None, 7, at, at)
+    host.reports.busy(["w"], {"w": 1}, 15.0)
+
+    assert host.reports.unlisted() == ["x", "w"]
+
+
 def test_who_lists_nothing_and_runs_nothing_is_idle(host: Host) -> None:
     """And what it claims has all the time from then on."""
     host.beat(0.0, None, 7)
