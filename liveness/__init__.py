@@ -4,7 +4,7 @@ What a worker process imports: `Heartbeater` says that it lives; `events` hears 
 """
 
 from liveness.client import DrainingError, Event, Heartbeater, LostError, events
-from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
+from liveness.eventdata import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
 
 __version__ = "0.1.0"
 

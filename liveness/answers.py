@@ -29,8 +29,11 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     state: Annotated[
-        Literal["live", "lapsed", "ending"],
-        Meta(description="lapsed: silent too long, waits for the verdict; ending: proof was given."),
+        Literal["live", "suspect", "wedged", "lapsed", "ending"],
+        Meta(
+            description="suspect: it may be dead, and loses nothing yet; wedged: it beats and gets nothing done; "
+            "lapsed: silent too long, waits for the verdict; ending: proof was given."
+        ),
     ]
     incarnation: str | None
     epoch: Annotated[int, Meta(description="None until Postgres has issued it.")] | None
@@ -61,6 +64,8 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     outbox_oldest: Annotated[float, Meta(ge=0, description="Seconds the oldest of them has waited.")] | None
     counts: Mapping[str, int]
     workers: list[WorkerStatus]
+    suspects: Annotated[list[str], Meta(description="Names that are suspected; the first of them.")] = []
+    wedged: Annotated[list[str], Meta(description="Names that beat and get nothing done; the first of them.")] = []
 
 
 class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):

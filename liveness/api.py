@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -138,10 +138,12 @@ class Api:
             outbox=outbox,
             outbox_oldest=oldest,
             counts=dict(parts.intake.counts),
+            suspects=sorted(islice(parts.suspects.suspected, PAGE)),
+            wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[
                 WorkerStatus(
                     worker=lease.worker,
-                    state="live" if lease.ending is None else "ending" if lease.ending.proof else "lapsed",
+                    state=_state(parts, lease),
                     incarnation=lease.incarnation,
                     epoch=lease.epoch,
                     ttl=lease.ttl,
@@ -175,6 +177,12 @@ def _about(asked: object) -> str | None:
         return asked.worker
     # An id is no name; but it is of one share as well as any.
     return asked.about if isinstance(asked, WhyRequest) else None
+
+
+def _state(parts: Assembly, lease: Lease) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
+    if lease.ending is not None:
+        return "ending" if lease.ending.proof else "lapsed"
+    return parts.doubting.state_of(lease)
 
 
 def _remaining(parts: Assembly, lease: Lease, now: float) -> float:

@@ -173,6 +173,7 @@ def registry_parts(registry: Registry, schema: str) -> dict[str, Part]:
         "registry_up": lambda up: f"r.{quoted(registry.status or '')}::text = ANY ({up}::text[])",
         "registry_status": f"r.{quoted(registry.status)}",
         "status_type": registry.status_type,
+        "as_status": lambda place: place + registry.status_cast,
         "offline": f"$3{registry.status_cast}",
         "set_status": quoted(registry.status),
         "register_columns": f"{quoted(registry.name)}, {quoted(registry.status)}, {quoted(registry.heartbeat)}",

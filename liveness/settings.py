@@ -18,6 +18,7 @@ from liveness.errors import SettingsError
 from liveness.share import parsed
 from liveness.subjects import Subjects
 from liveness.tables import Tables, tables
+from liveness.work import WorkTable
 
 PREFIX = "LIVENESS_"
 
@@ -112,6 +113,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         OptionalDuration,
         Meta(description="How long lapses are held at most when nearly everybody falls silent at once; 0: for ever."),
     ] = 600.0
+    leak_grace: Annotated[
+        Duration,
+        Meta(description="How long a worker that states `running` must leave a row out before that has leaked."),
+    ] = 60.0
+    leak_action: Annotated[
+        Literal["report", "reclaim"],
+        Meta(description="What is done about a row that leaked: it is told of, or it goes back to the queue."),
+    ] = "report"
+    # On by default: who states progress says that it grows while anything gets done, and nothing is taken. Five minutes
+    # are longer than a slow step of most work.
+    wedge_after: Annotated[
+        OptionalDuration,
+        Meta(description="How long `progress` may stand still while something runs; 0: for ever."),
+    ] = 300.0
+    mark_suspects: Annotated[
+        bool, Meta(description="Mark a suspected worker's ONLINE rows DEGRADED until it is heard again.")
+    ] = False
+    nats_system_url: Annotated[
+        str, Meta(description="NATS with a system account's credentials: lost connections make suspects. None: none.")
+    ] = ""
     leader_timeout: Annotated[
         Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
     ] = 1.0
@@ -139,11 +160,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"heartbeat_timeout ({self.heartbeat_timeout:g}) is not between min_ttl ({self.min_ttl:g}) and "
                 f"max_ttl ({self.max_ttl:g}): widen those or change it"
             )
-        if self.crash_action == "quarantine" and not self.quarantine_status:
-            raise ValueError(
-                "crash_action = quarantine needs quarantine_status: give a status that the host does not hand out, "
-                "such as FAILED"
-            )
         if self.echo_interval > self.max_gap / 2:
             raise ValueError(
                 f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
@@ -155,10 +171,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Whether a worker that beats and has no row in the registry gets one; in a registry of ours, each does."""
         return self.register_unknown_workers or self.tables.own_registry
 
-    @property
-    def quarantine(self) -> str | None:
-        """The status that work is given which keeps killing its workers; None: it goes back."""
-        return self.quarantine_status if self.crash_action == "quarantine" and self.crash_budget else None
+    def quarantine_of(self, work: WorkTable) -> str | None:
+        """Return the status that work is given which keeps killing its workers; None: it goes back."""
+        if self.crash_action == "report" or not self.crash_budget:
+            return None
+        return work.quarantine or self.quarantine_status
 
     @property
     def subjects(self) -> Subjects:
@@ -178,6 +195,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"checkpoint_interval ({self.checkpoint_interval:g}) is above half of heartbeat_timeout "
                 f"({self.heartbeat_timeout:g}): other readers of last_heartbeat_at may think living workers stale"
             )
+        if self.mark_suspects and self.tables.registry.degraded is None:
+            found.append("mark_suspects marks nobody: the registry has no status for suspects; give registry.degraded")
         return found
 
     def clamp_ttl(self, stated: float) -> float:
@@ -212,8 +231,25 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tupl
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, values)) from error
-    described = tables(work, registry, settings.postgres_schema)
-    return msgspec.structs.replace(settings, tables=described), warnings + settings.warnings()
+    settings = msgspec.structs.replace(settings, tables=tables(work, registry, settings.postgres_schema))
+    _check_quarantine(settings)
+    return settings, warnings + settings.warnings()
+
+
+def _check_quarantine(settings: Settings) -> None:
+    for work in settings.tables.works:
+        status, where = work.quarantine or settings.quarantine_status, f"{work.setting}.quarantine"
+        named = where if work.quarantine else "quarantine_status"
+        if status in {work.running, work.waiting}:
+            raise SettingsError(
+                f"{named} = {status!r} cannot be used: a {work.work} with it is handed out, or held: give a status "
+                "that the host leaves alone"
+            )
+        if settings.crash_action == "quarantine" and not status:
+            named = f"{where} or quarantine_status" if work.setting else "quarantine_status"
+            raise SettingsError(
+                f"crash_action = 'quarantine' needs {named}: give a status that the host leaves alone, such as FAILED"
+            )
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -247,7 +283,7 @@ def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
     complaint, _, place = text.partition(" - at `$.")
     if place:
         name = place.rstrip("`").split(".")[0].split("[")[0]
-        shown = "(hidden)" if name in {"postgres_dsn", "nats_url"} else repr(values.get(name))
+        shown = "(hidden)" if name in {"postgres_dsn", "nats_url", "nats_system_url"} else repr(values.get(name))
         return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
     if "unknown field" in text:
         return _unknown(text.split("`")[1])

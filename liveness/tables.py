@@ -47,6 +47,7 @@ class WorkEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     touch: tuple[str, ...] = ()
     clear: tuple[str, ...] = ()
     where: dict[str, Value | bool | tuple[Value, ...]] = {}
+    quarantine: Value | None = None
     error: str | None = None
     on_crash: Literal["put_back", "count", "fail"] = "put_back"
     attempts: str | None = None
@@ -66,6 +67,7 @@ class RegistryEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     status: str | None = None
     online: str | None = None
     offline: str | None = None
+    degraded: str | None = None
     up: tuple[str, ...] | None = None
 
 
@@ -188,7 +190,7 @@ def _work(entry: WorkEntry, setting: str, *, with_registry: bool) -> WorkTable:
         raise checks.wrong("name", f"{entry.name}.* are events of the service's own: choose another word")
     checks.identifiers("schema", "table", "id", "status", "owner", "queue", "kind", "touched", "bump", "touch", "clear")
     checks.identifiers("error", "attempts", "max_attempts", "max_retries")
-    checks.values("running", "waiting", "free_owner", "failed")
+    checks.values("running", "waiting", "free_owner", "quarantine", "failed")
     if str(entry.running) == str(entry.waiting):
         raise checks.wrong("waiting", f"running is the same, so nothing would ever go back: say {_WHAT['waiting']}")
     if entry.owner_is == "registry_id" and not with_registry:
@@ -212,6 +214,7 @@ def _work(entry: WorkEntry, setting: str, *, with_registry: bool) -> WorkTable:
         bump=entry.bump,
         touch=entry.touch,
         clear=entry.clear,
+        quarantine=None if entry.quarantine is None else str(entry.quarantine),
         error=entry.error,
         on_crash=entry.on_crash,
         attempts=entry.attempts,
@@ -284,32 +287,36 @@ def _check_condition(column: str, entry: WorkEntry, checks: _Checks) -> None:
 def _registry(entry: RegistryEntry) -> Registry:
     checks = _Checks(entry, "registry")
     checks.identifiers("schema", "table", "id", "name", "heartbeat", "status")
-    checks.values("online", "offline", "up")
+    checks.values("online", "offline", "degraded", "up")
     for field in ("name", "status"):
         if getattr(entry, field) == entry.heartbeat:
             raise checks.wrong("heartbeat", f"{field} is the same column: name the time of the last heartbeat")
     if entry.status is None:
-        for field in ("online", "offline", "up"):
+        for field in ("online", "offline", "degraded", "up"):
             if getattr(entry, field) is not None:
                 raise checks.wrong(
                     field, "there is no registry.status that could have it: name that column, or drop this"
                 )
         return Registry(
             table=entry.table, schema=entry.schema, id=entry.id, name=entry.name, status=None,
-            heartbeat=entry.heartbeat, up=(), setting="registry",
+            heartbeat=entry.heartbeat, degraded=None, up=(), setting="registry",
         )  # fmt: skip
     if entry.status in {entry.id, entry.name}:
         raise checks.wrong("status", "it says something else already: name the column with the worker's status")
     online = entry.online or Registry().online
     offline = entry.offline or Registry().offline
-    up = (online,) if entry.up is None else entry.up
+    up = tuple(filter(None, (online, entry.degraded))) if entry.up is None else entry.up
     if online not in up:
         raise checks.wrong("up", f"it lacks online ({online!r}): who is registered as that is up", list(up))
     if offline in up:
         raise checks.wrong("up", f"it has offline ({offline!r}) in it: who is marked as that is not up", list(up))
+    if entry.degraded is not None and (entry.degraded == online or entry.degraded not in up):
+        raise checks.wrong(
+            "degraded", f"a suspect is up and not {online!r}: put that status of its own into registry.up"
+        )
     return Registry(
         table=entry.table, schema=entry.schema, id=entry.id, name=entry.name, status=entry.status,
-        heartbeat=entry.heartbeat, online=online, offline=offline, up=up, setting="registry",
+        heartbeat=entry.heartbeat, online=online, offline=offline, degraded=entry.degraded, up=up, setting="registry",
     )  # fmt: skip
 
 

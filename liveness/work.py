@@ -137,6 +137,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat: str = "last_heartbeat_at"
     online: str = "ONLINE"
     offline: str = "OFFLINE"
+    # None: it has no such status.
+    degraded: str | None = "DEGRADED"
     up: tuple[str, ...] = ("ONLINE", "DEGRADED")
     setting: str = ""
     # What the catalogue says.

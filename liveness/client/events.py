@@ -13,7 +13,7 @@ from liveness.client.connection import Connection
 from liveness.client.consumer import ACK, NAK, PATIENCE_SECONDS, TERM, Consumer
 from liveness.client.problems import Problems, log
 from liveness.errors import MessageError
-from liveness.messages import CloudEvent, EventData, event_data
+from liveness.eventdata import CloudEvent, EventData, event_data
 from liveness.subjects import event_subject, name_fault
 
 # What giving an unfinished event back may cost. Where it fails, `ack_wait` brings the event back.

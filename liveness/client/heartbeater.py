@@ -24,7 +24,7 @@ from liveness.client.problems import Problems, log
 from liveness.errors import LostError
 from liveness.link import Link
 from liveness.messages import Goodbye
-from liveness.subjects import Subjects
+from liveness.subjects import CONNECTION, Subjects
 
 # What entering waits for the first beat, so that a worker which claims work right away is normally known by then.
 ENTER_SECONDS: Final = 1.0
@@ -101,7 +101,7 @@ class Heartbeater:
         self._patience = min(max(pace.interval, LEAST_PATIENCE), MOST_PATIENCE)
         self._connection = Connection(
             nats_url,
-            f"liveness worker {self.worker}",
+            CONNECTION + self.worker,
             patience=self._patience,
             problems=self._problems,
             on_refusal=self._hear_refusal,

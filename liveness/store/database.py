@@ -19,9 +19,9 @@ from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError,
 
 log = structlog.get_logger("liveness.database")
 
-# Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, a command) and
-# for the connection that listens, and few beside the host's own connections.
-POOL_SIZE = 8
+# Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, doubting,
+# comparing, a command) and for the connection that listens, and few beside the host's own connections.
+POOL_SIZE = 10
 CONNECT_SECONDS = 3.0
 # What was sent and not even acknowledged for this time was sent to a server that is gone without a word (a failover
 # that moves the address, a cut cable). One that is only slow, or paused, has a kernel that acknowledges.

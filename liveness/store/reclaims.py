@@ -359,8 +359,9 @@ class Reclaims:
             await connection.execute(self._statements["mark_finished"], as_json(ended), timeout=PATIENCE)
         else:
             await connection.execute(
-                self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
-            )
+                self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed,
+                registry.degraded, registry.online, timeout=PATIENCE,
+            )  # fmt: skip
         await self._wake_relay(connection)
 
     async def _wake_relay(self, connection: Connection) -> None:

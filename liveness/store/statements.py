@@ -152,7 +152,7 @@ class Statements:
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
-                for part in ("of_that_life", "recorded"):
+                for part in ("of_that_life", "recorded", "leaked"):
                     parts[part] = self._part(part, parts)
             self._rendered[key] = numbered(rendered(text, parts), self._given)
         return self._rendered[key]

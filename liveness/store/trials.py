@@ -52,7 +52,8 @@ async def _try(database: Database, statements: Statements, work: WorkTable, stat
     except DatabaseRefusedError as error:
         raise CannotStartError(
             f"the table {work.table} refuses the status {work.quarantine!r} of work that is set aside ({error}): "
-            "change quarantine_status, or the table, or set crash_action = report"
+            f"change {work.setting + '.quarantine or ' if work.setting else ''}quarantine_status, or the table, or set "
+            "crash_action = report"
         ) from error
     return bool(rows)
 

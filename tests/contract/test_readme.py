@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 import liveness
-from liveness.messages import EVENT_TYPES, Heartbeat, decode_hello
+from liveness.eventdata import EVENT_TYPES
+from liveness.messages import Heartbeat, decode_hello
 from liveness.settings import NAMES, Settings
 from tests.contract.conftest import example_paths, read
 

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Store
 from liveness.work import TASKS, WORKFLOWS
 from tests.conftest import HostTables

@@ -14,8 +14,8 @@ from nats.aio.client import Client
 
 from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
+from liveness.eventdata import WorkflowReclaimed, WorkReclaimed
 from liveness.leadership import Leadership
-from liveness.messages import WorkflowReclaimed, WorkReclaimed
 from liveness.service import Service
 from liveness.settings import Settings, load
 from liveness.store import Database, migrate

@@ -16,7 +16,7 @@ from liveness.client.consumer import ACK, Consumer
 from liveness.client.events import read_event
 from liveness.client.problems import Problems
 from liveness.errors import MessageError
-from liveness.messages import WorkerEnded
+from liveness.eventdata import WorkerEnded
 
 URL = "nats://127.0.0.1:4222"
 ENVELOPE = {
