@@ -3,14 +3,16 @@
 What a worker process imports: `Heartbeater` says that it lives; `events` hears what was given back.
 """
 
-from liveness.client import Event, Heartbeater, events
+from liveness.client import DrainingError, Event, Heartbeater, LostError, events
 from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DrainingError",
     "Event",
     "Heartbeater",
+    "LostError",
     "TaskReclaimed",
     "WorkReclaimed",
     "WorkerEnded",

@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 PAUSE_LEAST, PAUSE = 1.0, 10.0
 # Beyond so many, those that have waited long enough and were never asked for again are forgotten.
 REMEMBERED = 10_000
+_NEVER = (-math.inf, 0.0, "")
 
 
 async def apart(
@@ -40,21 +41,26 @@ class Refusals:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        # Until when, and for how long that was.
-        self._until: dict[str, tuple[float, float]] = {}
+        # Until when, for how long that was, and why.
+        self._until: dict[str, tuple[float, float, str]] = {}
 
     def __len__(self) -> int:
         return len(self._until)
 
     def __contains__(self, name: str) -> bool:
-        until, _ = self._until.get(name, (-math.inf, 0.0))
+        until, _, _ = self._until.get(name, _NEVER)
         return until > self._clock()
 
-    def add(self, name: str) -> None:
+    def cause(self, name: str) -> str | None:
+        """Return why `name` was refused lately, though it may be offered again by now; None if it was not."""
+        until, _, cause = self._until.get(name, _NEVER)
+        return cause if until + PAUSE > self._clock() else None
+
+    def add(self, name: str, cause: str = "") -> None:
         """Let `name` wait: twice as long as the last time, if that was lately."""
         now = self._clock()
         if len(self._until) >= REMEMBERED:
             self._until = {name: one for name, one in self._until.items() if one[0] + PAUSE > now}
-        until, paused = self._until.get(name, (-math.inf, 0.0))
+        until, paused, _ = self._until.get(name, _NEVER)
         pause = min(2 * paused, PAUSE) if until + PAUSE > now else PAUSE_LEAST
-        self._until[name] = (now + pause, pause)
+        self._until[name] = (now + pause, pause, cause)

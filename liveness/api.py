@@ -1,4 +1,4 @@
-"""What the service does when a command asks it: `status`, `sweep`, `reclaim`, over NATS request and reply."""
+"""What the service does when a command asks it: `status`, `sweep`, `reclaim`, `why`, over NATS request and reply."""
 
 import asyncio
 import time
@@ -22,9 +22,11 @@ from liveness.answers import (
 )
 from liveness.assembly import Assembly
 from liveness.errors import LivenessError
+from liveness.facts import WhyAnswer, WhyRequest
 from liveness.lease import Lease
 from liveness.reclaim import reclaim
 from liveness.store import refused_rows
+from liveness.why import why
 
 log = structlog.get_logger("liveness.api")
 
@@ -47,10 +49,13 @@ class Api:
         self._answering: set[asyncio.Task[None]] = set()
         # Commands share Postgres with the duties; a crowd of them must not keep a reclaim waiting.
         self._one_at_a_time = asyncio.Lock()
+        # Whoever asks why reads a few rows, and must not wait for a sweep.
+        self._one_reads = asyncio.Lock()
         verbs: Mapping[str, tuple[type[Any], Callable[[Any], Awaitable[object]]]] = {
             "status": (StatusRequest, self._status),
             "sweep": (SweepRequest, self._sweep),
             "reclaim": (ReclaimRequest, self._reclaim),
+            "why": (WhyRequest, self._why),
         }
         subjects = parts.subjects
         for verb, (request, act) in verbs.items():
@@ -84,10 +89,10 @@ class Api:
         answer: object
         try:
             asked = msgspec.json.decode(payload or b"{}", type=request)
-            if isinstance(asked, ReclaimRequest) and not self._parts.subjects.owns(asked.worker):
+            if (about := _about(asked)) is not None and not self._parts.subjects.owns(about):
                 # Whose share it is hears it, too.
                 return
-            async with self._one_at_a_time:
+            async with self._one_reads if isinstance(asked, WhyRequest) else self._one_at_a_time:
                 answer = await act(asked)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             answer = Refusal(error=f"the request {verb} does not decode: {error}")
@@ -159,6 +164,17 @@ class Api:
     async def _reclaim(self, request: ReclaimRequest) -> ReclaimAnswer:
         log.warning("reclaim_asked", worker=request.worker, dry_run=request.dry_run, force=request.force)
         return await reclaim(self._parts, request)
+
+    async def _why(self, request: WhyRequest) -> WhyAnswer:
+        return await why(self._parts, self._troubles(), request)
+
+
+def _about(asked: object) -> str | None:
+    """Return by which name it is decided whose request this is; None where it was sent to one shard alone."""
+    if isinstance(asked, ReclaimRequest):
+        return asked.worker
+    # An id is no name; but it is of one share as well as any.
+    return asked.about if isinstance(asked, WhyRequest) else None
 
 
 def _remaining(parts: Assembly, lease: Lease, now: float) -> float:

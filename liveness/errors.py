@@ -44,5 +44,13 @@ class NatsAwayError(LivenessError):
     """NATS cannot be reached, so nobody can be asked and nobody heard."""
 
 
+class LostError(LivenessError):
+    """The worker's side: its work was given away, or may be before it is done. It has to stop, and drop its work."""
+
+
+class DrainingError(LivenessError):
+    """The worker's side: it is about to leave, and begins nothing any more."""
+
+
 class EmbeddedError(LivenessError):
     """An embedded server could not be found or did not start."""

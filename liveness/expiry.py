@@ -72,6 +72,8 @@ class Expiry:
         # Whether lives wait behind those that Postgres is just asked about.
         self.more = False
         self._doubts: set[tuple[str, int]] = set()
+        # Whose epoch somebody had locked when Postgres was asked last.
+        self._contested: set[str] = set()
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
 
@@ -81,6 +83,8 @@ class Expiry:
         Raises DatabaseAwayError and NotLeaderError: whatever was not settled waits in the book for the next round.
         """
         await self._clear_doubts()
+        # Who was heard again, or whose life another replica ended, is not asked for any more.
+        self._contested &= self._book.endings.keys()
         now = self._hearing.now
         self._probes.ask(now)
         lapsed = self._book.lapse(now)
@@ -114,12 +118,20 @@ class Expiry:
                     self.more = bool(left)
                     batch = await self._without_ambiguous(some)
                     for worker, error in await apart(batch, lambda some: self._offer(some, done)):
-                        self._refusals.add(worker)
+                        self._refusals.add(worker, str(error))
                         done.refused += 1
                         log.error("reclaim_refused", worker=worker, cause=str(error))
             finally:
                 self.more = False
         return done
+
+    def refused(self, worker: str) -> str | None:
+        """Return what Postgres had against ending the life of `worker` lately, or None."""
+        return self._refusals.cause(worker)
+
+    def contested(self, worker: str) -> bool:
+        """Say whether somebody had the epoch of `worker` locked when Postgres was asked for its verdict last."""
+        return worker in self._contested
 
     async def _offer(self, workers: Sequence[str], done: Expired) -> None:
         clock = self._clock()
@@ -182,8 +194,11 @@ class Expiry:
         return [worker for worker in workers if worker not in ambiguous]
 
     def _take(self, verdict: Verdict, reason: str, done: Expired) -> None:
+        self._contested.discard(verdict.worker)
         if verdict.epoch is None or verdict.outcome is Outcome.HELD:
             # Somebody has it locked just now: the next round offers it again.
+            if verdict.outcome is Outcome.HELD:
+                self._contested.add(verdict.worker)
             return
         now = self._hearing.now
         if verdict.outcome is Outcome.SPARED:

@@ -15,6 +15,7 @@ from liveness.beginnings import Arrival
 from liveness.errors import MessageError
 from liveness.hearing import Hearing
 from liveness.intake import Intake
+from liveness.lease import Lease
 from liveness.leases import LeaseTable
 from liveness.messages import HelloAnswer
 from liveness.store import Store
@@ -78,7 +79,7 @@ class Greetings:
             hello = self._intake.hello(subject, payload)
         except MessageError as error:
             if reply and self._leading():
-                self._answer(reply, _answer(worker, None, None, str(error)))
+                self._answer(reply, _refusal(worker, None, str(error)))
             return
         if reply and self._leading() and (worker in self._waiting or len(self._waiting) < WAITING_MOST):
             former = self._waiting.get(worker)
@@ -116,7 +117,7 @@ class Greetings:
                 continue
             if self._waiting.get(worker) is waiting and lease.ending is None:
                 del self._waiting[worker]
-                self._answer(waiting.reply, _answer(worker, waiting.incarnation, lease.epoch, None))
+                self._answer(waiting.reply, _welcome(lease))
                 answered += 1
         return answered
 
@@ -155,9 +156,16 @@ class Greetings:
                 self._book.arrived(worker, arrival.incarnation)
 
 
-def _answer(worker: str, incarnation: str | None, epoch: int | None, error: str | None) -> bytes:
-    return msgspec.json.encode(HelloAnswer(worker=worker, incarnation=incarnation, epoch=epoch, error=error))
+def _welcome(lease: Lease) -> bytes:
+    # Not the promise in force: that may be a longer one, of an earlier beat.
+    return msgspec.json.encode(
+        HelloAnswer(worker=lease.worker, incarnation=lease.incarnation, epoch=lease.epoch, ttl=lease.stated)
+    )
+
+
+def _refusal(worker: str, incarnation: str | None, error: str) -> bytes:
+    return msgspec.json.encode(HelloAnswer(worker=worker, incarnation=incarnation, epoch=None, error=error))
 
 
 def _superseded(worker: str, incarnation: str) -> bytes:
-    return _answer(worker, incarnation, None, f"{incarnation} is over: a newer incarnation of {worker} was heard")
+    return _refusal(worker, incarnation, f"{incarnation} is over: a newer incarnation of {worker} was heard")

@@ -119,6 +119,10 @@ class HelloAnswer(msgspec.Struct, frozen=True, kw_only=True):
     incarnation: str | None
     epoch: Annotated[int, Meta(ge=0, description="The fencing token of this life; None when it was refused.")] | None
     error: Annotated[str, Meta(description="Why the hello was refused, in a line.")] | None = None
+    ttl: (
+        Annotated[float, Meta(gt=0, description="Seconds that a beat of this worker is good for, clamped if it was.")]
+        | None
+    ) = None
 
 
 class Superseded(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,8 @@ _BOUNDS: Final = {"bigint": 2**63, "integer": 2**31, "smallint": 2**15}
 SHOWN_LENGTH = 256
 
 # `{name}`, or `{name expression}`.
+# As format_type writes it: `character varying(64)`, `numeric(10,2)`, `timestamp(3) with time zone`.
+_LENGTH = re.compile(r"\(-?\d+(,-?\d+)?\)")
 _PLACE = re.compile(r"\{(\w+)(?: ([\w.$:\[\]]+))?\}")
 # A value that is given to a statement besides its own parameters, until it has its number. No identifier holds a NUL.
 _GIVEN = re.compile("\0([^/\0]+)/(\\d+)\0")
@@ -70,6 +72,10 @@ def work_parts(work: WorkTable, schema: str, registry: Registry | None = None) -
         "work_table": _table(work, schema),
         "id": f"w.{quoted(work.id)}",
         "id_type": work.id_type,
+        "id_base": _without_length(work.id_type),
+        # As it is shown; compared it is by those below.
+        "status": f"w.{quoted(work.status)}",
+        "where": _where(work),
         "status_is": lambda place: f"w.{quoted(work.status)} = {place}{work.status_cast}",
         "with_status": with_status,
         "running": lambda place: with_status(place) + free,
@@ -271,6 +277,13 @@ def _tried(work: WorkTable) -> list[str]:
             f"::{work.status_type}"
         )
     return [status, f"{quoted(work.attempts)} = {attempts}"]
+
+
+def _without_length(kind: str) -> str:
+    """Return a column's type without its length, to which a cast would cut, or round, what is compared with it."""
+    base = _LENGTH.sub("", kind)
+    # `character` alone is one of length 1.
+    return "bpchar" if base == "character" else base
 
 
 def _shown(column: str) -> str:

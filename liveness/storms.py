@@ -107,12 +107,19 @@ class Storms:
 
     def held(self, now: float) -> list[str]:
         """Return a line for each storm."""
-        return [
-            f"storm: {storm.quiet} of {storm.members} workers by {_named(group)} fell silent at once; lapses are held "
-            f"since {now - storm.since:.0f} s"
-            for group in self._storming
-            if (storm := group.storm) is not None
-        ]
+        return [_line(group, storm, now) for group in self._storming if (storm := group.storm) is not None]
+
+    def hold(self, lease: Lease, now: float) -> tuple[str, float] | None:
+        """Return the line of the storm that holds the lapse of `lease` and for how many more seconds at most, or None.
+
+        Behind those come the passes, by which not all go at once; infinity: until there is a sign.
+        """
+        group, ending = lease.group or self._restored, lease.ending
+        storm = group.storm
+        if storm is None or ending is None or ending.proof or ending.let_go:
+            return None
+        until = min(ending.deadline + self._max_hold, storm.owed_from + lease.ttl)
+        return _line(group, storm, now), max(until - now, 0.0)
 
     def restored(self, leases: int) -> None:
         """Note how many leases were restored at the start."""
@@ -321,6 +328,13 @@ def _passes(storm: Storm) -> float:
 def _sign(group: Group, now: float) -> None:
     if group.storm is not None and group.storm.sign_at is None:
         group.storm.sign_at = group.storm.owed_from = now
+
+
+def _line(group: Group, storm: Storm, now: float) -> str:
+    return (
+        f"storm: {storm.quiet} of {storm.members} workers by {_named(group)} fell silent at once; lapses are held "
+        f"since {now - storm.since:.0f} s"
+    )
 
 
 def _named(group: Group) -> str:

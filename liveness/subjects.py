@@ -19,6 +19,9 @@ MAX_NAME_BYTES = 255
 # Names under it are no workers: the service hears its own echoes there, on the subscription of the heartbeats.
 OWN = "$liveness."
 
+# What commands ask about one worker, or one piece of work, is said to all shards, and its owner answers.
+ASKED_OF_ALL = frozenset({"reclaim", "why"})
+
 # A subject token may hold any character but white space; we also refuse the control characters, of which
 # U+0000 cannot be stored by Postgres and the others can only deceive a terminal.
 _UNFIT = re.compile(r"[\x00-\x20\x7f]")
@@ -130,9 +133,9 @@ class Subjects(msgspec.Struct, frozen=True):
     def api(self, verb: str) -> str:
         """Where commands ask the acting replica to do `verb`; of several shares, the one that they name.
 
-        One that concerns a worker goes to all, and its owner answers.
+        One that concerns a worker or a piece of work goes to all, and its owner answers.
         """
-        return self.api_of_all(verb) if verb == "reclaim" else f"{self._ours}.api.{verb}"
+        return self.api_of_all(verb) if verb in ASKED_OF_ALL else f"{self._ours}.api.{verb}"
 
     def api_of_all(self, verb: str) -> str:
         """Where commands ask who do not know of shares, or whose share it is."""

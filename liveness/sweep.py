@@ -84,7 +84,7 @@ class Sweep:
                 swept.ambiguous[found.worker] = f"no worker can have this name: it {fault}"
             elif self._book.get(found.worker) is not None:
                 continue
-            elif self._listened_for() < max(self._heartbeat_timeout, found.ttl or 0.0):
+            elif self.listened_for() < max(self._heartbeat_timeout, found.ttl or 0.0):
                 swept.too_early.append(found.worker)
             elif found.undated is not None:
                 swept.ambiguous[found.worker] = (
@@ -112,13 +112,13 @@ class Sweep:
                 for case in cases[start : start + BATCH]
                 if self._book.get(case.worker) is None and case.worker not in self._refusals
             ]
-            if not batch or self._listened_for() < self._heartbeat_timeout:
+            if not batch or self.listened_for() < self._heartbeat_timeout:
                 continue
             if self._storms.holding:
                 log.info("sweep_held", names=len(batch))
                 return
             for case, error in await apart(batch, lambda some: self._settle(some, swept)):
-                self._refusals.add(case.worker)
+                self._refusals.add(case.worker, str(error))
                 swept.refused[case.worker] = str(error)
                 log.error("reclaim_refused", worker=case.worker, cause=str(error))
 
@@ -146,7 +146,7 @@ class Sweep:
             measured_at=looked_at,
             why=(
                 f"up in the registry, but nobody recorded a heartbeat for more than {self._heartbeat_timeout:g} s and "
-                f"none was heard in {self._listened_for():.3f} s of listening"
+                f"none was heard in {self.listened_for():.3f} s of listening"
             ),
             must_be_up=True,
             spare_within=self._heartbeat_timeout,
@@ -158,7 +158,7 @@ class Sweep:
             reason="orphaned",
             why=(
                 f"RUNNING work untouched for more than {self._stuck_timeout:g} s whose owner is not up in the registry "
-                f"and was not heard in {self._listened_for():.3f} s of listening"
+                f"and was not heard in {self.listened_for():.3f} s of listening"
             ),
             must_be_up=False,
             untouched_for=self._stuck_timeout,
@@ -189,13 +189,17 @@ class Sweep:
             evidence={
                 "why": why,
                 "registry_silent_for": found.silent_for,
-                "listened_for": self._listened_for(),
+                "listened_for": self.listened_for(),
                 "hearing": {"now": self._hearing.now, "not_counted": self._hearing.lost},
             },
         )
 
-    def _listened_for(self) -> float:
-        # While nothing can be heard, nobody was listened for, however long it was before.
+    def refused(self, worker: str) -> str | None:
+        """Return what Postgres had against ending `worker` when it was swept lately, or None."""
+        return self._refusals.cause(worker)
+
+    def listened_for(self) -> float:
+        """Return the seconds of hearing without a loss. While nothing can be heard, nobody was listened for."""
         return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now - self.listening_since
 
     def _report(self, swept: Swept) -> None:

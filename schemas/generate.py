@@ -18,6 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
+from liveness.facts import WhyAnswer, WhyRequest
 from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
 
 FOLDER: Final = Path(__file__).resolve().parent / "messages"
@@ -36,6 +37,8 @@ MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "sweep-answer": Swept,
     "reclaim-request": ReclaimRequest,
     "reclaim-answer": ReclaimAnswer,
+    "why-request": WhyRequest,
+    "why-answer": WhyAnswer,
     "refusal": Refusal,
 }
 

@@ -23,6 +23,7 @@ _COMMANDS = {
     "serve": ("server", "liveness.cli.serve"),
     "migrate": ("server", "liveness.cli.migrate"),
     "status": ("server", "liveness.cli.status"),
+    "why": ("server", "liveness.cli.why"),
     "sweep": ("server", "liveness.cli.sweep"),
     "reclaim": ("server", "liveness.cli.reclaim"),
     "check": ("server", "liveness.cli.check"),

@@ -1,4 +1,4 @@
-"""What `sweep` and `reclaim` do when no service runs: listen themselves before they take anything."""
+"""What commands do when no service runs: `sweep` and `reclaim` listen themselves first, `why` reads what is written."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,14 @@ import click
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
-from liveness.errors import LivenessError, NoServiceError, NotLeaderError
+from liveness.errors import DatabaseAwayError, LivenessError, NoServiceError, NotLeaderError
+from liveness.facts import WhyAnswer, WhyRequest
 from liveness.listening import RECONNECT_GRACES
 from liveness.reclaim import reclaim
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
+from liveness.why import past
 
 CONNECT_SECONDS = 5.0
 # A million leases take six.
@@ -126,6 +128,33 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
         if not request.dry_run:
             await publish(parts)
         return answer
+
+
+async def past_alone(settings: Settings, request: WhyRequest) -> tuple[WhyAnswer, str]:
+    """Return what Postgres knows, not put into words yet, and who acts, as it has it.
+
+    Raises DatabaseAwayError when it does not answer soon, CannotStartError, UntellableError.
+    """
+    async with connected(settings) as database:
+        history = (await Store.open(database, settings)).history
+        return await past(history, request), f"as Postgres has it, {await history.acting() or 'nobody'} acts"
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings) -> AsyncIterator[Database]:
+    """Connect to Postgres. Raises DatabaseAwayError when it does not answer soon."""
+    database = Database(settings.postgres_dsn, settings.lock_timeout)
+    try:
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await database.connect()
+        except TimeoutError as error:
+            raise DatabaseAwayError(
+                f"Postgres does not answer within {CONNECT_SECONDS:g} s: check postgres_dsn"
+            ) from error
+        yield database
+    finally:
+        await database.close()
 
 
 async def lead(parts: Assembly) -> None:

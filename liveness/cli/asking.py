@@ -22,8 +22,10 @@ class RefusedError(LivenessError):
     """The service answered that it will not do it, and why."""
 
 
-async def ask(settings: Settings, verb: str, request: object, answer: type[Answer]) -> Answer:
-    """Return the service's answer.
+async def ask(
+    settings: Settings, verb: str, request: object, answer: type[Answer], seconds: float = ANSWER_SECONDS
+) -> Answer:
+    """Return the service's answer, which may take so many seconds.
 
     Raises NatsAwayError when nobody can be asked, NoServiceError when nobody answers, RefusedError when it refuses.
     """
@@ -35,7 +37,7 @@ async def ask(settings: Settings, verb: str, request: object, answer: type[Answe
         raise NatsAwayError(f"NATS does not answer within {CONNECT_SECONDS:g} s: check nats_url") from error
     try:
         subject = settings.subjects.api(verb)
-        payload = await bus.request(subject, msgspec.json.encode(request), ANSWER_SECONDS)
+        payload = await bus.request(subject, msgspec.json.encode(request), seconds)
     finally:
         await bus.close()
     return decoded(payload, answer)

@@ -10,14 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from liveness.checks import Checked, check_all
+from liveness.cli.alone import connected
 from liveness.cli.options import as_json, print_json, settings_for
-from liveness.errors import DatabaseAwayError
 from liveness.findings import Finding, Gain, Weight
 from liveness.logs import configure
 from liveness.settings import Settings
-from liveness.store import Database
 
-CONNECT_SECONDS = 5.0
 # What tells a person at a glance how much it matters.
 STYLES = {Weight.BROKEN: "bold red", Weight.BAD: "bold yellow", Weight.BETTER: "bold"}
 
@@ -33,18 +31,8 @@ class Report(msgspec.Struct, frozen=True):
 
 async def run(settings: Settings, seconds: float) -> list[Finding]:
     """Make all checks. Raises DatabaseAwayError when Postgres does not answer soon."""
-    database = Database(settings.postgres_dsn, settings.lock_timeout)
-    try:
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                await database.connect()
-        except TimeoutError as error:
-            raise DatabaseAwayError(
-                f"Postgres does not answer within {CONNECT_SECONDS:g} s: check postgres_dsn"
-            ) from error
+    async with connected(settings) as database:
         return await check_all(Checked(settings, database, seconds))
-    finally:
-        await database.close()
 
 
 @click.command("check")

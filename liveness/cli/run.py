@@ -15,8 +15,9 @@ import click
 from liveness.cli.options import settings_for
 from liveness.client import Heartbeater
 from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
-from liveness.client.heartbeater import IDENTITY
+from liveness.client.identity import IDENTITY
 from liveness.client.problems import Problems
+from liveness.client.watch import Watch, Watched
 from liveness.settings import Settings
 from liveness.subjects import name_fault
 
@@ -33,12 +34,29 @@ ENDING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 EPOCH_SECONDS: Final = 3.0
 # What a command gets that was asked to stop: its work is in other hands, so there is nothing to finish.
 STOP_SECONDS: Final = 10.0
+# How a watched file is named.
+FILE: Final = "file:"
 
 
 async def run(
-    settings: Settings, worker: str, ttl: float | None, arguments: Sequence[str], *, stop: bool = True
+    settings: Settings,
+    worker: str,
+    ttl: float | None,
+    arguments: Sequence[str],
+    *,
+    stop: bool = True,
+    watched: Watched | None = None,
+    patience: float | None = None,
 ) -> int:
-    """Run the command to its end, or `stop` it when the worker was given up; return the exit status."""
+    """Run the command to its end, or `stop` it when the worker was given up; return the exit status.
+
+    It is beaten for only while what is `watched` of it shows progress within `patience` seconds, else within the ttl.
+    """
+    good_for = settings.heartbeat_timeout if ttl is None else settings.clamp_ttl(ttl)
+    try:
+        watch = Watch(worker, watched or Watched(), patience=patience or good_for)
+    except OSError as error:
+        raise click.ClickException(f"there is no socket to watch: {error.strerror}; TMPDIR names its folder") from error
     command = Command(Problems(f"worker {worker}"))
     loop = asyncio.get_running_loop()
     # By which signal it was told to end, if it was.
@@ -55,7 +73,7 @@ async def run(
             loop.add_signal_handler(number, pass_on, number)
     try:
         async with Heartbeater(
-            settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix
+            settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix, alive=watch.alive
         ) as heartbeater:
             await _first(heartbeater.welcome(EPOCH_SECONDS), asyncio.shield(told))
             if told.done():
@@ -63,27 +81,34 @@ async def run(
             if heartbeater.refusal is not None:
                 raise click.ClickException(f"worker {worker}: {heartbeater.refusal}")
             try:
-                command.start(arguments, {**_without_identity(os.environ), **heartbeater.identity})
+                environment = {**_without_identity(watch.environment(os.environ)), **heartbeater.identity}
+                command.start(arguments, environment, *watch.streams)
             except CannotRunError as error:
                 click.echo(f"liveness: {error}", err=True)
                 return error.status
-            ended = await _live(command, heartbeater, stop=stop)
+            watch.begin(heartbeater.beat_now)
+            ended = await _live(command, heartbeater, watch, stop=stop)
             _certify(heartbeater, ended)
             return ended.status
     finally:
         command.close()
+        # Its end is told, and what it wrote may have to wait for who reads it: from here on a signal ends us.
+        for number in PASSED_ON:
+            loop.remove_signal_handler(number)
+        watch.close()
 
 
-async def _live(command: Command, heartbeater: Heartbeater, *, stop: bool) -> Ended:
+async def _live(command: Command, heartbeater: Heartbeater, watch: Watch, *, stop: bool) -> Ended:
     """Return how the command ended, once nothing of it is left."""
     try:
-        given_up = heartbeater.superseded if stop else asyncio.Event()
+        given_up = heartbeater.lost if stop else asyncio.Event()
         await _first(command.wait(), given_up.wait())
         if not command.over:
-            worker = heartbeater.worker
-            click.echo(f"liveness: worker {worker} was given up, and its work given away: stopping it", err=True)
+            why = heartbeater.loss if watch.alive() else "has stood still until its last beat was good no more"
+            click.echo(f"liveness: worker {heartbeater.worker} {why}: stopping it", err=True)
             command.pass_on(signal.SIGTERM)
-            await _first(command.wait(), asyncio.sleep(STOP_SECONDS))
+            # As long as its work is its own, there has to be time left in which to kill all of it.
+            await _first(command.wait(), asyncio.sleep(min(STOP_SECONDS, heartbeater.grace / 2 or STOP_SECONDS)))
     finally:
         # Until then it beats: what is left in the background still works under its name.
         await command.clear()
@@ -127,6 +152,13 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: float 
     return value
 
 
+def _watched(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> Watched:
+    files = [value.removeprefix(FILE) for value in values if value.startswith(FILE)]
+    for value in set(values) - {"output", "socket"} - {FILE + path for path in files if path}:
+        raise click.BadParameter(f"{value!r} cannot be watched: give {FILE}PATH, output or socket")
+    return Watched(files=files, output="output" in values, socket="socket" in values)
+
+
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--nats-url", help="Where NATS is (LIVENESS_NATS_URL).")
 @click.option(
@@ -143,16 +175,46 @@ def _seconds(_context: click.Context, _parameter: click.Parameter, value: float 
     type=click.Choice(["stop", "continue"]),
     default="stop",
     show_default=True,
-    help="What to do with a COMMAND whose work was given away while it lived. One that hears that itself can continue.",
+    help="What to do with a COMMAND whose work was given away while it lived, or is about to be: it is cut off from"
+    " NATS. One that hears that itself can continue.",
+)
+@click.option(
+    "--watch",
+    "watched",
+    callback=_watched,
+    multiple=True,
+    metavar=f"{FILE}PATH|output|socket",
+    help="Beat only while COMMAND touches that file, writes anything, or sends WATCHDOG=1 to $NOTIFY_SOCKET.",
+)
+@click.option(
+    "--watch-timeout",
+    "patience",
+    callback=_seconds,
+    type=float,
+    help="Seconds without any of that after which heartbeats are held back; else the ttl.",
 )
 @click.argument("arguments", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
-def command(nats_url: str | None, worker: str, ttl: float | None, if_given_up: str, arguments: Sequence[str]) -> None:
+def command(
+    nats_url: str | None,
+    worker: str,
+    ttl: float | None,
+    if_given_up: str,
+    watched: Watched,
+    patience: float | None,
+    arguments: Sequence[str],
+) -> None:
     """Run COMMAND, and heartbeat for it from a process of its own.
 
     Its end is told at once: exit status 0 as a release, anything else as a certificate of death, and its work goes
     back. What is left of it is killed before that, and with this process COMMAND and its process group die, too.
     Signals are passed on, and the exit status is COMMAND's. It finds out who it is: LIVENESS_WORKER,
     LIVENESS_INCARNATION, LIVENESS_EPOCH.
+
+    With --watch, a COMMAND that hangs loses its work as well: after --watch-timeout without progress its heartbeats
+    are held back, and a ttl later it is given up and stopped.
     """
+    if patience is not None and not watched.anything:
+        raise click.UsageError("--watch-timeout is for what --watch watches, and nothing is: give --watch, too")
     settings = settings_for(nats_url=nats_url)
-    sys.exit(asyncio.run(run(settings, worker, ttl, arguments, stop=if_given_up == "stop")))
+    stop = if_given_up == "stop"
+    sys.exit(asyncio.run(run(settings, worker, ttl, arguments, stop=stop, watched=watched, patience=patience)))

@@ -3,13 +3,13 @@
 import asyncio
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
+from liveness.cli.terminal import console_for, printable
 
 # Names in the line about conflicts; the rest is in --json.
 CONFLICTS_SHOWN = 10
@@ -28,10 +28,7 @@ def command(*, limit: int, offset: int, json_output: bool, **overrides: str | No
     if json_output:
         print_json(answer)
         return
-    console = Console()
-    if not console.is_terminal:
-        # Not cut to the 80 columns that rich assumes of a pipe.
-        console = Console(width=140)
+    console = console_for()
     for line in lines(answer):
         console.print(escape(line), highlight=False, soft_wrap=True)
     if answer.workers:
@@ -69,7 +66,7 @@ def lines(answer: StatusAnswer) -> list[str]:
         said.append(
             f"not heard: {answer.not_heard:.1f} s since the start, in {answer.gaps} gaps; they count against nobody"
         )
-    return [_printable(line) for line in said]
+    return [printable(line) for line in said]
 
 
 def _table(answer: StatusAnswer) -> Table:
@@ -83,11 +80,6 @@ def _table(answer: StatusAnswer) -> Table:
             "not yet" if worker.silent_for is None else f"{worker.silent_for:.1f} s ago",
             str(worker.running),
             "-" if worker.epoch is None else str(worker.epoch),
-            escape(_printable(worker.incarnation or "-")),
+            escape(printable(worker.incarnation or "-")),
         )
     return table
-
-
-def _printable(text: str) -> str:
-    """Return `text` without what would be a command to a terminal: workers choose their incarnation and `via`."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

@@ -2,5 +2,6 @@
 
 from liveness.client.events import Event, events
 from liveness.client.heartbeater import Heartbeater
+from liveness.errors import DrainingError, LostError
 
-__all__ = ["Event", "Heartbeater", "events"]
+__all__ = ["DrainingError", "Event", "Heartbeater", "LostError", "events"]

@@ -78,8 +78,14 @@ class Command:
         self._ended: asyncio.Future[Ended] = self._loop.create_future()
         self._reaped = asyncio.Event()
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start it. Raises CannotRunError."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> None:
+        """Start it, writing to the descriptors given, else to ours. Raises CannotRunError."""
         if self._libc is not None:
             self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # Whoever started us may have blocked it.
@@ -94,6 +100,8 @@ class Command:
             self._process = subprocess.Popen(  # noqa: S603 - whoever calls this wants that command
                 arguments,
                 env=environment,
+                stdout=stdout,
+                stderr=stderr,
                 process_group=0,
                 preexec_fn=self._before_it_begins(os.getpid(), self._guard),  # noqa: PLW1509 - the one thread that there is
             )

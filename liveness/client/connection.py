@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 from liveness.client.problems import Problems
@@ -17,17 +18,25 @@ class Connection:
     """At most one link to NATS, made when it is asked for.
 
     `nats_url` may name several servers, separated by commas. `patience` (seconds) is the longest wait between two
-    attempts. Raises ValueError for a URL that cannot be one.
+    attempts. `on_refusal` hears what the server forbids, in its words. Raises ValueError for a URL that cannot be one.
     """
 
     def __init__(
-        self, nats_url: str, name: str, *, patience: float, problems: Problems, inbox_prefix: str = "_INBOX"
+        self,
+        nats_url: str,
+        name: str,
+        *,
+        patience: float,
+        problems: Problems,
+        inbox_prefix: str = "_INBOX",
+        on_refusal: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._servers = servers_of(nats_url)
         self._name = name
         self._patience = patience
         self._problems = problems
         self._inbox_prefix = inbox_prefix
+        self._on_refusal = on_refusal
         self._link: Link | None = None
         self._making = asyncio.Lock()
         self._opened_at = 0.0
@@ -48,7 +57,7 @@ class Connection:
                 await self._lose()
                 await asyncio.sleep(self.wait(self._attempts))
                 self._attempts += 1
-                fresh = Link(lambda text: self._problems.report("refusal", f"NATS refuses: {text}"))
+                fresh = Link(self._refused)
                 try:
                     await fresh.open(self._servers, self._name, self._inbox_prefix)
                 except Exception as error:  # noqa: BLE001 - whatever nats-py raises, the next attempt may succeed
@@ -91,6 +100,10 @@ class Connection:
             return 0.0
         longest = min(FIRST_WAIT_SECONDS * 2.0 ** min(attempts - 1, _MOST_DOUBLINGS), self._patience)
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+
+    def _refused(self, text: str) -> None:
+        self._problems.report("refusal", f"NATS refuses: {text}")
+        self._on_refusal(text)
 
     async def _lose(self, cause: str = "") -> None:
         link, self._link = self._link, None

@@ -3,58 +3,35 @@
 import asyncio
 import contextlib
 import math
-import os
-import time
-import uuid
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
+from uuid import UUID
 
 import msgspec
-from nats.aio.msg import Msg
 
 from liveness.bounded import finish_within
+from liveness.client.beats import Beats
+from liveness.client.clock import clock
 from liveness.client.connection import Connection
+from liveness.client.holding import Holding
+from liveness.client.identity import Identity, identity_of
+from liveness.client.life import Life
+from liveness.client.lookout import Lookout
+from liveness.client.pace import Pace
 from liveness.client.problems import Problems, log
+from liveness.errors import LostError
 from liveness.link import Link
-from liveness.messages import MAX_INCARNATION, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
-from liveness.subjects import Subjects, name_fault
+from liveness.messages import Goodbye
+from liveness.subjects import Subjects
 
-# Four beats may be lost before a lease lapses.
-BEATS_IN_A_TTL: Final = 5
-# For a worker that states no ttl: six in the service's default of 60 s.
-DEFAULT_INTERVAL: Final = 10.0
 # What entering waits for the first beat, so that a worker which claims work right away is normally known by then.
 ENTER_SECONDS: Final = 1.0
 # What leaving may cost: shorter than what supervisors grant a process between SIGTERM and SIGKILL.
 LEAVE_SECONDS: Final = 1.0
 # An answer from NATS is a matter of milliseconds; below half a second, a busy machine would look like a lost server.
 LEAST_PATIENCE, MOST_PATIENCE = 0.5, 2.0
-
-# A hello that was not answered within so many seconds is said again with the next beat: Postgres was away, a replica
-# was about to take over, or there is no service.
-GREET_AGAIN_SECONDS: Final = 5.0
-
-# Where a process finds for whom it works.
-IDENTITY: Final = ("LIVENESS_WORKER", "LIVENESS_INCARNATION", "LIVENESS_EPOCH")
-
-_superseded = msgspec.json.Decoder(Superseded)
-_hello_answer = msgspec.json.Decoder(HelloAnswer)
-
-
-class _Identity(NamedTuple):
-    """Who this process is, as its environment says."""
-
-    worker: str | None
-    incarnation: str | None
-    epoch: int | None
-
-
-def _identity_around() -> _Identity:
-    worker, incarnation, epoch = (os.environ.get(name) or None for name in IDENTITY)
-    return _Identity(
-        worker, incarnation, int(epoch) if epoch is not None and epoch.isascii() and epoch.isdigit() else None
-    )
 
 
 class Heartbeater:
@@ -69,84 +46,95 @@ class Heartbeater:
 
     Entering waits a second at most and never fails because NATS is away: the beats begin when it is back. Nothing that
     goes wrong with the heartbeat is raised into the body; it is logged (`liveness.client`), and kept in `last_problem`.
-    However the body ends, a goodbye follows, within about a second: by an exception too, because no more beats will
-    follow and whatever the body did is over. Its work goes back to the queue at once.
+    However the body ends, by an exception too, a goodbye follows within about a second: whatever it did is over, and
+    its work goes back to the queue at once.
 
     It says hello first, and entering waits for the answer for what is left of that second: then `epoch` is known, and
-    all that a former process of the name held is back in the queue. Until somebody answers, it asks again, and `epoch`
-    is None.
+    all that a former process of the name held is back. Until somebody answers, it asks again, and `epoch` is None.
 
     Under `liveness run`, or whoever else sets LIVENESS_INCARNATION beside LIVENESS_WORKER, it adopts that identity: the
     name, if none is given, and with it the incarnation and the epoch. Somebody else beats for the process then, and
     tells its end, so this one neither beats nor says hello or goodbye; it only hears when the worker is given up. With
     another name, or an incarnation of its own, it is a worker of its own.
 
-    The service asks a worker that is about to be given up once more (a probe), and this one answers.
+    It knows by its own clock when its work may be given away: a ttl after it sent the last beat that NATS has taken.
+    It is `lost` `margin` seconds before that (by default a fifth of the ttl, at most 10), and has to have stopped when
+    they are over. `remaining` and `check` ask, `lost` and `on_lost` tell. A service that is away loses nobody: NATS
+    takes the beats. Whoever is lost stays it until it leaves the block or begins again (`begin_again`). Its beats go on
+    where they can: it may have kept its work, and need not have stopped. It is lost, too, when it is `superseded`.
+    `on_lost` and `on_superseded` are called on the loop, once in a life; what they raise is logged.
 
-    The beats share the body's event loop: a body that blocks it for longer than the ttl counts as dead.
+    The service asks a worker that is about to be given up once more (a probe), and this one answers. `alive`, if given,
+    is asked before all that is sent of its life, and while it says no, nothing is; `beat_now` does not wait then for
+    the interval. All of it shares the body's event loop: a body that blocks it for longer than the ttl counts as dead.
+    Only `remaining`, `grace` and `check` are for any thread.
 
-    Raises ValueError for a name, incarnation, ttl, interval or URL that cannot be used, and RuntimeError when
-    it is entered a second time.
+    Raises ValueError for an argument that cannot be used, and RuntimeError when it is entered a second time.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first are named
         self,
         nats_url: str,
         *,
         worker: str | None = None,
         ttl: float | None = None,
         interval: float | None = None,
+        margin: float | None = None,
         incarnation: str | None = None,
+        on_lost: Callable[[], object] | None = None,
+        on_superseded: Callable[[], object] | None = None,
         prefix: str = "liveness",
+        alive: Callable[[], bool] = lambda: True,
     ) -> None:
-        around = _identity_around()
-        worker = around.worker if worker is None else worker
-        if worker is None:
-            raise ValueError("no worker is named: give worker, or set LIVENESS_WORKER")
-        fault = name_fault(worker)
-        if fault is not None:
-            raise ValueError(f"the worker name {worker!r} {fault}")
-        self.worker: Final = worker
-        self.adopted: Final = incarnation is None and around.incarnation is not None and around.worker == worker
+        who = identity_of(worker, incarnation)
+        self.worker: Final = who.worker
+        self.incarnation: Final = who.incarnation
+        self.adopted: Final = who.adopted
         """Whether somebody else beats for this process, and this only listens."""
-        if self.adopted:
-            incarnation = around.incarnation
-        self.incarnation: Final = uuid.uuid4().hex if incarnation is None else incarnation
-        if not 0 < len(self.incarnation) <= MAX_INCARNATION or "\0" in self.incarnation:
-            raise ValueError(f"incarnation has to be a text of 1 to {MAX_INCARNATION} characters, none of them U+0000")
-        self.interval: Final = _interval(ttl, interval)
+        pace = Pace.stated(ttl, interval, margin)
         self.ttl: Final = ttl
         self.beats_sent = 0
         """How many beats NATS has taken."""
-        self.superseded: Final = asyncio.Event()
-        """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
-        self.superseded_epoch: int | None = None
-        """The epoch that is over."""
-        self.epoch: int | None = around.epoch if self.adopted else None
-        """The fencing token of this life, once the service has told it; it changes when a life is over."""
-        self.greeted: Final = asyncio.Event()
-        """Set when the service has answered the hello: with an epoch, or with a refusal."""
-        self.refusal: str | None = None
-        """Why the hello was refused: a newer process bears the name, and this one had better stop."""
 
         self._subjects = Subjects(prefix)
-        self._problems = Problems(f"worker {worker}")
-        self._patience = min(max(self.interval, LEAST_PATIENCE), MOST_PATIENCE)
+        self._problems = Problems(f"worker {self.worker}")
+        self._patience = min(max(pace.interval, LEAST_PATIENCE), MOST_PATIENCE)
         self._connection = Connection(
-            nats_url, f"liveness worker {worker}", patience=self._patience, problems=self._problems
+            nats_url,
+            f"liveness worker {self.worker}",
+            patience=self._patience,
+            problems=self._problems,
+            on_refusal=self._hear_refusal,
         )
-        self._born = 0.0
-        self._seq = 0
-        self._known = asyncio.Event()
-        self._greet_at = 0.0
-        # Answered, or nobody is there to answer.
-        self._greeting_over = asyncio.Event()
+        self._lookout = Lookout(self.worker, pace, self._problems, on_lost)
+        self._life = Life(
+            self.worker,
+            self.incarnation,
+            subjects=self._subjects,
+            problems=self._problems,
+            lookout=self._lookout,
+            on_begun=self._begun,
+            on_superseded=on_superseded,
+        )
+        self._alive = alive
         if self.adopted:
-            self._greeting_over.set()
-        if self.epoch is not None:
-            self.greeted.set()
+            self._life.adopt(who.epoch)
+        self.greeted: Final = self._life.greeted
+        """Set when the service has answered the hello: with an epoch, or with a refusal."""
+        self.superseded: Final = self._life.superseded
+        """Set when the service has ended an epoch of this incarnation: drop the work of that epoch."""
+        self.lost: Final = self._lookout.lost
+        """Set when the work may be given away before long, or was: stop, drop it, and leave or begin again."""
+        self._holding = Holding()
+        self._beats = Beats(self.incarnation, ttl, self._holding)
+        # How often NATS has refused to publish a beat.
+        self._refused = 0
+        self._known = asyncio.Event()
+        # Set when the next beat is not to wait for its time.
+        self._sooner = asyncio.Event()
         self._goodbye = Goodbye(incarnation=self.incarnation)
         self._leaving = False
+        self._left = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -160,15 +148,87 @@ class Heartbeater:
         return self._problems.last
 
     @property
+    def interval(self) -> float:
+        """Seconds between two beats; fewer than stated where the service grants a ttl for which that is too long."""
+        return self._lookout.pace.interval
+
+    @property
+    def margin(self) -> float:
+        """Seconds from being lost to the end of the ttl."""
+        return self._lookout.pace.margin
+
+    @property
+    def epoch(self) -> int | None:
+        """The fencing token of this life, once the service has told it; it changes when a life is over."""
+        return self._life.epoch
+
+    @property
+    def refusal(self) -> str | None:
+        """Why the hello was refused: a newer process bears the name, and this one had better stop."""
+        return self._life.refusal
+
+    @property
+    def superseded_epoch(self) -> int | None:
+        """The epoch that is over."""
+        return self._life.superseded_epoch
+
+    @property
+    def loss(self) -> str | None:
+        """Why it is lost."""
+        return self._lookout.loss
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until it is lost, by the clock of this moment: 0 before the first beat is taken, and once it leaves.
+
+        Infinite where it is `adopted` and not given up: whoever beats for it stops it.
+        """
+        return math.inf if self.adopted and not self.lost.is_set() else self._lookout.remaining
+
+    @property
+    def grace(self) -> float:
+        """Seconds until the work may be given away: what is left to stop in. 0 when it may be, or was."""
+        return 0.0 if self.superseded.is_set() else math.inf if self.adopted else self._lookout.grace
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The ids of the work that is held by `holding`."""
+        return self._holding.held
+
+    @property
+    def draining(self) -> bool:
+        """Whether nothing is begun any more: claim nothing."""
+        return self._holding.draining
+
+    @property
     def identity(self) -> dict[str, str]:
         """What a process that works under this name has in its environment; the epoch if it is known."""
-        worker, incarnation, epoch = IDENTITY
-        identity = {worker: self.worker, incarnation: self.incarnation}
-        return identity if self.epoch is None else identity | {epoch: str(self.epoch)}
+        return Identity(self.worker, self.incarnation, self.epoch, self.adopted).environment
+
+    def check(self, seconds: float = 0.0) -> None:
+        """Raise LostError unless more than so many `seconds` remain: to be asked before what cannot be undone."""
+        self._lookout.check(seconds, self.remaining)
+
+    def holding(self, work_id: str | UUID) -> contextlib.AbstractContextManager[None]:
+        """Hold a piece of work in a `with`: the beats tell it (`running`), and `drain` waits for it.
+
+        For all work or for none, and from its claim on: what the beats leave out counts as not held. Beyond 16 KiB of
+        ids they say nothing of it, nor does who beats for an adopted one. Raises DrainingError once it drains, and
+        ValueError for an id that cannot be told.
+        """
+        return self._holding.piece(work_id)
+
+    def progressed(self) -> None:
+        """Count that something got done; the beats tell it (`progress`)."""
+        self._holding.progressed()
 
     def died(self, *, exit_code: int | None = None, signal: int | None = None) -> None:
         """Let the goodbye be a certificate: who works under this name was seen to end so."""
         self._goodbye = Goodbye(incarnation=self.incarnation, exit_code=exit_code, signal=signal)
+
+    def beat_now(self) -> None:
+        """Wait no longer for the time of the next beat."""
+        self._sooner.set()
 
     async def welcome(self, seconds: float) -> bool:
         """Wait until the hello is answered; return whether it is.
@@ -177,20 +237,53 @@ class Heartbeater:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds if self.connected else 0):
-                await self._greeting_over.wait()
+                await self._life.greeting_over.wait()
         return self.greeted.is_set()
+
+    async def drain(self) -> None:
+        """Begin nothing any more, beat until the last piece that is held is finished, and say goodbye.
+
+        Not to be awaited by who holds one. Cancelled, it is still draining. Raises RuntimeError before it is entered.
+        """
+        if self._task is None:
+            raise RuntimeError("a Heartbeater that was not entered has nothing to drain")
+        self._holding.draining = True
+        await self._holding.idle()
+        await self._leave()
+
+    async def begin_again(self) -> None:
+        """Say that all that was held is dropped, and return when the next life has begun, with an epoch of its own.
+
+        What the former one held is back in the queue then, and it is neither `lost` nor `superseded` any more; claim
+        nothing before. It takes a service, and as long as there is none; cancelled, it goes on.
+
+        Raises LostError when a newer process bears the name, or this one leaves meanwhile, and RuntimeError where
+        something is held still, or it does not beat for itself.
+        """
+        if self.adopted or self._task is None or self._leaving:
+            raise RuntimeError("only a Heartbeater that beats for itself, and is not leaving, can begin again")
+        if self.held:
+            raise RuntimeError(f"{len(self.held)} held still, as {self.held[0]}: drop all of it before you begin again")
+        beginning = self._life.give_up()
+        self._sooner.set()
+        await asyncio.shield(beginning)
+        if self.refusal is not None or self._leaving:
+            raise LostError(f"worker {self.worker} cannot begin again: {self.refusal or 'it is leaving'}")
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a Heartbeater is one life and is entered once: make another one")
         # From here on it may claim, and not since it was made.
-        self._born = _clock()
+        now = clock()
+        self._beats.begin(now)
+        if not self.adopted:
+            self._lookout.begin(now)
         self._task = asyncio.create_task(self._live(), name=f"heartbeat of {self.worker}")
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ENTER_SECONDS):
                     await self._known.wait()
-                    await self._greeting_over.wait()
+                    await self._life.greeting_over.wait()
         except BaseException:
             # Cancelled: there will be no body, and so no end of it either.
             await self._leave()
@@ -213,117 +306,82 @@ class Heartbeater:
             link, cause = None, ""
             try:
                 link = await self._connection.open()
-                await link.subscribe(self._subjects.superseded(self.worker), cb=self._hear_superseded)
+                await link.subscribe(self._subjects.superseded(self.worker), cb=self._life.hear_superseded)
                 if not self.adopted:
                     # Ahead of the first beat on this link, which says that probes are answered.
                     link.listen(self._subjects.probe(self.worker), partial(self._hear_probe, link))
                     link.accept_answers()
-                    self._greet_at = 0.0
-                await self._beat_until_lost(link)
+                    self._life.new_link()
+                await self._beat_while_it_stands(link)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 cause = str(error) or type(error).__name__
             if link is not None and not self._leaving:
                 await self._connection.lose(link, cause)
 
-    async def _beat_until_lost(self, link: Link) -> None:
+    async def _beat_while_it_stands(self, link: Link) -> None:
         loop = asyncio.get_running_loop()
+        link.lost.add_done_callback(lambda _: self._sooner.set())
         due = loop.time()
         while not self._leaving and not link.lost.done():
+            self._sooner.clear()
             await self._beat(link)
             due += self.interval
             now = loop.time()
             if due <= now:
                 # After a stall the beat that was missed is made up for, not every one of them.
                 due = now + self.interval
-            await asyncio.wait({link.lost}, timeout=due - now)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(due - now):
+                    await self._sooner.wait()
+                    due = loop.time()
 
     async def _beat(self, link: Link) -> None:
-        if self.adopted:
+        if self.adopted or not self._alive():
             # Only so that what is to be heard would be.
             await link.answer(self._patience)
         else:
-            self._greet(link)
+            # The machine may have been suspended, and nobody has looked since.
+            self._lookout.look()
+            self._life.greet(link, self._beats, self.interval + self._patience)
+            sent, refused = clock(), self._refused
             # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
-            await link.deliver(self._subjects.heartbeat(self.worker), self._next_beat(link), self._patience)
-            self.beats_sent += 1
+            beat = self._beats.next(link, self.interval)
+            await link.deliver(self._subjects.heartbeat(self.worker), beat, self._patience)
+            if refused == self._refused:
+                self._lookout.proven(sent)
+                self.beats_sent += 1
         self._connection.proven()
         self._known.set()
 
-    def _greet(self, link: Link) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.greeted.is_set() or now < self._greet_at:
-            return
-        self._greet_at = now + GREET_AGAIN_SECONDS
-        hello = Hello(
-            incarnation=self.incarnation, ttl=self.ttl, uptime=_clock() - self._born, probe=True, via=link.server_id
-        )
-        subject = self._subjects.hello(self.worker)
-        # Not forgotten before it is said again.
-        patience = max(GREET_AGAIN_SECONDS, self.interval) + self._patience
-        link.ask(subject, msgspec.json.encode(hello), self._hear_greeting, patience)
+    def _begun(self, ttl: float | None) -> None:
+        if ttl is not None and self._lookout.grant(ttl):
+            log.info("worker %s: the service grants a ttl of %g s: beating every %g s", self.worker, ttl, self.interval)
+            self._sooner.set()
 
-    def _hear_greeting(self, payload: bytes | None) -> None:
-        self._greeting_over.set()
-        if payload is None:
-            # There is no service just now.
-            return
-        try:
-            answer = _hello_answer.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._problems.report("hello", f"the answer to the hello does not decode: {error}")
-            return
-        if answer.incarnation not in {self.incarnation, None}:
-            return
-        if answer.epoch is None:
-            self.refusal = answer.error or "the hello was refused"
-            self._problems.report("hello", self.refusal)
-            self.superseded.set()
-        else:
-            self._know(answer.epoch)
-        self.greeted.set()
-
-    def _know(self, epoch: int) -> None:
-        # They only grow, and what tells of one may come late.
-        self.epoch = max(epoch, self.epoch or 0)
-
-    def _next_beat(self, link: Link) -> bytes:
-        self._seq += 1
-        beat = Heartbeat(
-            incarnation=self.incarnation,
-            seq=self._seq,
-            ttl=self.ttl,
-            interval=self.interval,
-            uptime=_clock() - self._born,
-            probe=True,
-            via=link.server_id,
-        )
-        return msgspec.json.encode(beat)
+    def _hear_refusal(self, text: str) -> None:
+        # By a mapping of the server's it may be another subject than ours.
+        self._refused += "publish" in text and ".heartbeat." in text
 
     def _hear_probe(self, link: Link, _subject: bytes, reply: bytes, _headers: bytes, _payload: bytes) -> None:
         # Only to an inbox, as the service does: whoever asks chooses where, and anywhere else our answer would be a
         # message that means something. And never behind a goodbye: it would begin a new life.
-        if reply.startswith(b"_") and not self._leaving:
-            link.send(reply.decode(errors="replace"), self._next_beat(link))
-
-    async def _hear_superseded(self, message: Msg) -> None:
-        try:
-            notice = _superseded.decode(message.data)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            self._problems.report("superseded", f"a message on {message.subject} does not decode: {error}")
-            return
-        if notice.incarnation == self.incarnation:
-            log.warning("worker %s: its epoch %d is over, its work was given away", self.worker, notice.epoch)
-            self.superseded_epoch = notice.epoch
-            self._know(notice.new_epoch)
-            self.superseded.set()
+        if reply.startswith(b"_") and not self._leaving and self._alive():
+            link.send(reply.decode(errors="replace"), self._beats.next(link, self.interval))
 
     async def _leave(self) -> None:
+        if self._leaving:
+            # By `drain`, at the end of which the body ends, or the other way round.
+            await self._left.wait()
+            return
         self._leaving = True
+        self._lookout.leave()
+        self._life.leave()
         try:
             await finish_within(LEAVE_SECONDS, self._say_goodbye())
         finally:
             # In case the second was not enough.
             self._connection.cut()
+            self._left.set()
 
     async def _say_goodbye(self) -> None:
         # The beats end first: one behind the goodbye would begin a new life.
@@ -340,26 +398,3 @@ class Heartbeater:
         elif self.beats_sent:
             self._problems.report("goodbye", "no goodbye: NATS is away; the work goes back when the ttl has run out")
         await self._connection.close()
-
-
-def _interval(ttl: float | None, interval: float | None) -> float:
-    if ttl is not None and not (math.isfinite(ttl) and ttl > 0):
-        raise ValueError(f"ttl ({ttl:g}) has to be a number of seconds above 0")
-    if interval is None:
-        return DEFAULT_INTERVAL if ttl is None else ttl / BEATS_IN_A_TTL
-    if not (math.isfinite(interval) and interval > 0):
-        stated = "none stated" if ttl is None else f"{ttl:g}"
-        raise ValueError(f"interval ({interval:g}) has to be above 0 and below the ttl ({stated}): raise interval")
-    if ttl is not None and interval >= ttl:
-        raise ValueError(
-            f"interval ({interval:g}) is not below the ttl ({ttl:g}), so the lease would lapse between two beats: "
-            f"lower interval, best to {ttl / BEATS_IN_A_TTL:g}, or raise ttl"
-        )
-    return interval
-
-
-def _clock() -> float:
-    # A duration that goes on while the machine is suspended, where the system can tell.
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()

@@ -1,6 +1,7 @@
 """What goes wrong on the worker's side: logged once, remembered, and never raised."""
 
 import logging
+from collections.abc import Callable
 
 log = logging.getLogger("liveness.client")
 
@@ -25,3 +26,12 @@ class Problems:
         if self._told:
             self._told.clear()
             log.info("%s: goes on", self._owner)
+
+    def call(self, name: str, callback: Callable[[], object] | None) -> None:
+        """Call what the worker gave us as `name`, if it did; what it raises is its own fault, and logged."""
+        if callback is not None:
+            try:
+                callback()
+            except Exception as error:
+                self.last = f"{name} has raised {error!r}"
+                log.exception("%s: %s", self._owner, self.last)

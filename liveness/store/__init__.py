@@ -11,6 +11,7 @@ from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.fitting import check_fit, hidden_tables
+from liveness.store.history import History
 from liveness.store.host import Found, Host
 from liveness.store.indexes import MissingIndex, missing_indexes, tell_unserved
 from liveness.store.leader import Leader, Seen
@@ -28,6 +29,7 @@ __all__ = [
     "Former",
     "Found",
     "Granted",
+    "History",
     "Leader",
     "Left",
     "Life",
@@ -54,7 +56,14 @@ class Store:
     """
 
     def __init__(
-        self, database: Database, leader: Leader, epochs: Epochs, reclaims: Reclaims, host: Host, outbox: Outbox
+        self,
+        database: Database,
+        leader: Leader,
+        epochs: Epochs,
+        reclaims: Reclaims,
+        host: Host,
+        outbox: Outbox,
+        history: History,
     ) -> None:
         self.database = database
         self.leader = leader
@@ -62,6 +71,7 @@ class Store:
         self.reclaims = reclaims
         self.host = host
         self.outbox = outbox
+        self.history = history
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
@@ -98,4 +108,5 @@ class Store:
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),
             Outbox(database, leader, statements, observed=observed, subjects=subjects),
+            History(database, statements),
         )

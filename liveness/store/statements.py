@@ -102,6 +102,7 @@ class Statements:
             **_share_parts(subjects),
             "or_holds_work": self._for_each("part_or_holds_work"),
             "union_owners": self._for_each("part_union_owners"),
+            "why_life": self._part("why_life", {}),
         }
         self._parts = {work.work: {**self._common, **work_parts(work, schema, registry)} for work in works}
         # Where no worker is marked, nothing of the registry is locked. Two kinds of work may share a table.
@@ -125,6 +126,10 @@ class Statements:
     def given(self, name: str, work: WorkTable | None = None, *, observed: bool = False) -> tuple[Any, ...]:
         """Return what the statement `name` takes behind its own parameters: values of the tables' descriptions."""
         return self._get(name, work.work if work else "", observed=observed)[1]
+
+    def table(self, work: WorkTable) -> str:
+        """Return where `work` is, as an error shows it."""
+        return f"{work.schema or self._schema}.{work.table}"
 
     def _for_each(self, part: str) -> str:
         # The first parameter is the statement's own; each table's running status follows.

@@ -18,6 +18,7 @@ from nats.aio.client import Client
 
 from liveness.embedded import NatsServer
 from tests.conftest import SOON, delivered
+from tests.integration.beats import Spy, spying
 
 # What `liveness serve` promises about its end.
 STOP_SECONDS = 5.0
@@ -285,6 +286,30 @@ async def start_worker(dsn: str, nats: NatsServer) -> AsyncIterator[StartWorker]
             workers.append(worker)
             await worker.said("beating")
             return worker
+
+        yield start
+
+
+Run = Callable[..., Awaitable[Child]]
+
+
+@pytest.fixture
+async def spy(nats: NatsServer) -> AsyncIterator[Spy]:
+    """What a service would hear."""
+    async with spying(nats.url) as heard:
+        yield heard
+
+
+@pytest.fixture
+async def run(nats: NatsServer) -> AsyncIterator[Run]:
+    """Run a shell's script, as the worker `w1` unless told otherwise."""
+    async with _kept() as children:
+
+        async def start(script: str, *options: str, worker: str = "w1") -> Child:
+            arguments = ["-m", "liveness", "run", "--worker", worker, *options, "--", "sh", "-c", script]
+            child = Child(await _start(arguments, {"LIVENESS_NATS_URL": nats.url}))
+            children.append(child)
+            return child
 
         yield start
 

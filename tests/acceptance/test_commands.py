@@ -12,7 +12,7 @@ from tests.conftest import SOON, HostTables
 from .conftest import Liveness, Serve, all_of, beating, eventually
 from .told import of_type, published
 
-COMMANDS = {"demo", "dev", "serve", "migrate", "status", "sweep", "reclaim", "check"}
+COMMANDS = {"demo", "dev", "serve", "migrate", "status", "why", "sweep", "reclaim", "check"}
 # A service that looks by itself only once, at its start, so that a test sees what a command did.
 RARELY = 3600
 
@@ -144,6 +144,42 @@ async def test_status(liveness: Liveness, serve: Serve, host: HostTables, client
     assert "ready" in shown.out.splitlines()[0]
     assert re.search(rf"billing\.1 .* live .* 5 .* {known['billing.1']} ", shown.out)
     assert "\x1b" not in shown.out
+
+
+async def test_why(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:
+    """One sentence, then the table; as JSON the whole; an unknown id exits 1, and wrong use 2."""
+    await serve(heartbeat_timeout=60, workflow_stuck_timeout=60)
+    (workflow,) = await host.workflows("w1")
+    async with beating(client, ["w1"]):
+        await eventually(lambda: epochs(host), lambda known: "w1" in known)
+        living, as_data, worker, unknown, unknown_data, both, neither = await all_of(
+            liveness("why", workflow),
+            liveness("why", workflow, "--json"),
+            liveness("why", "--worker", "w1"),
+            liveness("why", "no-such-id"),
+            liveness("why", "no-such-id", "--json"),
+            liveness("why", workflow, "--worker", "w1"),
+            liveness("why"),
+        )
+    assert (living.code, living.err) == (0, "")
+    sentence, *table = living.out.splitlines()
+    assert re.fullmatch(
+        rf"workflow {workflow} was never moved: RUNNING, owner w1 is alive, last beat \d\.\d s ago, its lease has "
+        r"\d\d\.\d s left, epoch \d+\.",
+        sentence,
+    )
+    assert "evidence" in table[1]
+    assert "\x1b" not in living.out
+    assert as_data.code == 0
+    assert as_data.answer["pieces"][0]["owner"]["standing"]["state"] == "live"
+    assert re.match(r"w1 is alive, last beat .*; it holds 1 x workflow\.$", worker.out.splitlines()[0])
+
+    assert (unknown.code, unknown.out) == (1, "")
+    assert unknown.complaint.startswith("liveness: nothing is known of that id: looked in public.workflow_execution, ")
+    assert (unknown_data.code, unknown_data.answer["known"]) == (1, False)
+    for ran in (both, neither):
+        assert (ran.code, ran.out) == (2, "")
+        assert "name a WORK_ID, or a worker with --worker, and not both" in ran.err
 
 
 async def test_sweep_with_a_service(liveness: Liveness, serve: Serve, host: HostTables, client: Client) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -13,34 +12,12 @@ import pytest
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, Superseded
 from tests.conftest import HostTables
-from tests.integration.beats import Spy, spying
+from tests.integration.beats import Spy
 
-from .conftest import Child, Liveness, Serve, _kept, _start, eventually
+from .conftest import Child, Liveness, Run, Serve, _kept, _start, eventually
 
-Run = Callable[..., Awaitable[Child]]
 # Elsewhere the kernel tells of no orphans, and does not end a process with its parent.
 ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers and PR_SET_PDEATHSIG")
-
-
-@pytest.fixture
-async def spy(nats: NatsServer) -> AsyncIterator[Spy]:
-    """What a service would hear."""
-    async with spying(nats.url) as heard:
-        yield heard
-
-
-@pytest.fixture
-async def run(nats: NatsServer) -> AsyncIterator[Run]:
-    """Run a shell's script, as the worker `w1` unless told otherwise."""
-    async with _kept() as children:
-
-        async def start(script: str, *options: str, worker: str = "w1") -> Child:
-            arguments = ["-m", "liveness", "run", "--worker", worker, *options, "--", "sh", "-c", script]
-            child = Child(await _start(arguments, {"LIVENESS_NATS_URL": nats.url}))
-            children.append(child)
-            return child
-
-        yield start
 
 
 def alive(pid: int) -> bool:

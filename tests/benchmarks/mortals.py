@@ -15,7 +15,7 @@ from typing import Any, Final
 import asyncpg
 
 from liveness.client import Heartbeater
-from liveness.client.heartbeater import BEATS_IN_A_TTL
+from liveness.client.pace import BEATS_IN_A_TTL
 from tests.benchmarks.child import say
 
 BEAT: Final = "UPDATE worker SET last_heartbeat_at = now() WHERE worker_name = $1"

@@ -9,6 +9,7 @@ import pytest
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.errors import MessageError
+from liveness.facts import WhyAnswer, WhyRequest
 from liveness.messages import (
     EVENT_TYPES,
     CloudEvent,
@@ -46,6 +47,8 @@ DECODED_BY: Mapping[str, Callable[[bytes], object]] = {
     "sweep-answer": partial(msgspec.json.decode, type=Swept),
     "reclaim-request": partial(msgspec.json.decode, type=ReclaimRequest),
     "reclaim-answer": partial(msgspec.json.decode, type=ReclaimAnswer),
+    "why-request": partial(msgspec.json.decode, type=WhyRequest),
+    "why-answer": partial(msgspec.json.decode, type=WhyAnswer),
     "refusal": partial(msgspec.json.decode, type=Refusal),
     **{event_type.replace(".", "-"): _event for event_type in EVENT_TYPES},
 }
@@ -94,7 +97,7 @@ def test_bad_hello_begins_nothing(path: Path) -> None:
         decode_hello(path.read_bytes())
 
 
-@pytest.mark.parametrize("message", ["status-request", "sweep-request", "reclaim-request"])
+@pytest.mark.parametrize("message", ["status-request", "sweep-request", "reclaim-request", "why-request"])
 def test_bad_request_is_refused(message: str) -> None:
     """A request that its schema refuses does not decode."""
     for path in bad_ones(message):

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import liveness
-from liveness.messages import EVENT_TYPES, decode_hello
+from liveness.messages import EVENT_TYPES, Heartbeat, decode_hello
 from liveness.settings import NAMES, Settings
 from tests.contract.conftest import example_paths, read
 
@@ -78,3 +78,35 @@ def test_the_messages_shown_to_workers_are_golden() -> None:
 
     assert len(shown) == 5
     assert all(message in golden for message in shown)
+
+
+def test_the_table_of_a_heartbeat_is_complete() -> None:
+    """Every field that one may have, in its order."""
+    table = README.partition("| field | says |\n| --- | --- |\n")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == list(Heartbeat.__struct_fields__)
+
+
+def test_the_table_of_subjects_is_that_of_the_page() -> None:
+    """README and page name the same ones, and who says what on them."""
+    rows = [
+        re.findall(r"^\| (`liveness\.\w+\.<worker>` \| [^|]+) \|", page, re.MULTILINE) for page in (README, WORKERS)
+    ]
+
+    assert len(rows[0]) == 5
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("example", ["shell/work.sh", "node/worker.mjs"])
+def test_the_examples_claim_and_finish_as_the_page_says(example: str) -> None:
+    """By the same statements, but for how a value is named in them."""
+    text = _bare((ROOT / "examples" / example).read_text(encoding="utf-8"))
+    statements = [_bare(statement) for statement in re.findall(r"```sql\n--[^\n]*\n(.*?)```", WORKERS, re.DOTALL)]
+
+    assert len(statements) == 2
+    for statement in statements:
+        assert statement in text
+
+
+def _bare(text: str) -> str:
+    return " ".join(re.sub(r":'\w+'|\$\d", "?", text).split())

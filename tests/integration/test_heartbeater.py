@@ -10,7 +10,8 @@ import nats as nats_py
 import pytest
 
 from liveness import link
-from liveness.client import Heartbeater, heartbeater
+from liveness.client import Heartbeater, heartbeater, lookout
+from liveness.client.clock import clock
 from liveness.client.connection import Connection
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, Superseded
@@ -34,12 +35,13 @@ def logs() -> Iterator[Logs]:
 
 async def test_it_is_as_old_as_its_body(nats: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Made long before it is entered: it could claim nothing before, and what was claimed then is another's."""
-    clock = heartbeater._clock
-    monkeypatch.setattr(heartbeater, "_clock", lambda: clock() - 1000.0)
+    now = clock()
+    monkeypatch.setattr(lookout, "clock", lambda: now - 1000.0)
     worker = Heartbeater(nats.url, worker="w1")
     monkeypatch.undo()
     async with spying(nats.url) as spy, worker:
         assert ((await spy.beat()).uptime or 0.0) < 500.0
+        assert not worker.lost.is_set()
 
 
 async def test_first_beat_comes_at_once(nats: NatsServer) -> None:

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from liveness.client import Heartbeater, heartbeater
+from liveness.client import Heartbeater, heartbeater, life
 from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Hello, HelloAnswer, Superseded
 from tests.conftest import SOON, HostTables, delivered
@@ -91,7 +91,7 @@ async def test_it_asks_again_until_it_is_answered(
 ) -> None:
     """With the same incarnation and the uptime of now; and not any more when it was."""
     monkeypatch.setattr(heartbeater, "ENTER_SECONDS", 0.05)
-    monkeypatch.setattr(heartbeater, "GREET_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(life, "GREET_AGAIN_SECONDS", 0.05)
     async with spying(nats.url) as spy, Heartbeater(nats.url, worker="w1", ttl=1, interval=0.05) as worker:
         first, _ = await desk.next()
         second, answer = await desk.next()

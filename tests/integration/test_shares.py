@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,21 @@ from nats.aio.client import Client
 from liveness.answers import ReclaimAnswer, ReclaimRequest, StatusAnswer, StatusRequest, SweepRequest
 from liveness.bus import Bus
 from liveness.cli import alone
+from liveness.cli import why as why_command
 from liveness.cli.alone import DeafError, reclaim_alone, sweep_alone
 from liveness.cli.asking import RefusedError, ask
+from liveness.cli.why import run as run_why
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError, DatabaseAwayError, NotLeaderError
+from liveness.facts import WhyRequest
 from liveness.messages import HelloAnswer
 from liveness.reclaim import NotOursError, StillAliveError
 from liveness.settings import Settings
 from liveness.store import Store
+from liveness.subjects import Subjects
 from tests.conftest import SOON, HostTables
 from tests.integration.running import News, Serve
-from tests.integration.shares import NAMES, beat, known, mapped, owned
+from tests.integration.shares import NAMES, beat, known, leads, mapped, owned
 
 MakeSettings = Callable[..., Settings]
 
@@ -224,3 +229,48 @@ async def test_a_command_that_hears_nothing_gives_up(
     monkeypatch.setattr(alone, "DEAF_SECONDS", 0.5)
     with pytest.raises(DeafError, match="not even ourselves"):
         await sweep_alone(settings(nats_url=nats.url, shard="0/3"), dry_run=True)
+
+
+async def test_why_asks_whoever_hears_the_owner(
+    serve: Serve, host: HostTables, client: Client, nats: NatsServer, settings: MakeSettings
+) -> None:
+    """The shard that tells the story may be another one: the command asks twice, and the sentence is whole."""
+    services = [await serve(shard=f"{index}/2") for index in range(2)]
+    await leads(*services)
+    await beat(client, *NAMES)
+    for index, service in enumerate(services):
+        await known(service, *owned(index))
+    for name in NAMES:
+        (workflow,) = await host.workflows(name)
+        told = await run_why(settings(nats_url=nats.url), WhyRequest(work_id=workflow))
+        assert f"RUNNING, owner {name} is alive, last beat " in told.sentence
+        told = await run_why(settings(nats_url=nats.url), WhyRequest(worker=name))
+        assert told.sentence.startswith(f"{name} is alive, ")
+
+    unknown = await run_why(settings(nats_url=nats.url), WhyRequest(work_id="nowhere"))
+    assert not unknown.known
+
+
+async def test_why_of_an_owner_whose_shard_nobody_runs(
+    serve: Serve, host: HostTables, client: Client, nats: NatsServer, settings: MakeSettings, monkeypatch: Any
+) -> None:
+    """The story is told all the same, and nobody can say of it whether it lives; of the other's owners somebody can."""
+    monkeypatch.setattr(why_command, "ANSWER_SECONDS", 0.5)
+    service = await serve(shard="0/2")
+    (ours, *_), (theirs, *_) = owned(0), owned(1)
+    await beat(client, ours)
+    await known(service, ours)
+    told_by: dict[int, str] = {}
+    # Whose story it is to tell goes by the id.
+    while len(told_by) < 2:
+        (workflow,) = await host.workflows(ours)
+        told_by[Subjects().hash_of(workflow) % 2] = workflow
+    for workflow in told_by.values():
+        told = await run_why(settings(nats_url=nats.url), WhyRequest(work_id=workflow))
+        assert f"RUNNING, owner {ours} is alive, last beat " in told.sentence
+
+    (workflow,) = await host.workflows(theirs)
+    for request in (WhyRequest(work_id=workflow), WhyRequest(worker=theirs)):
+        told = await run_why(settings(nats_url=nats.url), request)
+        assert "nobody could say whether it lives (the liveness service did not answer within 0.5 s" in told.sentence
+    assert re.search(r"; as Postgres has it, \S+:\d+ \(shard 0/2\) acts\); it", told.sentence)

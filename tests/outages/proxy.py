@@ -40,6 +40,9 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._bytes_per_second = 0
+        # What becomes of bytes: to the server, and from it.
+        self._vanish = {False: False, True: False}
+        self._shut = False
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -79,11 +82,23 @@ class Proxy:
         """Forward again, beginning with what was held."""
         self._open.set()
 
+    def vanish(self, *, to_server: bool = False, from_server: bool = False) -> None:
+        """Let what goes one way vanish, or both: nothing is closed, and the end of a connection vanishes, too."""
+        self._vanish = {False: to_server, True: from_server}
+
+    def shut(self) -> None:
+        """Reset every connection, and every new one."""
+        self._shut = True
+        self.cut()
+
     def throttle(self, bytes_per_second: int) -> None:
         """Forward so much from the server at most; 0 for as fast as it goes."""
         self._bytes_per_second = bytes_per_second
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._shut:
+            writer.transport.abort()
+            return
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -102,8 +117,8 @@ class Proxy:
         self._pairs.add(pair)
         try:
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._forward(pair, reader, far_writer, slow=False))
-                ways.create_task(self._forward(pair, far_reader, writer, slow=True))
+                ways.create_task(self._forward(pair, reader, far_writer, from_server=False))
+                ways.create_task(self._forward(pair, far_reader, writer, from_server=True))
         except (asyncio.CancelledError, ExceptionGroup):
             pass
         finally:
@@ -112,18 +127,20 @@ class Proxy:
             self._tasks.discard(task)
 
     async def _forward(
-        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool
+        self, pair: _Pair, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_server: bool
     ) -> None:
         while data := await reader.read(CHUNK):
             await self._open.wait()
             if pair.dead:
                 # Not even its end is told.
                 await asyncio.get_running_loop().create_future()
-            if slow and self._bytes_per_second:
+            if self._vanish[from_server]:
+                continue
+            if from_server and self._bytes_per_second:
                 await asyncio.sleep(len(data) / self._bytes_per_second)
             writer.write(data)
             await writer.drain()
         await self._open.wait()
-        if pair.dead:
+        if pair.dead or self._vanish[from_server]:
             await asyncio.get_running_loop().create_future()
         raise ConnectionError("one end has closed")

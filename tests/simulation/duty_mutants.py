@@ -120,13 +120,13 @@ async def nothing_is_finished(_self: Finish) -> Finished:
 # The sweep.
 
 
-@MUTANTS.wrong("sweep", 51, Sweep, "_listened_for")
+@MUTANTS.wrong("sweep", 51, Sweep, "listened_for")
 def the_sweep_does_not_listen(_self: Sweep) -> float:
     """It takes at once, and while deaf."""
     return math.inf
 
 
-@MUTANTS.wrong("sweep", 287, Sweep, "_listened_for")
+@MUTANTS.wrong("sweep", 287, Sweep, "listened_for")
 def the_sweep_listened_before_its_connection(self: Sweep) -> float:
     """What was heard by a former connection counts."""
     return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now

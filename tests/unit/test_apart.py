@@ -79,3 +79,16 @@ def test_refusals_that_have_waited_long_enough_are_not_kept_for_ever() -> None:
 
     assert len(refusals) == 1
     assert "late" in refusals
+
+
+def test_a_refusal_is_remembered_with_its_cause() -> None:
+    """Also while it is offered again; not for ever."""
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    refusals.add("w", "the host's constraint")
+    assert refusals.cause("other") is None
+    now = PAUSE_LEAST + PAUSE / 2
+    assert "w" not in refusals
+    assert refusals.cause("w") == "the host's constraint"
+    now = PAUSE_LEAST + PAUSE
+    assert refusals.cause("w") is None

@@ -126,9 +126,24 @@ async def test_a_hello_of_a_new_name_is_answered_once_it_has_an_epoch(door: Door
     door.book.granted("w", 7)
 
     assert await door.greetings.run_once() == 1
-    assert door.answers == [("inbox", HelloAnswer(worker="w", incarnation="a", epoch=7))]
+    assert door.answers == [("inbox", HelloAnswer(worker="w", incarnation="a", epoch=7, ttl=60.0))]
     assert await door.greetings.run_once() == 0
     assert (len(door.answers), len(door.postgres.looked)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("stated", "granted"), [([None], 60.0), ([7200.0], 3600.0), ([0.1], 1.0), ([600.0, 10.0], 10.0)]
+)
+async def test_the_answer_says_how_long_a_beat_is_good_for(
+    door: Door, stated: list[float | None], granted: float
+) -> None:
+    """By the service's bounds, and not by a longer promise of an earlier beat: the worker stops by it."""
+    for ttl in stated:
+        door.hello(incarnation="a", ttl=ttl)
+    await door.greetings.run_once()
+    door.book.granted("w", 7)
+    await door.greetings.run_once()
+    assert [answer.ttl for _, answer in door.answers] == [granted]
 
 
 async def test_a_hello_is_not_answered_while_anything_of_a_former_life_is_owing(door: Door) -> None:

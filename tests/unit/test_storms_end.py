@@ -1,10 +1,12 @@
 """Storms: how long lapses wait in one, for what, and how they go then."""
 
+import math
+
 import pytest
 
 from liveness.lease import Proof
 from liveness.storms import News
-from tests.unit.makers import restored
+from tests.unit.makers import lease_of, restored
 from tests.unit.weather import LONG, MAX_HOLD, TTL, Weather, crowd
 
 
@@ -337,3 +339,27 @@ def test_who_never_came_back_makes_no_second_storm(storm: Weather) -> None:
 
     assert sorted(gone) == crowd(14)
     assert ("n1", "held") not in storm.news()
+
+
+def test_for_how_long_a_lapse_is_held_at_most(storm: Weather) -> None:
+    """Until the hold ends, or for a ttl behind the sign; nobody is held who is let go, over by proof, or elsewhere."""
+    lease = lease_of(storm.book, "w001")
+    line, left = storm.storms.hold(lease, 12.0) or ("", 0.0)
+    assert line == storm.storms.held(12.0)[0]
+    assert left == 10.0 + MAX_HOLD - 12.0
+    assert storm.storms.hold(lease_of(storm.book, "elsewhere"), 12.0) is None
+
+    storm.beat("new", now=20.0, ttl=LONG)
+    assert (storm.storms.hold(lease, 24.0) or ("", 0.0))[1] == 20.0 + TTL - 24.0
+    storm.book.release("w000", None, 24.0, Proof("died"))
+    assert storm.storms.hold(lease_of(storm.book, "w000"), 24.0) is None
+    gone = [name for name in storm.look(20.0 + TTL) if name != "w000"]
+    assert storm.storms.hold(lease_of(storm.book, gone[0]), 20.0 + TTL) is None
+
+
+def test_a_lapse_may_be_held_without_an_end() -> None:
+    """When holds never end, only a sign says how long it is."""
+    storm = Weather(max_hold=0.0)
+    storm.beat(*crowd(20), now=0.0)
+    storm.look(10.0)
+    assert (storm.storms.hold(lease_of(storm.book, "w001"), 12.0) or ("", 0.0))[1] == math.inf

@@ -1,0 +1,98 @@
+"""Why a life ended, in words, from the record that was written of it. Pure.
+
+The evidence is what the service of that time wrote: what it lacks is not told, and what it holds beyond is left to
+`--json`. A reason that is not known here is told by its name.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from liveness.facts import End, Life
+
+# Behind "because"; a reason that a later version brings is told by its name.
+_BECAUSE: Final[Mapping[str, str]] = {
+    "lapsed": "{worker} was not heard{silent} (ttl {ttl:g} s)",
+    "released": "{worker} said goodbye",
+    "died": "the process of {worker} was seen to end{exit}",
+    "restarted": "{worker} was started again, and its former process is over",
+    "stale": "{worker} was up in the registry, but nobody recorded a heartbeat of it, and none was heard",
+    "orphaned": "its owner {worker} was neither up nor heard, and nobody touched it",
+    "operator": "an operator ended the life of {worker}",
+}
+
+
+def because(worker: str, life: Life | None) -> str:
+    """Return why a life of `worker` ended, as the rest of a sentence behind "because"."""
+    end = None if life is None else life.end
+    if end is None:
+        # Its record is gone, or that life goes on and lost this work alone.
+        return f"{worker} had it, and no end of that life is written down"
+    return _BECAUSE.get(end.reason, "the life of {worker} ended ({reason})").format(
+        worker=worker, reason=end.reason, ttl=end.ttl, silent=_silent(end.evidence), exit=_exit(end.evidence)
+    )
+
+
+def evidence_words(end: End) -> str:
+    """Return all that the record of an end says: what was heard, probed and believed, who decided, and where."""
+    evidence, details = end.evidence, _details(end.evidence)
+    storm = _text(evidence, "storm") or ("no storm" if end.reason == "lapsed" else "")
+    untouched = end.untouched_for
+    said = (
+        _text(evidence, "why") or f"ended ({end.reason})",
+        _exit(evidence).strip(" ()"),
+        _labelled("known of it then", _text(details, "heard")),
+        _labelled("probed", _text(details, "probe")),
+        storm if storm == "no storm" else _labelled("storm", storm),
+        _labelled("heard by the NATS server", _text(evidence, "via")),
+        _hearing(evidence),
+        "" if untouched is None else f"only rows untouched for {untouched:.1f} s were its",
+        "mode observe: nothing of the host's was touched" if end.observed else "",
+        f"decided by {end.decided_by} in transaction {end.transaction_id}",
+        "not all of its work is back yet" if end.finished is None else "",
+    )
+    return "; ".join(words for words in said if words)
+
+
+def _labelled(label: str, text: str | None) -> str:
+    return f"{label}: {text}" if text else ""
+
+
+def _silent(evidence: Mapping[str, Any]) -> str:
+    silent, listened = _number(evidence, "silent_for"), _number(evidence, "listened_for")
+    if silent is not None:
+        return f" for {silent:.1f} s"
+    return "" if listened is None else f" in {listened:.1f} s of listening"
+
+
+def _hearing(evidence: Mapping[str, Any]) -> str:
+    hearing = evidence.get("hearing")
+    if not isinstance(hearing, Mapping):
+        return ""
+    now, lost, gaps = (_number(hearing, key) for key in ("now", "not_counted", "gaps"))
+    if now is None or lost is None:
+        return ""
+    in_gaps = "" if gaps is None else f" in {gaps:.0f} gaps"
+    return f"the hearing clock stood at {now:.1f} s, with {lost:.1f} s not counted{in_gaps} since the service's start"
+
+
+def _exit(evidence: Mapping[str, Any]) -> str:
+    details = _details(evidence)
+    code, signal = _number(details, "exit_code"), _number(details, "signal")
+    if signal is not None:
+        return f" (signal {signal:.0f})"
+    return "" if code is None else f" (exit code {code:.0f})"
+
+
+def _details(evidence: Mapping[str, Any]) -> Mapping[str, Any]:
+    details = evidence.get("details")
+    return details if isinstance(details, Mapping) else {}
+
+
+def _text(evidence: Mapping[str, Any], key: str) -> str | None:
+    found = evidence.get(key)
+    return found if isinstance(found, str) else None
+
+
+def _number(evidence: Mapping[str, Any], key: str) -> float | None:
+    found = evidence.get(key)
+    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
