@@ -88,8 +88,8 @@ def _running(row: Row, owner: Owner | None) -> str:
         return f"held by {owner.worker}, which no worker can be called (it {owner.fault}), so it is left alone"
     if row.refused is not None:
         return (
-            f"of a life of {owner.worker} that is over: its table refuses to take it back, which is tried again now "
-            f"and then ({row.refused})"
+            f"the life of {owner.worker} that held it is over, and the table refuses to put it back; that is tried "
+            f"again every few minutes: {row.refused}"
         )
     if owner.standing is None:
         return f"owner {owner.worker}: nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"

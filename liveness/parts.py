@@ -74,6 +74,7 @@ def work_parts(work: WorkTable, schema: str, registry: Registry | None = None) -
         "id_type": work.id_type,
         "id_base": _without_length(work.id_type),
         "status_shown": f"left(w.{quoted(work.status)}::text, {SHOWN_LENGTH})",
+        "where": _where(work),
         "status_is": lambda place: f"w.{quoted(work.status)} = {place}{work.status_cast}",
         "with_status": with_status,
         "running": lambda place: with_status(place) + free,

@@ -10,7 +10,7 @@ SELECT
     CASE WHEN isfinite({touched}) THEN {touched}::timestamptz END AS touched_at,
     d.id IS NOT NULL AS fixed, d.refused
 FROM (SELECT $1::text::{id_base} AS id) AS a
-LEFT JOIN {work_table} AS w ON {id} = a.id
+LEFT JOIN {work_table} AS w ON {id} = a.id{where}
 LEFT JOIN LATERAL (
     SELECT r.id, r.refused FROM liveness.remainder AS r
     WHERE r.worker = {owner_name} AND r.work = $2 AND r.id = {id}::text

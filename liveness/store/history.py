@@ -76,12 +76,12 @@ class History:
             return WhyAnswer(known=False, looked_in=tables)
         async with self._reading() as (connection, now):
             owner = await self._owner(connection, worker, now)
-            holds = {}
+            holds: dict[str, int] = {}
             for work in self._statements.works:
                 statement = self._statements.on(work, "running_counts")
                 given = self._statements.given("running_counts", work)
                 for row in await connection.fetch(statement, [worker], work.running, *given, timeout=PATIENCE):
-                    holds[work.work] = row["items"]
+                    holds[work.work] = holds.get(work.work, 0) + row["items"]
             records = await connection.fetch(self._statements["why_lives"], worker, limit + 1, timeout=PATIENCE)
             lives = [_life(record, now) for record in reversed(records[:limit])]
             gave_back = await self._gave_back(connection, lives)

@@ -93,7 +93,6 @@ class Statements:
     def __init__(
         self, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = UNDIVIDED
     ) -> None:
-        self._schema = schema
         self.registry = registry
         self.works = tuple(works)
         self._schema = schema

@@ -300,7 +300,7 @@ async def test_what_its_table_refuses(host: HostTables, serve: Serve, client: Cl
 
     told = await until(client, workflow, "refuses")
 
-    assert re.search(r"RUNNING, of a life of w1 that is over: its table refuses to take it back, .*keeps", told)
+    assert re.search(r"RUNNING, the life of w1 that held it is over, and the table refuses to put it back.*keeps", told)
 
 
 async def test_what_postgres_refuses(host: HostTables, serve: Serve, client: Client) -> None:
