@@ -243,7 +243,9 @@ class Intake:
             if len(self._told) >= COMPLAINTS_REMEMBERED:
                 self._told.clear()
             self._told[worker] = arrival
-            message = Superseded(epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch)
+            message = Superseded(
+                epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch, new_incarnation=lease.incarnation
+            )
             self._tell(self._subjects.superseded(worker), msgspec.json.encode(message))
 
     def _clamped(self, beat: Heartbeat) -> Heartbeat:

@@ -130,6 +130,9 @@ class Superseded(msgspec.Struct, frozen=True, kw_only=True):
     epoch: Epoch
     incarnation: str | None
     new_epoch: Epoch
+    new_incarnation: (
+        Annotated[str, Meta(description="Whose the new epoch is; null: of one that states none.")] | None
+    ) = None
 
 
 Message = TypeVar("Message", bound=msgspec.Struct)

@@ -117,7 +117,12 @@ async def test_a_worker_that_beats_again_lives_again(
         superseded = msgspec.json.decode(await told.get())
     former, new = msgspec.to_builtins(ended.data), msgspec.to_builtins(recovered.data)
     assert new["former_epoch"] == former["epoch"] < new["epoch"]
-    assert superseded == {"epoch": former["epoch"], "incarnation": "a", "new_epoch": new["epoch"]}
+    assert superseded == {
+        "epoch": former["epoch"],
+        "incarnation": "a",
+        "new_epoch": new["epoch"],
+        "new_incarnation": "a",
+    }
     async with asyncio.timeout(SOON):
         while await host.worker_status("w1") != ["ONLINE"]:
             await ask(client, "status")
