@@ -5,7 +5,7 @@ What a worker process imports: `Heartbeater`, or `SyncHeartbeater` where there i
 """
 
 from liveness.client import DrainingError, Event, Heartbeater, LostError, SyncHeartbeater, events
-from liveness.messages import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed
+from liveness.eventdata import TaskReclaimed, WorkerEnded, WorkerRecovered, WorkflowReclaimed, WorkReclaimed
 
 __version__ = "0.1.0"
 
@@ -16,6 +16,7 @@ __all__ = [
     "LostError",
     "SyncHeartbeater",
     "TaskReclaimed",
+    "WorkReclaimed",
     "WorkerEnded",
     "WorkerRecovered",
     "WorkflowReclaimed",

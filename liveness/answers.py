@@ -29,8 +29,11 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     state: Annotated[
-        Literal["live", "lapsed", "ending"],
-        Meta(description="lapsed: silent too long, waits for the verdict; ending: proof was given."),
+        Literal["live", "suspect", "wedged", "lapsed", "ending"],
+        Meta(
+            description="suspect: it may be dead, and loses nothing yet; wedged: it beats and gets nothing done; "
+            "lapsed: silent too long, waits for the verdict; ending: proof was given."
+        ),
     ]
     incarnation: str | None
     epoch: Annotated[int, Meta(description="None until Postgres has issued it.")] | None
@@ -52,6 +55,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     not_heard: Annotated[float, Meta(ge=0, description="Seconds since the start in which nothing could be heard.")]
     storms: Annotated[list[str], Meta(description="Storms that hold lapses now, a line each.")]
     conflicts: Annotated[list[str], Meta(description="Names under which two incarnations beat.")]
+    refused: Annotated[int, Meta(ge=0, description="Rows that their tables refuse to put back.")] = 0
     uptime: Seconds
     leases: Count
     wanting: Annotated[int, Meta(ge=0, description="Leases that wait for an epoch.")]
@@ -60,6 +64,8 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     outbox_oldest: Annotated[float, Meta(ge=0, description="Seconds the oldest of them has waited.")] | None
     counts: Mapping[str, int]
     workers: list[WorkerStatus]
+    suspects: Annotated[list[str], Meta(description="Names that are suspected; the first of them.")] = []
+    wedged: Annotated[list[str], Meta(description="Names that beat and get nothing done; the first of them.")] = []
 
 
 class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):

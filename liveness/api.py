@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from liveness.errors import LivenessError
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.lease import Lease
 from liveness.reclaim import reclaim
+from liveness.store import refused_rows
 from liveness.why import why
 
 log = structlog.get_logger("liveness.api")
@@ -112,10 +113,11 @@ class Api:
         page = list(islice(parts.book.soonest(), request.offset, request.offset + min(request.limit, PAGE)))
         troubles = list(self._troubles())
         running: Mapping[str, int] = {}
-        outbox, oldest = None, None
+        outbox, oldest, refused = None, None, 0
         try:
             running = await parts.store.host.running([lease.worker for lease in page])
             outbox, oldest = await parts.store.outbox.depth()
+            _, refused = await refused_rows(parts.store.database, 1)
         except LivenessError as error:
             troubles.append(f"Postgres: {error}")
         return StatusAnswer(
@@ -127,6 +129,7 @@ class Api:
             gaps=parts.hearing.gaps,
             not_heard=parts.hearing.lost,
             storms=parts.storms.held(now),
+            refused=refused,
             conflicts=sorted(parts.book.incarnations.conflicts)[:PAGE],
             uptime=time.monotonic() - self._started,
             leases=len(parts.book),
@@ -135,10 +138,12 @@ class Api:
             outbox=outbox,
             outbox_oldest=oldest,
             counts=dict(parts.intake.counts),
+            suspects=sorted(islice(parts.suspects.suspected, PAGE)),
+            wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[
                 WorkerStatus(
                     worker=lease.worker,
-                    state="live" if lease.ending is None else "ending" if lease.ending.proof else "lapsed",
+                    state=_state(parts, lease),
                     incarnation=lease.incarnation,
                     epoch=lease.epoch,
                     ttl=lease.ttl,
@@ -172,6 +177,12 @@ def _about(asked: object) -> str | None:
         return asked.worker
     # An id is no name; but it is of one share as well as any.
     return asked.about if isinstance(asked, WhyRequest) else None
+
+
+def _state(parts: Assembly, lease: Lease) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
+    if lease.ending is not None:
+        return "ending" if lease.ending.proof else "lapsed"
+    return parts.doubting.state_of(lease)
 
 
 def _remaining(parts: Assembly, lease: Lease, now: float) -> float:

@@ -10,9 +10,13 @@ from random import SystemRandom
 
 import structlog
 
+from liveness.advisories import Advisories
 from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
+from liveness.comparing import Comparing
+from liveness.doubting import Doubting
 from liveness.errors import CannotStartError
+from liveness.eventdata import EVENT_TYPES, WORK_EVENTS
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.follow import Follow
@@ -23,16 +27,18 @@ from liveness.intake import Intake
 from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
-from liveness.messages import EVENT_TYPES
 from liveness.probes import Probes
+from liveness.refused import Refused
 from liveness.relay import Relay
 from liveness.renewals import Renewals
+from liveness.reports import Reports
 from liveness.restore import restore
 from liveness.rounds import Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
 from liveness.subjects import event_subject
+from liveness.suspects import Suspects
 from liveness.sweep import Sweep
 from liveness.wakes import Wakes
 
@@ -45,8 +51,12 @@ LOOK_SECONDS = 0.25
 GRANT_SECONDS = 1.0
 # Between two looks for reclaims that are not finished, when there were some and when there were none.
 UNFINISHED_SECONDS, FINISHED_SECONDS = 1.0, 5.0
+# Between two looks for rows that their tables refused and that are to be tried again.
+REFUSED_SECONDS = 5.0
 # Between two looks into the outbox; NOTIFY usually comes first, but polling is the truth.
 OUTBOX_SECONDS = 0.5
+# Between two looks for workers that live and are not well.
+DOUBT_SECONDS = 0.5
 # Between two looks of a follower at what the leader has done.
 FOLLOW_SECONDS = 2.0
 # An answer to a probe that comes later than this is not waited for; a beat it is not, but the next one will be.
@@ -67,6 +77,9 @@ class Assembly:
         self.book = LeaseTable(settings.heartbeat_timeout)
         self.hearing = Hearing(self.clock(), max_gap=settings.max_gap, gap_grace=settings.gap_grace)
         self.storms = Storms(max_hold=settings.storm_max_hold, shuffle=SystemRandom().shuffle)
+        # A beat is noted up to twice max_gap too late, so less is no silence.
+        self.suspects = Suspects(book=self.book, storms=self.storms, least=2 * settings.max_gap)
+        self.reports = Reports(leak_grace=settings.leak_grace, wedge_after=settings.wedge_after)
 
         self.wakes = Wakes()
         self._look_at = 0.0
@@ -75,6 +88,7 @@ class Assembly:
         self._make_the_way_in()
         self._make_the_way_out()
         self._make_the_replica()
+        self._make_the_doubts()
         self.rounds = self._rounds()
         self._connect()
 
@@ -100,8 +114,14 @@ class Assembly:
             wakes=self.wakes,
             tell=self._tell,
         )
+        self.intake.reports = self.reports
         self.renewals = Renewals(
-            book=book, hearing=hearing, settings=settings, clock=self.clock, counts=self.intake.counts
+            book=book,
+            hearing=hearing,
+            settings=settings,
+            clock=self.clock,
+            counts=self.intake.counts,
+            reports=self.reports,
         )
         self.grants = Grants(
             book=book, hearing=hearing, store=self.store, settings=settings, publish=self.bus.publish, clock=self.clock
@@ -123,6 +143,7 @@ class Assembly:
             book=book,
             ask=lambda worker, on_answer: self.bus.ask(self.subjects.probe(worker), b"", on_answer, PROBE_SECONDS),
             on_answer=self.intake.probe_answer,
+            on_failure=self.suspects.probe_failed,
         )
         self.expiry = Expiry(
             book=book,
@@ -135,6 +156,7 @@ class Assembly:
             chunk=settings.reclaim_chunk,
         )
         self.finish = Finish(store, self.clock)
+        self.refused = Refused(store)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)
         self.checkpoint = Checkpoint(
             book=book, hearing=hearing, store=store, clock=self.clock, every=settings.checkpoint_interval
@@ -164,6 +186,30 @@ class Assembly:
             on_lead=self._wake_all,
         )
 
+    def _make_the_doubts(self) -> None:
+        url = self.settings.nats_system_url
+        self.advisories = Advisories(url, self.suspects.disconnected) if url else None
+        self.doubting = Doubting(
+            book=self.book,
+            hearing=self.hearing,
+            suspects=self.suspects,
+            reports=self.reports,
+            store=self.store,
+            settings=self.settings,
+            clock=self.clock,
+            leading=lambda: self.leadership.leading,
+        )
+        self.comparing = Comparing(
+            book=self.book,
+            hearing=self.hearing,
+            reports=self.reports,
+            store=self.store,
+            settings=self.settings,
+            clock=self.clock,
+            counts=self.intake.counts,
+            leading=lambda: self.leadership.leading,
+        )
+
     def _rounds(self) -> list[Round]:
         """Return the duties, in the order in which a life meets them; most are the acting replica's."""
         settings = self.settings
@@ -181,8 +227,13 @@ class Assembly:
             Round("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, leads),
             Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.wakes.news, leads),
             Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
+            # These look in every replica, and act in one.
+            Round("doubting", self.doubting.run_once, lambda: DOUBT_SECONDS),
+            Round("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
         # Mode observe touches nothing of the host's.
+        if settings.mode == "act":
+            rounds.append(Round("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=leads))
         if settings.checkpoint_interval and settings.mode == "act":
             rounds.append(
                 Round("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads)
@@ -207,7 +258,10 @@ class Assembly:
     def event_subjects(self) -> list[str]:
         """Where this service publishes its events."""
         observed = self.settings.mode == "observe"
-        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in EVENT_TYPES]
+        kinds = dict.fromkeys(
+            [*EVENT_TYPES, *(f"{work.work}.{told}" for work in self.settings.tables.works for told in WORK_EVENTS)]
+        )
+        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in kinds]
 
     async def ensure_stream(self) -> None:
         """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""
@@ -273,6 +327,7 @@ class Assembly:
     def _listen_anew(self, now: float) -> None:
         self.sweep.listening_since = now
         self.storms.lost(now)
+        self.reports.lost()
 
     def _tell(self, subject: str, payload: bytes) -> None:
         # A follower knows it as well, and is silent.

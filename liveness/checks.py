@@ -9,9 +9,14 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from liveness.findings import Finding, ordered, weighed
+from liveness.errors import DatabaseRefusedError
+from liveness.findings import Finding, Weight, ordered, weighed
 from liveness.settings import Settings
-from liveness.store import Database, MissingIndex, missing_indexes
+from liveness.store import RETRY_MOST, Database, MissingIndex, hidden_tables, missing_indexes, refused_rows
+from liveness.work import quoted
+
+# Refused rows that are named; of more, only how many they are.
+REFUSED_SHOWN: Final = 20
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -31,7 +36,49 @@ async def indexes(checked: Checked) -> list[Finding]:
     return [_index_finding(checked.settings.postgres_schema, index) for index in missing]
 
 
-CHECKS: Final[tuple[Check, ...]] = (indexes,)
+async def refused(checked: Checked) -> list[Finding]:
+    """No row is left over that its table refuses to put back."""
+    try:
+        found, total = await refused_rows(checked.database, REFUSED_SHOWN)
+    except DatabaseRefusedError:
+        # There is no schema of ours yet: nothing was ever put back.
+        return []
+    tables = {work.work: work for work in checked.settings.tables.works}
+    findings = []
+    for left, cause in found:
+        work = tables.get(left.work)
+        schema = "" if work is None else f"{work.schema or checked.settings.postgres_schema}.{work.table} "
+        findings.append(
+            Finding(
+                check="refused",
+                weight=Weight.BROKEN,
+                about=f"{schema}{left.work} {left.id}",
+                says=f"its table refuses to put it back: {cause}",
+                why=(
+                    f"{left.worker}, whose it was, is over (epoch {left.epoch}); it stays as it is and is tried again, "
+                    f"{RETRY_MOST:g} s later at most; {total} rows are refused in all"
+                ),
+            )
+        )
+    return findings
+
+
+async def tables(checked: Checked) -> list[Finding]:
+    """The host's tables are as the settings say, or CannotStartError is raised, and show all their rows."""
+    return [
+        Finding(
+            check="tables",
+            weight=Weight.BAD,
+            about=called,
+            says="row security applies to our role",
+            why="what its policies hide is neither found nor put back",
+            statements=(f"ALTER ROLE {quoted(role)} BYPASSRLS;",),
+        )
+        for called, role in await hidden_tables(checked.database, checked.settings)
+    ]
+
+
+CHECKS: Final[tuple[Check, ...]] = (tables, indexes, refused)
 
 
 async def check_all(checked: Checked, checks: Sequence[Check] = CHECKS) -> list[Finding]:
@@ -51,7 +98,7 @@ def _index_finding(schema: str, index: MissingIndex) -> Finding:
     return Finding(
         check="indexes",
         weight=weighed(index.gains),
-        about=f"{schema}.{index.need.table}",
+        about=f"{index.need.schema or schema}.{index.need.table}",
         says=says,
         why=index.need.why,
         statements=index.statements,

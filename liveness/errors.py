@@ -28,6 +28,10 @@ class DatabaseRefusedError(LivenessError):
     """Postgres understood the statement and refused it; the same call will be refused again."""
 
 
+class ContestedError(DatabaseRefusedError):
+    """Somebody holds what some of the rows asked for need; the same call may succeed in a moment."""
+
+
 class NotLeaderError(LivenessError):
     """Another replica acts, or none does yet: nothing was done here, and the leader does what is to be done."""
 

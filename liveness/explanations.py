@@ -86,6 +86,11 @@ def _running(row: Row, owner: Owner | None) -> str:
         return "without an owner: nobody can say whose it is, so it is left alone"
     if owner.fault is not None:
         return f"held by {owner.worker}, which no worker can be called (it {owner.fault}), so it is left alone"
+    if row.refused is not None:
+        return (
+            f"the life of {owner.worker} that held it is over, and the table refuses to put it back; that is tried "
+            f"again every few minutes: {row.refused}"
+        )
     if owner.standing is None:
         return f"owner {owner.worker}: nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"
     if owner.standing.state == "none":

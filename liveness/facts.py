@@ -112,6 +112,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     kind: str | None
     queue: str | None
     fixed: Annotated[bool, Meta(description="A reclaim has fixed that it goes back, and has not come to it yet.")]
+    refused: Annotated[str, Meta(description="Why its table refuses to put it back, if it does.")] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

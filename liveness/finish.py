@@ -10,9 +10,14 @@ import msgspec
 import structlog
 
 from liveness.apart import Refusals, apart
-from liveness.store import Progress, Store
+from liveness.errors import ContestedError, DatabaseRefusedError
+from liveness.store import Progress, Store, Walk
 
 log = structlog.get_logger("liveness.finish")
+
+
+# Rows of one life that are named in the log when their tables refuse them; of more, it says how many they are.
+TOLD_MOST = 20
 
 
 class Finished(msgspec.Struct):
@@ -50,7 +55,15 @@ class Finish:
         progress, more = Progress(), False
         try:
             while True:
-                await self._store.reclaims.finish(progress, names)
+                try:
+                    await self._store.reclaims.finish(progress, names)
+                except ContestedError:
+                    raise
+                except DatabaseRefusedError:
+                    if len(names) != 1:
+                        raise
+                    done.items += await self._go_over_apart(names[0])
+                    return
                 done.items += progress.items
                 if not progress.looked_at:
                     return
@@ -60,3 +73,19 @@ class Finish:
                 progress.items = 0
         finally:
             self._with_more -= more
+
+    async def _go_over_apart(self, name: str) -> int:
+        walk, refused = Walk(), 0
+        kinds = self._store.reclaims.kinds
+        while not walk.done >= kinds:
+            await self._store.reclaims.finish_apart(walk, name)
+            # Told when it is committed.
+            for left, cause in walk.refused[: max(TOLD_MOST - refused, 0)]:
+                log.error("row_refused", worker=name, work=left.work, id=left.id, cause=cause)
+            refused += len(walk.refused)
+            walk.refused.clear()
+        if refused > TOLD_MOST:
+            log.error("rows_refused", worker=name, rows=refused, told=TOLD_MOST)
+        if walk.unmarked is not None:
+            raise DatabaseRefusedError(f"the registry refuses to mark {name}: {walk.unmarked}")
+        return walk.items

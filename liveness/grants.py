@@ -57,7 +57,7 @@ class Grants:
         self._subjects = settings.subjects
         self._default_ttl = settings.heartbeat_timeout
         self._acts = settings.mode == "act"
-        self._register = settings.register_unknown_workers and self._acts
+        self._register = settings.registers and self._acts
         self._refusals = Refusals(clock)
         self._clock = clock
         self._ranked = RANKED_AT_ONCE
@@ -169,8 +169,8 @@ class Grants:
             # A released worker knows, and in mode observe nothing was taken from anybody.
             if recovery.reason == "released" or recovery.observed:
                 continue
+            lease = self._book.get(recovery.worker)
             if recovery.reason == "restarted":
-                lease = self._book.get(recovery.worker)
                 if recovery.incarnation is None or (lease is not None and lease.incarnation == recovery.incarnation):
                     # Nobody is known to whom it could be said.
                     continue
@@ -182,5 +182,10 @@ class Grants:
                     former_epoch=recovery.epoch,
                     former_reason=recovery.reason,
                 )
-            message = Superseded(epoch=recovery.epoch, incarnation=recovery.incarnation, new_epoch=recovery.new_epoch)
+            message = Superseded(
+                epoch=recovery.epoch,
+                incarnation=recovery.incarnation,
+                new_epoch=recovery.new_epoch,
+                new_incarnation=None if lease is None else lease.incarnation,
+            )
             await self._publish(self._subjects.superseded(recovery.worker), msgspec.json.encode(message))

@@ -60,11 +60,26 @@ class Storm(msgspec.Struct):
 
 
 class Group(msgspec.Struct, eq=False):
-    """The leases that are heard by one NATS server; `via` is its id, "" where beats state none."""
+    """The leases that are heard by one NATS server; `via` is its id, "" where beats state none.
+
+    `stating` of the `members` state the interval of their beats.
+    """
 
     via: str
     members: int = 0
+    stating: int = 0
     storm: Storm | None = None
+
+    def add(self, lease: Any) -> None:
+        """Let `lease` be one of these."""
+        lease.group = self
+        self.members += 1
+        self.stating += lease.line.pace > 0
+
+    def remove(self, lease: Any) -> None:
+        """Let `lease` be none of these."""
+        self.members -= 1
+        self.stating -= lease.line.pace > 0
 
     @property
     def is_held(self) -> bool:

@@ -15,6 +15,7 @@ from liveness.hearing import Hearing
 from liveness.lease import Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
+from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.subjects import OWN, name_fault
@@ -57,6 +58,8 @@ class Intake:
         self.counts: Counter[str] = Counter()
         # When a heartbeat came last that was not divided as we are, by the loop's clock.
         self.strayed_at: float | None = None
+        # Who keeps what beats say of their workers' work, if anybody does.
+        self.reports: Reports | None = None
         self._book = book
         self._hearing = hearing
         self._storms = storms
@@ -180,6 +183,14 @@ class Intake:
             self._stale(worker, beat.incarnation or "", arrival)
         else:
             self._noted(worker, beat.via, heard, now)
+            if beat.running is not None or beat.progress is not None:
+                self._report(worker, beat, now)
+
+    def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
+        lease = self._book.get(worker)
+        # Of two that beat under one name, only what the one says that bears it.
+        if self.reports is not None and lease is not None and lease.incarnation == beat.incarnation:
+            self.reports.hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)
@@ -232,7 +243,9 @@ class Intake:
             if len(self._told) >= COMPLAINTS_REMEMBERED:
                 self._told.clear()
             self._told[worker] = arrival
-            message = Superseded(epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch)
+            message = Superseded(
+                epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch, new_incarnation=lease.incarnation
+            )
             self._tell(self._subjects.superseded(worker), msgspec.json.encode(message))
 
     def _clamped(self, beat: Heartbeat) -> Heartbeat:

@@ -15,6 +15,10 @@ from liveness.messages import Heartbeat
 Details = Mapping[str, Any]
 
 
+# Intervals (seconds) below and above are as good as these: 630 paces at most.
+LEAST_PACE, MOST_PACE = 0.01, 100_000.0
+
+
 class Heard(enum.Enum):
     """What a beat did."""
 
@@ -126,11 +130,16 @@ class Lease(msgspec.Struct, gc=False, eq=False):
 
 
 class Line(msgspec.Struct, gc=False, eq=False):
-    """The leases whose promise in force is `ttl` seconds, in the order of their beats."""
+    """The leases whose promise in force is `ttl` seconds, in the order of their beats.
+
+    Their workers state intervals above `above` and up to `pace` seconds; both are 0 for those that state none.
+    """
 
     ttl: float
     # A sentinel: its `next` is the lease that lapses first, its `previous` the one that beat last.
     end: Lease
+    pace: float = 0.0
+    above: float = 0.0
 
 
 # A start asks for a million leases, and workers state few different ones; whoever states many gains nothing.
@@ -140,9 +149,31 @@ def rounded_ttl(ttl: float) -> float:
 
     It bounds the number of lines whatever ttls workers state, and a promise is never made shorter by it.
     """
-    step = 10.0 ** (math.floor(math.log10(ttl)) - 2)
+    return _rounded_up(ttl, _step(ttl, 3))
+
+
+@functools.lru_cache(maxsize=4_096)
+def pace_of(interval: float) -> tuple[float, float]:
+    """Return between which intervals (above, up to; seconds) a stated one is taken for the longer: two digits of it.
+
+    One that is not above 0 says nothing, and both are 0.
+    """
+    if interval <= 0:
+        return 0.0, 0.0
+    if interval <= LEAST_PACE:
+        return 0.0, LEAST_PACE
+    interval = min(interval, MOST_PACE)
+    pace = _rounded_up(interval, _step(interval, 2))
+    return pace - _step(pace, 2), pace
+
+
+def _step(seconds: float, digits: int) -> float:
+    return float(10.0 ** (math.floor(math.log10(seconds)) - digits + 1))
+
+
+def _rounded_up(seconds: float, step: float) -> float:
     # The subtrahend keeps 2.3 from becoming 2.31 by the last bit of a division.
-    return round(math.ceil(ttl / step - 1e-9) * step, 9)
+    return round(math.ceil(seconds / step - 1e-9) * step, 9)
 
 
 def ending_of(lease: Lease, now: float, deadline: float, proof: Proof | None) -> Ending:

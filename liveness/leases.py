@@ -89,8 +89,8 @@ class LeaseTable:
         if ttl is not None and ttl != lease.stated and (ttl := rounded_ttl(ttl)) != lease.stated:
             lease.stated = ttl
             self.changed[worker] = lease
-        lease.probe = beat.probe
-        lease.last_beat = now
+        self.lines.pace(lease, beat.interval, now)
+        lease.probe, lease.last_beat = beat.probe, now
         ending = lease.ending
         if ending is None:
             self.lines.renew(lease, now)
@@ -307,7 +307,7 @@ class LeaseTable:
             return
         self.lines.take_out(lease)
         if lease.group is not None:
-            lease.group.members -= 1
+            lease.group.remove(lease)
         for names in (self.wanting, self.changed, self.endings, self.arrivals):
             names.pop(worker, None)
         self.unproven.discard(worker)
@@ -324,10 +324,9 @@ class LeaseTable:
 
     def _start(self, worker: str, now: float, beat: Heartbeat) -> Lease:
         ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
-        lease = self.lines.new(worker, ttl, now)
-        self._leases[lease.name] = lease
+        lease = self.lines.new(worker, ttl, now, beat.interval)
+        self.wanting[worker] = self._leases[lease.name] = lease
         lease.incarnation, lease.last_beat, lease.probe = beat.incarnation, now, beat.probe
-        self.wanting[worker] = lease
         return lease
 
     def _identify(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> Heard:

@@ -8,6 +8,9 @@ wheel with lazy re-arm and an OrderedDict: a renewal 2.1 us / 1.3 us / 2.4 us; m
 nothing but a deadline, 207 B / 216 B / 287 B; a look that finds nothing costs the same at any size, where the wheel
 re-arms every lease once per ttl (0.55 us each, half a second of work when the million come due together).
 
+A line is of those alone that state the same interval between their beats, too (two digits), or none: so whoever is
+silent for longer than two of its intervals stands at the front of its line, and to find those costs no lease anything.
+
 What a gap in hearing owes to every lease is a number, not a walk: `extend` (beats may be lost) and `grace` (they may be
 late) are parts of the deadline, and so is the limit of three ttls. None of them changes the order within a line.
 """
@@ -17,17 +20,20 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from liveness.lease import Lease, Line
+from liveness.lease import Lease, Line, pace_of
 
 # A lease that was listened to for so many ttls in all lapses, whatever the gaps between.
 MOST_TTLS = 3
+# Lines that there may be before whoever states a new interval stands with those that state none: whatever strangers
+# state, going through the lines stays cheap. No real deployment has more than a few dozen.
+MOST_LINES = 4_096
 
 
 class Lines:
-    """The lines, by ttl in seconds."""
+    """The lines, by ttl and interval in seconds."""
 
     def __init__(self) -> None:
-        self._lines: dict[float, Line] = {}
+        self._lines: dict[tuple[float, float], Line] = {}
         # Leases whose promise in force outlives what their worker states now.
         self._shortened: dict[str, Lease] = {}
         self._extended_at = -math.inf
@@ -59,9 +65,9 @@ class Lines:
         """Let no lease lapse before `until`: beats may still be on their way."""
         self._floor = max(self._floor, until)
 
-    def new(self, worker: str, ttl: float, now: float) -> Lease:
-        """Return a new lease at the end of the line of `ttl`."""
-        line = self._line(ttl)
+    def new(self, worker: str, ttl: float, now: float, interval: float | None = None) -> Lease:
+        """Return a new lease at the end of the line of `ttl`, and of `interval` if one is stated."""
+        line = self._line(ttl, 0.0 if interval is None else interval)
         end = line.end
         last = end.previous
         # What `append` would do, spelled out: a start may make a million of them. What they state is one object in all
@@ -77,24 +83,42 @@ class Lines:
 
         Later than the last beat there, so that it costs the same however many leases there are.
         """
-        line = self._line(lease.stated)
+        line = self._line(lease.stated, lease.line.pace)
         _cut(lease)
         self._shortened.pop(lease.worker, None)
-        lease.line = line
+        _join(lease, line)
         last = line.end.previous
         lease.since = now if last is line.end else max(now, last.since)
         _insert(lease, last)
 
     def place(self, lease: Lease, since: float) -> None:
         """Put `lease` into the line of what it states, its promise counting from `since`, however long ago."""
-        line = self._line(lease.stated)
+        line = self._line(lease.stated, lease.line.pace)
         _cut(lease)
-        lease.line = line
+        _join(lease, line)
         lease.since = since
         before = line.end.previous
         while before is not line.end and before.since > since:
             before = before.previous
         _insert(lease, before)
+
+    def pace(self, lease: Lease, interval: float | None, now: float) -> None:
+        """Let `lease`, of which a beat that states `interval` (seconds) is heard at `now`, stand with its like."""
+        line = lease.line
+        # A longer promise is kept in its own line, and left soon; the beats until then say it again.
+        if interval is None or line.above < interval <= line.pace or lease.stated != line.ttl:
+            return
+        line = self._line(line.ttl, interval)
+        if line is lease.line:
+            return
+        # One that ends stands in no line, and finds its way from here if it goes on.
+        stands = lease.next is not lease
+        _cut(lease)
+        _join(lease, line)
+        if stands:
+            last = line.end.previous
+            lease.since = now if last is line.end else max(now, last.since)
+            _insert(lease, last)
 
     def renew(self, lease: Lease, now: float) -> None:
         """Let the promise of `lease` count from `now`, which is not before any earlier renewal.
@@ -133,7 +157,7 @@ class Lines:
                 lapsed.append((deadline, lease))
                 self.take_out(lease)
             if end.next is end:
-                del self._lines[line.ttl]
+                del self._lines[line.ttl, line.pace]
         lapsed.sort(key=_first)
         return lapsed
 
@@ -149,6 +173,27 @@ class Lines:
                     break
                 yield lease
 
+    def silent(self, now: float, after: Callable[[float], float]) -> Iterator[Lease]:
+        """Go through those that state an interval and were not heard for `after(interval)` seconds.
+
+        Not counting what was before beats may have been lost. The lines must not change meanwhile.
+        """
+        for line in self._lines.values():
+            if line.pace:
+                latest = now - after(line.pace)
+                if self._extended_at > latest:
+                    continue
+                for lease in _walk(line):
+                    if lease.since > latest:
+                        break
+                    # Who keeps an older promise beats, and stands where it stood.
+                    if lease.last_beat is not None and lease.last_beat <= latest:
+                        yield lease
+
+    def owed_until(self) -> float:
+        """Return until when beats may be on their way that were sent before a gap ended."""
+        return self._floor
+
     def overdue(self, now: float) -> Iterator[tuple[float, Lease]]:
         """Go through the leases whose deadline is not after `now`, with that; the lines must not change meanwhile."""
         for line in self._lines.values():
@@ -162,21 +207,25 @@ class Lines:
         """Go through all leases in the order of their deadlines; the lines must not change meanwhile."""
         yield from heapq.merge(*map(_walk, self._lines.values()), key=self.deadline)
 
-    def _line(self, ttl: float) -> Line:
-        line = self._lines.get(ttl)
+    def _line(self, ttl: float, interval: float) -> Line:
+        above, pace = pace_of(interval)
+        line = self._lines.get((ttl, pace))
+        if line is None and pace and len(self._lines) >= MOST_LINES:
+            above = pace = 0.0
+            line = self._lines.get((ttl, pace))
         if line is None:
-            line = self._lines[ttl] = _new_line(ttl)
+            line = self._lines[ttl, pace] = _new_line(ttl, above, pace)
         return line
 
 
-def _new_line(ttl: float) -> Line:
+def _new_line(ttl: float, above: float, pace: float) -> Line:
     nothing: Any = None
     end = Lease(
         name=b"", line=nothing, previous=nothing, next=nothing, incarnation=None, epoch=None, stated=ttl, since=0.0,
         last_beat=None,
     )  # fmt: skip
     end.previous = end.next = end
-    return Line(ttl=ttl, end=end)
+    return Line(ttl=ttl, end=end, pace=pace, above=above)
 
 
 def _walk(line: Line) -> Iterator[Lease]:
@@ -184,6 +233,12 @@ def _walk(line: Line) -> Iterator[Lease]:
     while lease is not line.end:
         yield lease
         lease = lease.next
+
+
+def _join(lease: Lease, line: Line) -> None:
+    if lease.group is not None:
+        lease.group.stating += (line.pace > 0) - (lease.line.pace > 0)
+    lease.line = line
 
 
 def _cut(lease: Lease) -> None:

@@ -21,6 +21,9 @@ class Need(msgspec.Struct, frozen=True, kw_only=True):
     column: str
     where: tuple[str, str] | None = None
     why: str
+    # Which kind of work it is for; None: the registry's names. And where the table is, if not where the others are.
+    work: str | None = None
+    schema: str | None = None
 
     @property
     def predicate(self) -> str:
@@ -53,6 +56,8 @@ def needs(registry: Registry, works: Sequence[WorkTable]) -> list[Need]:
     return [
         *(
             Need(
+                work=work.work,
+                schema=work.schema,
                 table=work.table,
                 column=work.owner,
                 where=(work.status, work.running),
@@ -64,6 +69,7 @@ def needs(registry: Registry, works: Sequence[WorkTable]) -> list[Need]:
             for work in works
         ),
         Need(
+            schema=registry.schema,
             table=registry.table,
             column=registry.name,
             why=(

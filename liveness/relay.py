@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
-from liveness.messages import CloudEvent
+from liveness.eventdata import CloudEvent
 from liveness.publishing import Event
 from liveness.settings import Settings
 from liveness.store import Pending, Store

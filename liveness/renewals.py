@@ -23,6 +23,7 @@ import msgspec
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.messages import SHORT, Renewal, decode_renewal
+from liveness.reports import Reports
 from liveness.settings import Settings
 
 # What a size looks like on the wire: to look it up costs half of what reading a number costs.
@@ -43,8 +44,10 @@ class Renewals:
         settings: Settings,
         clock: Callable[[], float],
         counts: Counter[str],
+        reports: Reports,
     ) -> None:
         self._book = book
+        self._hear = reports.hear
         self._hearing = hearing
         self._min_ttl, self._max_ttl = settings.min_ttl, settings.max_ttl
         self._clock = clock
@@ -74,6 +77,7 @@ class Renewals:
             else:
                 beat = _SILENT
             ttl, via, group = beat.ttl, beat.via, lease.group
+            interval = beat.interval
             if (
                 beat.incarnation != lease.incarnation
                 or lease.ending is not None
@@ -82,6 +86,7 @@ class Renewals:
                 or group is None
                 or lease.last_beat is None
                 or (via is not None and via != group.via)
+                or (interval is not None and not lease.line.above < interval <= lease.line.pace)
                 or group.storm is not None
                 # These are nearly always empty, and a name has to be made for a look into them.
                 or (claims and lease.worker in claims)
@@ -94,6 +99,8 @@ class Renewals:
             lease.probe = beat.probe
             lease.last_beat = now
             renew(lease, now)
+            if beat.running is not None or beat.progress is not None:
+                self._hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
             taken += 1
             last = match
         self._counts["heartbeats"] += taken

@@ -79,6 +79,8 @@ class Service:
                 # The driver waits for Postgres to confirm that it cancels; one that hangs never does.
                 self._database.terminate()
                 await asyncio.wait({running}, timeout=CANCEL_SECONDS)
+            if self.parts is not None and self.parts.advisories is not None:
+                await self.parts.advisories.close()
             await self._bus.close()
             await self._database.close()
             log.info("stopped")
@@ -117,6 +119,8 @@ class Service:
             parts = await self._start()
             tasks.create_task(self._bus.keep())
             tasks.create_task(parts.listening.keep())
+            if parts.advisories is not None:
+                tasks.create_task(parts.advisories.keep())
             tasks.create_task(parts.store.outbox.listen(parts.wakes.news.set))
             self._duties = [tasks.create_task(duty.keep(), name=duty.name) for duty in parts.rounds]
             self._waiting_for = None

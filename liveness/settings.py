@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,8 @@ from msgspec import Meta
 from liveness.errors import SettingsError
 from liveness.share import parsed
 from liveness.subjects import Subjects
+from liveness.tables import Tables, tables
+from liveness.work import WorkTable
 
 PREFIX = "LIVENESS_"
 
@@ -111,6 +113,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         OptionalDuration,
         Meta(description="How long lapses are held at most when nearly everybody falls silent at once; 0: for ever."),
     ] = 600.0
+    leak_grace: Annotated[
+        Duration,
+        Meta(description="How long a worker that states `running` must leave a row out before that has leaked."),
+    ] = 60.0
+    leak_action: Annotated[
+        Literal["report", "reclaim"],
+        Meta(description="What is done about a row that leaked: it is told of, or it goes back to the queue."),
+    ] = "report"
+    # On by default: who states progress says that it grows while anything gets done, and nothing is taken. Five minutes
+    # are longer than a slow step of most work.
+    wedge_after: Annotated[
+        OptionalDuration,
+        Meta(description="How long `progress` may stand still while something runs; 0: for ever."),
+    ] = 300.0
+    mark_suspects: Annotated[
+        bool, Meta(description="Mark a suspected worker's ONLINE rows DEGRADED until it is heard again.")
+    ] = False
+    nats_system_url: Annotated[
+        str, Meta(description="NATS with a system account's credentials: lost connections make suspects. None: none.")
+    ] = ""
     leader_timeout: Annotated[
         Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
     ] = 1.0
@@ -125,6 +147,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Literal["auto", "console", "json"], Meta(description="`auto`: console on a terminal, else JSON.")
     ] = "auto"
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Least level logged.")] = "info"
+    # Of the file alone: `[[work]]` and `[registry]`.
+    tables: Tables = Tables()
 
     def __post_init__(self) -> None:
         """Refuse values that exclude each other."""
@@ -136,11 +160,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"heartbeat_timeout ({self.heartbeat_timeout:g}) is not between min_ttl ({self.min_ttl:g}) and "
                 f"max_ttl ({self.max_ttl:g}): widen those or change it"
             )
-        if self.crash_action == "quarantine" and not self.quarantine_status:
-            raise ValueError(
-                "crash_action = quarantine needs quarantine_status: give a status that the host does not hand out, "
-                "such as FAILED"
-            )
         if self.echo_interval > self.max_gap / 2:
             raise ValueError(
                 f"echo_interval ({self.echo_interval:g}) is above half of max_gap ({self.max_gap:g}): every echo would "
@@ -148,9 +167,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             )
 
     @property
-    def quarantine(self) -> str | None:
-        """The status that work is given which keeps killing its workers; None: it goes back."""
-        return self.quarantine_status if self.crash_action == "quarantine" and self.crash_budget else None
+    def registers(self) -> bool:
+        """Whether a worker that beats and has no row in the registry gets one; in a registry of ours, each does."""
+        return self.register_unknown_workers or self.tables.own_registry
+
+    def quarantine_of(self, work: WorkTable) -> str | None:
+        """Return the status that work is given which keeps killing its workers; None: it goes back."""
+        if self.crash_action == "report" or not self.crash_budget:
+            return None
+        return work.quarantine or self.quarantine_status
 
     @property
     def subjects(self) -> Subjects:
@@ -170,11 +195,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                 f"checkpoint_interval ({self.checkpoint_interval:g}) is above half of heartbeat_timeout "
                 f"({self.heartbeat_timeout:g}): other readers of last_heartbeat_at may think living workers stale"
             )
+        if self.mark_suspects and self.tables.registry.degraded is None:
+            found.append("mark_suspects marks nobody: the registry has no status for suspects; give registry.degraded")
         return found
 
     def clamp_ttl(self, stated: float) -> float:
         """Return the ttl (seconds) that a stated one counts as."""
         return min(max(stated, self.min_ttl), self.max_ttl)
+
+
+# What can be set in one line; and what the file describes in tables of its own.
+NAMES: Final = tuple(name for name in Settings.__struct_fields__ if name != "tables")
+_OF_THE_FILE: Final = ("work", "registry")
 
 
 def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tuple[Settings, list[str]]:
@@ -191,11 +223,33 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tupl
     from_environment, warnings = _from_environment(environment)
     values.update(from_environment)
     values.update({name: value for name, value in overrides.items() if value is not None})
+    work, registry = values.pop("work", None), values.pop("registry", None)
+    # Made of those two, and no setting itself.
+    if "tables" in values:
+        raise SettingsError(_unknown("tables"))
     try:
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, values)) from error
+    settings = msgspec.structs.replace(settings, tables=tables(work, registry, settings.postgres_schema))
+    _check_quarantine(settings)
     return settings, warnings + settings.warnings()
+
+
+def _check_quarantine(settings: Settings) -> None:
+    for work in settings.tables.works:
+        status, where = work.quarantine or settings.quarantine_status, f"{work.setting}.quarantine"
+        named = where if work.quarantine else "quarantine_status"
+        if status in {work.running, work.waiting}:
+            raise SettingsError(
+                f"{named} = {status!r} cannot be used: a {work.work} with it is handed out, or held: give a status "
+                "that the host leaves alone"
+            )
+        if settings.crash_action == "quarantine" and not status:
+            named = f"{where} or quarantine_status" if work.setting else "quarantine_status"
+            raise SettingsError(
+                f"crash_action = 'quarantine' needs {named}: give a status that the host leaves alone, such as FAILED"
+            )
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -215,9 +269,11 @@ def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], l
         if not key.startswith(PREFIX) or key.removeprefix(PREFIX) in _NOT_SETTINGS:
             continue
         name = key.removeprefix(PREFIX).lower()
-        if name in Settings.__struct_fields__:
+        if name in _OF_THE_FILE:
+            raise SettingsError(f"{key} cannot be used: tables are described in the file that {PREFIX}CONFIG names")
+        if name in NAMES:
             values[name] = value
-        elif close := difflib.get_close_matches(name, Settings.__struct_fields__, n=1, cutoff=0.8):
+        elif close := difflib.get_close_matches(name, NAMES, n=1, cutoff=0.8):
             warnings.append(f"{key} is no setting and is ignored: did you mean {PREFIX}{close[0].upper()}?")
     return values, warnings
 
@@ -227,11 +283,14 @@ def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
     complaint, _, place = text.partition(" - at `$.")
     if place:
         name = place.rstrip("`").split(".")[0].split("[")[0]
-        shown = "(hidden)" if name in {"postgres_dsn", "nats_url"} else repr(values.get(name))
+        shown = "(hidden)" if name in {"postgres_dsn", "nats_url", "nats_system_url"} else repr(values.get(name))
         return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
     if "unknown field" in text:
-        name = text.split("`")[1]
-        close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
-        hint = f"did you mean {close[0]}?" if close else "see the settings table in the README"
-        return f"there is no setting {name}: {hint}"
+        return _unknown(text.split("`")[1])
     return text
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, (*NAMES, *_OF_THE_FILE), n=1)
+    hint = f"did you mean {close[0]}?" if close else "see the settings table in the README"
+    return f"there is no setting {name}: {hint}"

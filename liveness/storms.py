@@ -91,6 +91,8 @@ class Storms:
         self._tidy_at = GROUPS_REMEMBERED
         self._counted_at = -math.inf
         self._counted: dict[str, Count] = {}
+        self._loomed_at = -math.inf
+        self._loomed: dict[str, Count] = {}
         self.news: list[News] = []
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
@@ -134,10 +136,9 @@ class Storms:
         if group is None or (via is not None and via != group.via):
             former, group = group, self._group(via or "")
             if former is not None:
-                former.members -= 1
+                former.remove(lease)
                 _sign(former, now)
-            group.members += 1
-            lease.group = group
+            group.add(lease)
         if group.storm is not None:
             _sign(group, now)
 
@@ -179,6 +180,16 @@ class Storms:
                     self._begin(group, count.quiet, count.longest_ttl, now, promises)
                     # A sign that comes now would make another storm of the same count.
                     del self._counted[via]
+
+    def looms(self, book: LeaseTable, group: Group, now: float) -> bool:
+        """Say whether a lapse in `group` would be a storm."""
+        if group.members < LEAST:
+            return False
+        # Apart from what lapses are judged by, which must not be older than they are.
+        if now - self._loomed_at >= COUNT_SECONDS or now < self._loomed_at:
+            self._loomed_at, self._loomed = now, _count(book, now)
+        count = self._loomed.get(group.via)
+        return count is not None and count.is_storm
 
     def watch(self, book: LeaseTable, now: float, *, away: bool = False) -> None:
         """Judge what is overdue while another replica acts: each once, when it would have lapsed here.

@@ -21,6 +21,8 @@ OWN = "$liveness."
 
 # What commands ask about one worker, or one piece of work, is said to all shards, and its owner answers.
 ASKED_OF_ALL = frozenset({"reclaim", "why"})
+# How a worker's connection to NATS is called, before the worker's name: the server's advisories know no other.
+CONNECTION = "liveness worker "
 
 # A subject token may hold any character but white space; we also refuse the control characters, of which
 # U+0000 cannot be stored by Postgres and the others can only deceive a terminal.

@@ -86,6 +86,11 @@ class Sweep:
                 continue
             elif self.listened_for() < max(self._heartbeat_timeout, found.ttl or 0.0):
                 swept.too_early.append(found.worker)
+            elif found.undated is not None:
+                swept.ambiguous[found.worker] = (
+                    f"it is not up, but nothing tells how long its {found.undated} rows were untouched: if it is dead, "
+                    f"`liveness reclaim {found.worker}` gives them back"
+                )
             else:
                 candidates.append(found)
         ambiguous = await self._store.host.ambiguous([found.worker for found in candidates])

@@ -1,13 +1,34 @@
-"""What a table of work is: the ONE description that every statement on the host's tables is rendered from. Pure.
+"""What a table of work is: the ONE description that every statement on the host's tables is rendered from. Pure."""
 
-Identifiers from a description are always quoted, values are always parameters.
-"""
-
-import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
 import msgspec
+
+# Types by which owners and names are told, as they compare. Of all others two texts may mean the same.
+TEXTS: Final = frozenset({"text", "character varying"})
+KEYS: Final = TEXTS | {"uuid", "bigint", "integer", "smallint"}
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """A column as the catalogue has it. `base`: its type without domain and length; `enum`: it has labels."""
+
+    type: str
+    base: str = "text"
+    enum: bool = False
+
+    @property
+    def parameter(self) -> str:
+        """How a text becomes a value of it: an empty cast where the parameter is of the column's own type."""
+        return "" if self.enum or self.base in TEXTS else f"::text::{self.type}"
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """A condition on the rows of a table that are work: `column` has one of `values`. `cast`: as of `Column`."""
+
+    column: str
+    values: tuple[str, ...]
+    cast: str = ""
 
 
 class CrashPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,8 +42,12 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the host whose rows are work that a worker may hold.
 
     `work` is the word for its items in our own tables and in the events' subjects. The columns in `bump` grow by 1
-    when a row goes back, those in `touch` become the current time, those in `clear` become NULL. `queue` and `kind`
-    are shown in the events. All of these are optional columns: one that the table lacks is left out (`present`).
+    when a row goes back, those in `touch` become the current time, those in `clear` become NULL. `touched` dates a row:
+    without it, nothing is taken because it is old. `queue` and `kind` are shown in the events. All of these are
+    optional columns; one that a built-in table lacks is left out (`present`).
+
+    The owner is the worker's name, or the id of a row of that name in the registry. One that is nobody's is NULL, or
+    `free_owner`. `setting` is where the settings describe the table, empty for a built-in one.
 
     `quarantine` is the status of work that keeps killing its workers, or None: it goes back. `error` is the column that
     tells why then. `attempts` counts how often a row was tried: a crash leaves it alone (`put_back`), adds 1 (`count`),
@@ -32,18 +57,21 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
 
     work: str
     table: str
+    schema: str | None = None
     id: str = "id"
     status: str = "status"
     owner: str = "worker_id"
+    owner_is: Literal["name", "registry_id"] = "name"
     running: str = "RUNNING"
     waiting: str = "PENDING"
-    id_type: str = "uuid"
-    status_type: str = "text"
+    free_owner: str | None = None
     queue: str | None = "queue"
     kind: str | None = "kind"
+    touched: str | None = "updated_at"
     bump: tuple[str, ...] = ("version",)
     touch: tuple[str, ...] = ("updated_at",)
     clear: tuple[str, ...] = ()
+    where: tuple[Where, ...] = ()
     quarantine: str | None = None
     error: str | None = None
     on_crash: Literal["put_back", "count", "fail"] = "put_back"
@@ -51,57 +79,92 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: str | None = None
     max_retries: str | None = None
     failed: str | None = None
+    setting: str = ""
+    # What the catalogue says.
+    id_type: str = "uuid"
+    owner_type: str = "text"
+    status_type: str = "text"
+    status_cast: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
-        """The columns without which nothing can be reclaimed; the first of `touch` dates an orphan."""
-        return (self.id, self.status, self.owner, *self.touch[:1])
+        """The columns without which nothing can be reclaimed."""
+        return (self.id, self.status, self.owner, *((self.touched,) if self.touched else ()))
 
-    def present(self, columns: Mapping[str, str]) -> "WorkTable":
-        """Return the description fitted to the table's real `columns` (name to type)."""
+    @property
+    def given(self) -> tuple[str | list[str], ...]:
+        """The values that statements take besides their own parameters, in the order of their numbers in `_given`."""
+        values: list[str | list[str]] = [
+            where.values[0] if len(where.values) == 1 else list(where.values) for where in self.where
+        ]
+        return (*values, self.free_owner) if self.free_owner is not None else tuple(values)
+
+    def present(self, columns: Mapping[str, Column]) -> "WorkTable":
+        """Return the description fitted to the table's real `columns`."""
         return msgspec.structs.replace(
             self,
-            id_type=columns[self.id],
-            status_type=columns[self.status],
+            id_type=columns[self.id].type,
+            owner_type=columns[self.owner].base,
+            status_type=columns[self.status].type,
+            status_cast=columns[self.status].parameter,
             queue=self.queue if self.queue in columns else None,
             kind=self.kind if self.kind in columns else None,
             bump=tuple(column for column in self.bump if column in columns),
             touch=tuple(column for column in self.touch if column in columns),
             clear=tuple(column for column in self.clear if column in columns),
-            error=self.error if columns.get(self.error or "") in _TEXTS else None,
+            error=self.error if self.setting or _holds_text(columns.get(self.error or "")) else None,
+            where=tuple(
+                msgspec.structs.replace(
+                    where, cast=columns[where.column].parameter or _text_cast(columns[where.column])
+                )
+                for where in self.where
+            ),
         )
 
 
-# Types of a column into which a sentence can be written.
-_TEXTS: Final = frozenset({"text", "character varying"})
-
-
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """The host's table of workers. A name is *up* while at least one of its rows has a status in `up`."""
+    """The host's table of workers. A name is *up* while at least one of its rows has a status in `up`.
+
+    Where there is no `status`, a row means that its worker is up, unless we ended its life since the last beat that is
+    recorded in it; and no row is marked.
+    """
 
     table: str = "worker"
+    schema: str | None = None
     id: str = "id"
     name: str = "worker_name"
-    status: str = "status"
+    status: str | None = "status"
     heartbeat: str = "last_heartbeat_at"
     online: str = "ONLINE"
     offline: str = "OFFLINE"
+    # None: it has no such status.
+    degraded: str | None = "DEGRADED"
     up: tuple[str, ...] = ("ONLINE", "DEGRADED")
+    setting: str = ""
+    # What the catalogue says.
+    name_type: str = "text"
     status_type: str = "text"
+    status_cast: str = ""
 
     @property
     def required(self) -> tuple[str, ...]:
         """The columns that the host's table must have."""
-        return (self.id, self.name, self.status, self.heartbeat)
+        return (self.id, self.name, *((self.status,) if self.status else ()), self.heartbeat)
 
-    def present(self, columns: Mapping[str, str]) -> "Registry":
-        """Return the description fitted to the table's real `columns` (name to type)."""
-        return msgspec.structs.replace(self, status_type=columns[self.status])
+    def present(self, columns: Mapping[str, Column]) -> "Registry":
+        """Return the description fitted to the table's real `columns`."""
+        fitted = msgspec.structs.replace(self, name_type=columns[self.name].base)
+        if self.status is None:
+            return fitted
+        status = columns[self.status]
+        return msgspec.structs.replace(fitted, status_type=status.type, status_cast=status.parameter)
 
 
 WORKFLOWS = WorkTable(work="workflow", table="workflow_execution", error="error")
 TASKS = WorkTable(work="task", table="task_execution", error="error")
 BUILT_IN = (WORKFLOWS, TASKS)
+# Where the host has no table of workers, this one of ours serves (`schemas/postgres/liveness/0008_tables.sql`).
+OWN_REGISTRY = Registry(schema="liveness")
 
 
 def quoted(identifier: str) -> str:
@@ -109,84 +172,9 @@ def quoted(identifier: str) -> str:
     return '"' + identifier.replace('"', '""') + '"'
 
 
-# Characters of `kind` and `queue` that events show; no real one is longer.
-SHOWN_LENGTH = 256
-
-_PLACE = re.compile(r"\{(\w+)\}")
-# As format_type writes it: `character varying(64)`, `numeric(10,2)`, `timestamp(3) with time zone`.
-_LENGTH = re.compile(r"\(-?\d+(,-?\d+)?\)")
+def _text_cast(column: Column) -> str:
+    return "" if column.enum else "::text"
 
 
-def rendered(statement: str, parts: Mapping[str, str]) -> str:
-    """Fill each `{name}` of a statement's text with the part of that name, which holds quoted identifiers only."""
-    return _PLACE.sub(lambda place: parts[place.group(1)], statement)
-
-
-def work_parts(work: WorkTable, schema: str) -> dict[str, str]:
-    """Return the parts of a statement on `work`. The table is called `w` in the statements.
-
-    `{put_back}` is the SET list: the waiting status stands as parameter $3 in every statement that uses it, and that of
-    work whose attempts are used up as $9. `{set_aside}` is that of a quarantine, with its status as $3.
-    """
-    freed = [f"{quoted(work.owner)} = NULL"]
-    freed += [f"{quoted(column)} = w.{quoted(column)} + 1" for column in work.bump]
-    freed += [f"{quoted(column)} = now()" for column in work.touch]
-    freed += [f"{quoted(column)} = NULL" for column in work.clear]
-    aside = [f"{quoted(work.status)} = $3", *freed]
-    if work.error is not None:
-        aside.append(f"{quoted(work.error)} = t.error")
-    return {
-        "work_table": f"{quoted(schema)}.{quoted(work.table)}",
-        "id": f"w.{quoted(work.id)}",
-        "id_type": work.id_type,
-        "id_base": _without_length(work.id_type),
-        "status": f"w.{quoted(work.status)}",
-        "owner": f"w.{quoted(work.owner)}",
-        "touched": f"w.{quoted(work.touch[0])}",
-        "kind": _shown(work.kind) if work.kind else "NULL::text",
-        "queue": _shown(work.queue) if work.queue else "NULL::text",
-        "put_back": ", ".join([*_tried(work), *freed]),
-        "set_aside": ", ".join(aside),
-    }
-
-
-def _tried(work: WorkTable) -> list[str]:
-    """Return how status and attempts of a row change that goes back."""
-    status = f"{quoted(work.status)} = $3"
-    if work.on_crash == "put_back" or work.attempts is None:
-        return [status]
-    attempts = f"w.{quoted(work.attempts)} + t.crash::integer"
-    if work.on_crash == "fail":
-        enough = f">= w.{quoted(work.max_attempts)}" if work.max_attempts else f"> w.{quoted(work.max_retries or '')}"
-        status = (
-            f"{quoted(work.status)} = CASE WHEN t.crash AND {attempts} {enough} THEN $9 ELSE $3 END::{work.status_type}"
-        )
-    return [status, f"{quoted(work.attempts)} = {attempts}"]
-
-
-def _without_length(kind: str) -> str:
-    """Return a column's type without its length, to which a cast would cut, or round, what is compared with it."""
-    base = _LENGTH.sub("", kind)
-    # `character` alone is one of length 1.
-    return "bpchar" if base == "character" else base
-
-
-def _shown(column: str) -> str:
-    # Cut, because what is in an event has to fit into a NATS message, and one that does not would hold up all others.
-    return f"left(w.{quoted(column)}::text, {SHOWN_LENGTH})"
-
-
-def registry_parts(registry: Registry, schema: str) -> dict[str, str]:
-    """Return the parts of a statement on the registry, which is called `r` in the statements."""
-    return {
-        "registry": f"{quoted(schema)}.{quoted(registry.table)}",
-        "registry_id": f"r.{quoted(registry.id)}",
-        "registry_name": f"r.{quoted(registry.name)}",
-        "status_type": registry.status_type,
-        "registry_status": f"r.{quoted(registry.status)}",
-        "registry_heartbeat": f"r.{quoted(registry.heartbeat)}",
-        "set_status": quoted(registry.status),
-        "set_heartbeat": quoted(registry.heartbeat),
-        "set_name": quoted(registry.name),
-        "set_id": quoted(registry.id),
-    }
+def _holds_text(column: Column | None) -> bool:
+    return column is not None and column.base in TEXTS

@@ -18,8 +18,9 @@ from typing import Any, Final
 import msgspec
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
+from liveness.eventdata import EVENT_TYPES, CloudEvent
 from liveness.facts import WhyAnswer, WhyRequest
-from liveness.messages import EVENT_TYPES, CloudEvent, Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
+from liveness.messages import Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
 
 FOLDER: Final = Path(__file__).resolve().parent / "messages"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"

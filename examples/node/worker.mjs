@@ -113,7 +113,8 @@ class Heart {
   #hear(message) {
     const notice = parsed(message);
     if (notice?.incarnation !== this.#incarnation) return;
-    this.epoch = Math.max(this.epoch ?? 0, notice.new_epoch);
+    // Else it is another process's, and no fence of ours.
+    if (notice.new_incarnation === this.#incarnation) this.epoch = Math.max(this.epoch ?? 0, notice.new_epoch);
     this.onSuperseded(notice.epoch);
   }
 

@@ -1,6 +1,7 @@
 """`liveness status`: what the running service believes."""
 
 import asyncio
+from collections.abc import Sequence
 
 import click
 from rich.markup import escape
@@ -11,8 +12,8 @@ from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.cli.terminal import console_for, printable
 
-# Names in the line about conflicts; the rest is in --json.
-CONFLICTS_SHOWN = 10
+# Names in a line about some workers; the rest is in --json.
+NAMES_SHOWN = 10
 
 
 @click.command("status")
@@ -54,9 +55,15 @@ def lines(answer: StatusAnswer) -> list[str]:
         *answer.storms,
     ]
     if answer.conflicts:
-        more = len(answer.conflicts) - CONFLICTS_SHOWN
-        names = ", ".join(answer.conflicts[:CONFLICTS_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        said.append(f"conflict: two processes beat under one name, so nothing is taken from either: {names}")
+        said.append(
+            f"conflict: two processes beat under one name, so nothing is taken from either: {_some(answer.conflicts)}"
+        )
+    if answer.suspects:
+        said.append(f"suspect: may be dead, and loses nothing before its ttl: {_some(answer.suspects)}")
+    if answer.wedged:
+        said.append(f"wedged: beats, runs something and gets nothing done: {_some(answer.wedged)}")
+    if answer.refused:
+        said.append(f"refused: {answer.refused} rows, which their tables do not take back: see `liveness check`")
     if not answer.hearing:
         said.append("deaf: nothing can be heard now, so no lease lapses")
     # The first gap is the start.
@@ -65,6 +72,11 @@ def lines(answer: StatusAnswer) -> list[str]:
             f"not heard: {answer.not_heard:.1f} s since the start, in {answer.gaps} gaps; they count against nobody"
         )
     return [printable(line) for line in said]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _table(answer: StatusAnswer) -> Table:

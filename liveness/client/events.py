@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from liveness.client.connection import Connection
 from liveness.client.consumer import ACK, NAK, PATIENCE_SECONDS, TERM, Consumer
 from liveness.client.problems import Problems, log
 from liveness.errors import MessageError
-from liveness.messages import EVENT_TYPES, CloudEvent, EventData
+from liveness.eventdata import CloudEvent, EventData, event_data
 from liveness.subjects import event_subject, name_fault
 
 # What giving an unfinished event back may cost. Where it fails, `ack_wait` brings the event back.
@@ -22,7 +23,6 @@ _UNFIT: Final = frozenset(".*>/\\")
 _MOST_NAME_BYTES: Final = 255
 
 _envelope = msgspec.json.Decoder(CloudEvent)
-_data = {name: msgspec.json.Decoder(kind) for name, kind in EVENT_TYPES.items()}
 _other_data = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -140,7 +140,8 @@ def read_event(payload: bytes, deliveries: int) -> Event:
     """Return the event that `payload` says. Pure. Raises MessageError for anything that is none."""
     try:
         envelope = _envelope.decode(payload)
-        data = _data.get(envelope.type, _other_data).decode(envelope.data)
+        kind = event_data(envelope.type)
+        data = (_other_data if kind is None else _decoder(kind)).decode(envelope.data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise MessageError(f"it is no event of liveness: {error}") from error
     return Event(
@@ -152,6 +153,11 @@ def read_event(payload: bytes, deliveries: int) -> Event:
         data=data,
         deliveries=deliveries,
     )
+
+
+@cache
+def _decoder(kind: type[EventData]) -> "msgspec.json.Decoder[EventData]":
+    return msgspec.json.Decoder(kind)
 
 
 def _name_fault(name: str) -> str | None:

@@ -24,7 +24,7 @@ from liveness.client.surroundings import Surroundings
 from liveness.errors import LostError
 from liveness.link import Link
 from liveness.messages import Goodbye
-from liveness.subjects import Subjects
+from liveness.subjects import CONNECTION, Subjects
 
 # What entering waits for the first beat, so that a worker which claims work right away is normally known by then.
 ENTER_SECONDS: Final = 1.0
@@ -98,7 +98,7 @@ class Heartbeater(Standing):
         self._problems = Problems(f"worker {who.worker}")
         self._connection = Connection(
             nats_url,
-            f"liveness worker {who.worker}",
+            CONNECTION + who.worker,
             patience=self._patience,
             problems=self._problems,
             on_refusal=self._hear_refusal,

@@ -126,8 +126,8 @@ class Life:
         if notice.incarnation == self._incarnation and self._beginning is None and notice.epoch >= self._since:
             log.warning("worker %s: its epoch %d is over, its work was given away", self._worker, notice.epoch)
             self.superseded_epoch = notice.epoch
-            if self.refusal is None:
-                # Else it is that of the process by which this one was replaced.
+            if notice.new_incarnation == self._incarnation:
+                # Else it is that of the process by which this one was replaced, and no fence of ours.
                 self._know(notice.new_epoch)
             self._over(f"was given up: its epoch {notice.epoch} is over, and its work was given away")
 

@@ -15,7 +15,7 @@ import msgspec
 from liveness.client import events
 from liveness.demo.worker import COMPLETIONS
 from liveness.errors import LivenessError
-from liveness.messages import WorkflowReclaimed
+from liveness.eventdata import WorkflowReclaimed
 
 WORKERS = ("worker-1", "worker-2", "worker-3")
 WORKFLOWS = 24

@@ -12,7 +12,7 @@ others AS (
     SELECT a.worker, {registry_name}
     FROM {registry} AS r
     JOIN asked AS a ON lower({registry_name}) = a.folded
-    WHERE {registry_status}::text = ANY ($2::text[])
+    WHERE {registry_up $2}
 )
 SELECT o.worker, min(o.other) AS other
 FROM others AS o

@@ -6,7 +6,7 @@ WITH heard AS (
 locked AS (
     SELECT {registry_id} AS id, now() - make_interval(secs => h.ago) AS beat_at
     FROM {registry} AS r
-    JOIN heard AS h ON {registry_name} = h.worker
+    JOIN heard AS h ON {registry_named h.worker}
     WHERE {registry_heartbeat} IS NULL OR {registry_heartbeat} < now() - make_interval(secs => h.ago)
     ORDER BY {registry_id}
     FOR UPDATE OF r SKIP LOCKED

@@ -3,4 +3,4 @@
 -- $1: running  $2: seconds untouched
 SELECT count(*)
 FROM {work_table} AS w
-WHERE {status} = $1 AND ({owner} IS NULL OR {owner} = '') AND {touched} < now() - make_interval(secs => $2)
+WHERE {with_status $1} AND {owner_missing} AND {untouched $2}

@@ -22,7 +22,7 @@ still_open AS (
             o.must_be_up IS NULL
             OR o.must_be_up = EXISTS (
                 SELECT FROM {registry} AS r
-                WHERE {registry_name} = o.worker AND {registry_status}::text = ANY ($4::text[])
+                WHERE {registry_named o.worker} AND {registry_up $4}
             )
         )
 ),
@@ -38,7 +38,7 @@ locked AS (
 heard AS (
     SELECT o.worker, greatest(extract(epoch FROM now() - max({registry_heartbeat})), 0)::double precision AS ago
     FROM offered AS o
-    JOIN {registry} AS r ON {registry_name} = o.worker
+    JOIN {registry} AS r ON {registry_named o.worker}
     WHERE {registry_heartbeat} > now() - make_interval(secs => o.spare_within)
         AND {registry_heartbeat} <= now() + make_interval(secs => o.spare_within)
     GROUP BY o.worker
@@ -48,7 +48,7 @@ registered AS MATERIALIZED (
     SELECT {registry_name} AS worker, max({registry_heartbeat}) AS beat_at
     FROM {registry} AS r
     WHERE {registry_name} IN (SELECT o.worker FROM offered AS o WHERE o.silent_for IS NULL)
-    GROUP BY {registry_name}
+    GROUP BY {registry_key}
 ),
 ended AS (
     UPDATE liveness.epoch AS e

@@ -7,9 +7,9 @@ SELECT {registry_name} AS worker, max({registry_heartbeat}) AS last_heartbeat_at
     END AS silent_for,
     (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = {registry_name} ORDER BY p.epoch DESC LIMIT 1) AS ttl
 FROM {registry} AS r
-WHERE {registry_name} IS NOT NULL
-GROUP BY {registry_name}
-HAVING bool_or({registry_status}::text = ANY ($1::text[]))
+WHERE {registry_key} IS NOT NULL
+GROUP BY {registry_key}
+HAVING bool_or({registry_up $1})
     AND coalesce(max({registry_heartbeat}) < now() - make_interval(secs => $2), true)
     -- A reclaim that is not finished has still to mark it.
     AND NOT EXISTS (

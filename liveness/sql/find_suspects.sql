@@ -7,7 +7,7 @@ WITH {ended},
 held AS (
     SELECT {id}::text AS id, {kind} AS kind, {queue} AS queue, e.worker, e.epoch
     FROM {work_table} AS w
-    JOIN ended AS e ON {owner} = e.worker
+    {join_owners ended}
     WHERE e.crash AND {of_that_life}
 ),
 counted AS (

@@ -1,6 +1,7 @@
 -- Which of these names own RUNNING rows of one work table that nobody touched since its incarnation began? And how many
 -- seconds ago was that? An incarnation of which a life has ended was there by then, however late we heard of it again.
 -- $1: names  $2: incarnation of each  $3: seconds since it began, by what was heard  $4: running
+-- $5: word for this work
 WITH arrived AS (
     SELECT a.worker, least(
         now() - make_interval(secs => a.age),
@@ -13,5 +14,11 @@ SELECT a.worker, extract(epoch FROM now() - a.begun)::double precision AS age
 FROM arrived AS a
 WHERE EXISTS (
     SELECT FROM {work_table} AS w
-    WHERE {owner} = a.worker AND {status} = $4 AND {touched} < a.begun
+    WHERE {owned_by a.worker} AND {running $4} AND {touched} < a.begun
+        -- What its table refuses to put back is left over from a life that has ended already.
+        AND NOT EXISTS (
+            SELECT FROM liveness.remainder AS d
+            WHERE d.worker = a.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text
+                AND d.refused IS NOT NULL
+        )
 )

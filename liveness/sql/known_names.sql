@@ -3,4 +3,4 @@
 -- $1: names  $2: running statuses, one for each work table
 SELECT a.worker
 FROM unnest($1::text[]) AS a (worker)
-WHERE EXISTS (SELECT FROM {registry} AS r WHERE {registry_name} = a.worker) {or_holds_work}
+WHERE EXISTS (SELECT FROM {registry} AS r WHERE {registry_named a.worker}) {or_holds_work}

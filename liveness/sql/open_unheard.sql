@@ -10,12 +10,12 @@ FROM jsonb_to_recordset($1::jsonb)
 WHERE (
         a.must_be_up IS NULL
         OR a.must_be_up = EXISTS (
-            SELECT FROM {registry} AS r WHERE {registry_name} = a.worker AND {registry_status}::text = ANY ($2::text[])
+            SELECT FROM {registry} AS r WHERE {registry_named a.worker} AND {registry_up $2}
         )
     )
     AND NOT EXISTS (
         SELECT FROM {registry} AS r
-        WHERE {registry_name} = a.worker
+        WHERE {registry_named a.worker}
             AND {registry_heartbeat} > now() - make_interval(secs => a.spare_within)
             AND {registry_heartbeat} <= now() + make_interval(secs => a.spare_within)
     )

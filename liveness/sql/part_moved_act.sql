@@ -2,8 +2,8 @@ moved AS (
     UPDATE {work_table} AS w
     SET {put_back}
     FROM taken AS t
-    WHERE {id} = t.id AND {status} = $2 AND {owner} = t.worker
+    WHERE {id} = t.id AND {running $2} AND {owned_by t.worker}
     RETURNING
         {id}::text AS id, {kind} AS kind, {queue} AS queue, t.worker, t.epoch, t.told, t.hash, t.crash,
-        CASE WHEN {status} = $9 THEN 'exhausted' END AS outcome
+        CASE WHEN {status_is $9} THEN 'exhausted' END AS outcome
 )

@@ -1,4 +1,4 @@
-{status} = $2
+{running $2}
         AND (
             e.untouched_for IS NULL
             -- Where nobody knows when, only word of the end is enough.

@@ -1,1 +1,1 @@
-OR a.worker IN (SELECT {owner} FROM {work_table} AS w WHERE {status} = ${place})
+OR a.worker IN (SELECT {owner_name} FROM {work_table} AS w WHERE {running_here})

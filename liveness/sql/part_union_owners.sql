@@ -1,1 +1,1 @@
-UNION SELECT {owner} FROM {work_table} AS w WHERE {status} = ${place}
+UNION SELECT {owner_name} FROM {work_table} AS w WHERE {running_here}

@@ -13,7 +13,7 @@ taken AS (
     SELECT {id} AS id, g.error, g.data, g.reclaim_count, e.worker, e.epoch, e.told, e.hash
     FROM {work_table} AS w
     JOIN guilty AS g ON {id} = g.id::{id_type}
-    JOIN ended AS e ON e.worker = g.worker AND e.epoch = g.epoch AND {owner} = e.worker
+    JOIN ended AS e ON e.worker = g.worker AND e.epoch = g.epoch AND {owned_by e.worker}
     WHERE {of_that_life}
     ORDER BY {id}
     FOR UPDATE OF w SKIP LOCKED
@@ -22,7 +22,7 @@ moved AS (
     UPDATE {work_table} AS w
     SET {set_aside}
     FROM taken AS t
-    WHERE {id} = t.id AND {status} = $2 AND {owner} = t.worker
+    WHERE {id} = t.id AND {running $2} AND {owned_by t.worker}
     RETURNING {id}::text AS id, t.data, t.reclaim_count, t.worker, t.epoch, t.told, t.hash
 ),
 recorded AS (

@@ -10,13 +10,13 @@ WITH {ended},
 mine AS (
     SELECT {id} AS id, w.xmin::text AS mark, e.worker, e.epoch
     FROM {work_table} AS w
-    JOIN ended AS e ON {owner} = e.worker
+    {join_owners ended}
     WHERE {of_that_life}
 ),
 taken AS (
     SELECT {id} AS id, e.worker, e.epoch, e.told, e.hash, e.crash
     FROM {work_table} AS w
-    JOIN ended AS e ON {owner} = e.worker
+    {join_owners ended}
     WHERE {of_that_life}
     ORDER BY {id}
     LIMIT $4

@@ -4,7 +4,7 @@
 -- $1 to $9 as in reclaim_first.sql  $10, $11, $12: worker, epoch and id behind which to go on
 WITH {ended},
 looked_at AS (
-    SELECT * FROM liveness.remainder_behind($5, $10, $11, $12, $4)
+    SELECT * FROM liveness.{remainder_from}($5, $10, $11, $12, $4)
 ),
 due AS (
     SELECT
@@ -17,13 +17,13 @@ mine AS (
     SELECT {id}::text AS id
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
+    WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)
 ),
 taken AS (
     SELECT {id} AS id, d.worker, d.epoch, d.told, d.hash, d.crash
     FROM {work_table} AS w
     JOIN due AS d ON {id} = d.id::{id_type}
-    WHERE {status} = $2 AND {owner} = d.worker AND (w.xmin::text = d.mark OR NOT d.lived_on)
+    WHERE {running $2} AND {owned_by d.worker} AND (w.xmin::text = d.mark OR NOT d.lived_on)
     ORDER BY {id}
     {lock}
 ),

@@ -2,7 +2,7 @@
 -- their last life, if we knew one.
 -- $1: statuses that are up  $2...: running status of each work table
 WITH named AS (
-    SELECT {registry_name} AS worker FROM {registry} AS r WHERE {registry_status}::text = ANY ($1::text[])
+    SELECT {registry_name} AS worker FROM {registry} AS r WHERE {registry_up $1}
     {union_owners}
 )
 SELECT n.worker, (SELECT p.ttl FROM liveness.epoch AS p WHERE p.worker = n.worker ORDER BY p.epoch DESC LIMIT 1) AS ttl

@@ -13,7 +13,7 @@ mine AS (
     SELECT {registry_id} AS id, f.value AS former, o.worker, o.epoch
     FROM owing AS o
     CROSS JOIN jsonb_each_text(o.offlined) AS f
-    JOIN {registry} AS r ON {registry_name} = o.worker AND {registry_id}::text = f.key
+    JOIN {registry} AS r ON {registry_named o.worker} AND {registry_id}::text = f.key
     WHERE {registry_status}::text = $1::text
 ),
 locked AS (

@@ -3,7 +3,7 @@
 UPDATE {work_table} AS w
 SET {set_aside}
 FROM (
-    SELECT {id} AS id, $2::text AS error FROM {work_table} AS w WHERE {status} = $1 LIMIT 1 FOR UPDATE SKIP LOCKED
+    SELECT {id} AS id, $2::text AS error FROM {work_table} AS w WHERE {with_status $1} LIMIT 1 FOR UPDATE SKIP LOCKED
 ) AS t
 WHERE {id} = t.id
 RETURNING 1

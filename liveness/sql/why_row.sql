@@ -1,13 +1,18 @@
 -- One row of a work table as it stands, by its key; the id as the table writes it, whether or not it is there; and whether
--- a reclaim has fixed that the row goes back and has not come to it. What a column of the host's holds may be long.
+-- a reclaim has fixed that the row goes back and has not come to it, or what the table had against that. What a column of
+-- the host's holds may be long.
 -- Refused by Postgres if the id is not of the column's type.
--- $1: id as text  $2: word for this work
+-- $1: id as text  $2: word for this work  $3: running  $4: waiting
 SELECT
     coalesce({id}::text, a.id::text) AS id, {id} IS NOT NULL AS there,
-    left({status}::text, 256) AS status, left({owner}::text, 1024) AS owner, {kind} AS kind, {queue} AS queue,
+    {status_shown} AS status, coalesce({running $3}, false) AS running,
+    coalesce({with_status $4}, false) AS waiting, left({owner_name}, 1024) AS owner, {kind} AS kind, {queue} AS queue,
     CASE WHEN isfinite({touched}) THEN {touched}::timestamptz END AS touched_at,
-    EXISTS (
-        SELECT FROM liveness.remainder AS d WHERE d.worker = {owner} AND d.work = $2 AND d.id = {id}::text
-    ) AS fixed
+    d.id IS NOT NULL AS fixed, d.refused
 FROM (SELECT $1::text::{id_base} AS id) AS a
-LEFT JOIN {work_table} AS w ON {id} = a.id
+LEFT JOIN {work_table} AS w ON {id} = a.id{where}
+LEFT JOIN LATERAL (
+    SELECT r.id, r.refused FROM liveness.remainder AS r
+    WHERE r.worker = {owner_name} AND r.work = $2 AND r.id = {id}::text
+    LIMIT 1
+) AS d ON true

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from dataclasses import dataclass
 
 import msgspec
 
@@ -9,25 +10,34 @@ from liveness.settings import Settings
 from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import Database
+from liveness.store.doubts import Doubt, Doubts, Kept
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
+from liveness.store.fitting import check_fit, hidden_tables
 from liveness.store.history import History
 from liveness.store.host import Found, Host
-from liveness.store.indexes import MissingIndex, missing_indexes
+from liveness.store.indexes import MissingIndex, missing_indexes, tell_unserved
 from liveness.store.leader import Leader, Seen
+from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
+from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
 from liveness.store.trials import try_quarantine
-from liveness.work import BUILT_IN, CrashPolicy, Registry
+from liveness.work import CrashPolicy
 
 __all__ = [
+    "RETRY_MOST",
     "Database",
+    "Doubt",
     "Ended",
     "Former",
     "Found",
     "Granted",
     "History",
+    "Kept",
     "Leader",
+    "Leaked",
+    "Left",
     "Life",
     "Migrated",
     "MissingIndex",
@@ -35,11 +45,15 @@ __all__ = [
     "Progress",
     "Seen",
     "Store",
+    "Walk",
+    "hidden_tables",
     "migrate",
     "missing_indexes",
+    "refused_rows",
 ]
 
 
+@dataclass(frozen=True, eq=False)
 class Store:
     """Everything the service asks of Postgres, fitted to one host's tables.
 
@@ -48,23 +62,15 @@ class Store:
     Whatever changes anything raises NotLeaderError unless `leader` has taken the lead and has it still.
     """
 
-    def __init__(
-        self,
-        database: Database,
-        leader: Leader,
-        epochs: Epochs,
-        reclaims: Reclaims,
-        host: Host,
-        outbox: Outbox,
-        history: History,
-    ) -> None:
-        self.database = database
-        self.leader = leader
-        self.epochs = epochs
-        self.reclaims = reclaims
-        self.host = host
-        self.outbox = outbox
-        self.history = history
+    database: Database
+    leader: Leader
+    epochs: Epochs
+    reclaims: Reclaims
+    host: Host
+    outbox: Outbox
+    history: History
+    doubts: Doubts
+    leaks: Leaks
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
@@ -75,12 +81,18 @@ class Store:
         await check_encoding(database)
         await check_schema(database)
         subjects = settings.subjects
-        works = [msgspec.structs.replace(work, quarantine=settings.quarantine) for work in BUILT_IN]
-        statements = await read_catalogue(database, settings.postgres_schema, Registry(), works, subjects)
+        works = [
+            msgspec.structs.replace(work, quarantine=settings.quarantine_of(work)) for work in settings.tables.works
+        ]
+        tables = msgspec.structs.replace(settings.tables, works=tuple(works))
+        statements, found = await read_catalogue(database, settings.postgres_schema, tables, subjects)
+        await check_fit(database, settings, statements, found)
+        await tell_unserved(database, settings, statements)
         observed = settings.mode == "observe"
         if not observed:
             await try_quarantine(database, statements)
         myself = f"{socket.gethostname()}:{os.getpid()}"
+        crashes = CrashPolicy(budget=settings.crash_budget, window=settings.crash_window)
         leader = Leader(database, myself, acts=not observed, share=subjects.share)
         return cls(
             database,
@@ -93,10 +105,20 @@ class Store:
                 decided_by=myself,
                 observed=observed,
                 chunk=settings.reclaim_chunk,
-                budgets=Budgets(statements, CrashPolicy(budget=settings.crash_budget, window=settings.crash_window)),
+                budgets=Budgets(statements, crashes),
                 subjects=subjects,
             ),
             Host(database, leader, statements, observed=observed, subjects=subjects),
             Outbox(database, leader, statements, observed=observed, subjects=subjects),
             History(database, statements),
+            Doubts(database, leader, statements, observed=observed, subjects=subjects),
+            Leaks(
+                database,
+                leader,
+                statements,
+                decided_by=myself,
+                observed=observed,
+                chunk=settings.reclaim_chunk,
+                crashes=crashes,
+            ),
         )

@@ -37,7 +37,8 @@ class Budgets:
         lives = as_json(ended)
         rows = await connection.fetch(
             self._statements.on(work, "find_suspects"), lives, work.running, self.policy.budget, OTHERS_SHOWN + 1,
-            work.work, self.policy.window, JUDGED_MOST, timeout=PATIENCE,
+            work.work, self.policy.window, JUDGED_MOST, *self._statements.given("find_suspects", work),
+            timeout=PATIENCE,
         )  # fmt: skip
         suspects = [Suspect(**row) for row in rows]
         over = [suspect for suspect in suspects if suspect.crash_count >= self.policy.budget]
@@ -104,7 +105,7 @@ class Budgets:
         try:
             found = await connection.fetch(
                 self._statements.on(work, "quarantine"), lives, work.running, work.quarantine, as_json(rows),
-                work.work, self.policy.window, timeout=PATIENCE,
+                work.work, self.policy.window, *self._statements.given("quarantine", work), timeout=PATIENCE,
             )  # fmt: skip
             await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
         except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:

@@ -15,13 +15,13 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
-from liveness.errors import CannotStartError, DatabaseAwayError, DatabaseRefusedError, SettingsError
+from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError, DatabaseRefusedError, SettingsError
 
 log = structlog.get_logger("liveness.database")
 
-# Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, a command) and
-# for the connection that listens, and few beside the host's own connections.
-POOL_SIZE = 8
+# Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, doubting,
+# comparing, a command) and for the connection that listens, and few beside the host's own connections.
+POOL_SIZE = 10
 CONNECT_SECONDS = 3.0
 # What was sent and not even acknowledged for this time was sent to a server that is gone without a word (a failover
 # that moves the address, a cut cable). One that is only slow, or paused, has a kernel that acknowledges.
@@ -90,11 +90,11 @@ _CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
 @contextlib.contextmanager
 def contested() -> Iterator[None]:
-    """Turn what only some of the rows asked for can be the cause of into DatabaseRefusedError: they are set apart."""
+    """Turn what only some of the rows asked for can be the cause of into ContestedError: they are set apart."""
     try:
         yield
     except _CONTESTED as error:
-        raise DatabaseRefusedError(f"{type(error).__name__}: {_one_line(error)}") from error
+        raise ContestedError(f"{type(error).__name__}: {_one_line(error)}") from error
 
 
 @contextlib.contextmanager

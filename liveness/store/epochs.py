@@ -84,7 +84,8 @@ class Epochs:
     async def known(self, names: list[str]) -> set[str]:
         """Return those of `names` that the host's registry has, or that hold RUNNING work."""
         running = [work.running for work in self._statements.works]
-        rows = await self._database.fetch(self._statements["known_names"], names, *running, patient=True)
+        given = self._statements.given("known_names")
+        rows = await self._database.fetch(self._statements["known_names"], names, *running, *given, patient=True)
         return {row["worker"] for row in rows}
 
     async def update(self, lives: Iterable[Life]) -> None:
@@ -106,6 +107,8 @@ class Epochs:
 
         A row that the registry refuses to take back is given up, and logged: it must not hold up the others, or us.
         """
+        if self._statements.registry.status is None:
+            return
         rows = await self._database.fetch(self._statements["owing_names"])
         names = [row["worker"] for row in rows if self._subjects.owns(row["worker"])]
         for name, error in await apart(names, self._set_back) if names else []:
@@ -143,7 +146,7 @@ class Epochs:
         The ttl of the latter is that of their last life, None if we knew none.
         """
         registry = self._statements.registry
-        running = [work.running for work in self._statements.works]
+        running = [work.running for work in self._statements.works] + [*self._statements.given("restore_names")]
         async with self._database.transaction(patient=True) as connection:
             open_lives = await connection.fetch(self._statements["restore_epochs"], None, timeout=PATIENCE)
             names = await connection.fetch(

@@ -16,7 +16,6 @@ from liveness.facts import End, Instant, Life, Move, Owner, Piece, Row, WhyAnswe
 from liveness.store.database import PATIENCE, Connection, Database
 from liveness.store.statements import Statements
 from liveness.subjects import name_fault
-from liveness.work import WorkTable
 
 # Our own tables may have grown by millions of rows since Postgres counted them last: they are read row by row by their
 # indexes, whatever the planner believes. Its costs mean nothing then, so nothing is compiled for them.
@@ -51,7 +50,7 @@ class History:
             moves = await self._moves(connection, ids, limit)
             for work in [*found, *(kind for kind in moves if kind not in found)]:
                 record = found.get(work)
-                row = None if record is None or not record["there"] else self._row(work, record, now)
+                row = None if record is None or not record["there"] else _row(record, now)
                 if row is None and work not in moves:
                     continue
                 told = moves.get(work, [])
@@ -77,11 +76,12 @@ class History:
             return WhyAnswer(known=False, looked_in=tables)
         async with self._reading() as (connection, now):
             owner = await self._owner(connection, worker, now)
-            holds = {}
+            holds: dict[str, int] = {}
             for work in self._statements.works:
                 statement = self._statements.on(work, "running_counts")
-                for row in await connection.fetch(statement, [worker], work.running, timeout=PATIENCE):
-                    holds[work.work] = row["items"]
+                given = self._statements.given("running_counts", work)
+                for row in await connection.fetch(statement, [worker], work.running, *given, timeout=PATIENCE):
+                    holds[work.work] = holds.get(work.work, 0) + row["items"]
             records = await connection.fetch(self._statements["why_lives"], worker, limit + 1, timeout=PATIENCE)
             lives = [_life(record, now) for record in reversed(records[:limit])]
             gave_back = await self._gave_back(connection, lives)
@@ -115,8 +115,9 @@ class History:
             await connection.execute("SAVEPOINT looked")
             try:
                 record = await connection.fetchrow(
-                    self._statements.on(work, "why_row"), work_id, work.work, timeout=PATIENCE
-                )
+                    self._statements.on(work, "why_row"), work_id, work.work, work.running, work.waiting,
+                    *self._statements.given("why_row", work), timeout=PATIENCE,
+                )  # fmt: skip
             except asyncpg.DataError:
                 # Not of the column's type, so it is not there.
                 await connection.execute("ROLLBACK TO SAVEPOINT looked")
@@ -158,18 +159,19 @@ class History:
             back[life.epoch] = {row["work"]: row["items"] for row in rows}
         return back
 
-    def _row(self, work: str, record: asyncpg.Record, now: datetime) -> Row:
-        table: WorkTable = next(one for one in self._statements.works if one.work == work)
-        return Row(
-            status=record["status"] or "",
-            running=record["status"] == table.running,
-            waiting=record["status"] == table.waiting,
-            owner=record["owner"],
-            touched=_instant(record["touched_at"], now),
-            kind=record["kind"],
-            queue=record["queue"],
-            fixed=record["fixed"],
-        )
+
+def _row(record: asyncpg.Record, now: datetime) -> Row:
+    return Row(
+        status=record["status"] or "",
+        running=record["running"],
+        waiting=record["waiting"],
+        owner=record["owner"],
+        touched=_instant(record["touched_at"], now),
+        kind=record["kind"],
+        queue=record["queue"],
+        fixed=record["fixed"],
+        refused=record["refused"],
+    )
 
 
 def _move(record: asyncpg.Record, now: datetime) -> Move:

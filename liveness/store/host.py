@@ -21,11 +21,15 @@ WALK_SECONDS, WALK_AGAIN = 0.15, 20
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A name that the sweep found, without regard to what memory knows of it. Durations in seconds."""
+    """A name that the sweep found, without regard to what memory knows of it. Durations in seconds.
+
+    `undated`: the kind of its work, if nothing tells how long that was untouched, so that it is nothing to take.
+    """
 
     worker: str
     ttl: float | None
     silent_for: float | None = None
+    undated: str | None = None
 
 
 class Host:
@@ -54,7 +58,7 @@ class Host:
         ]
 
     async def orphaned(self, untouched_for: float) -> list[Found]:
-        """Return owners of RUNNING work, untouched for so many seconds, who are not up."""
+        """Return owners of RUNNING work, untouched for so many seconds or undated, who are not up."""
         found: dict[str, Found] = {}
         up = list(self._statements.registry.up)
         for work in self._statements.works:
@@ -68,19 +72,28 @@ class Host:
                     self._observed,
                     names,
                     behind,
+                    *self._statements.given("find_orphans", work),
                     patient=True,
                 )
-                found |= {
-                    row["worker"]: Found(row["worker"], row["ttl"])
-                    for row in rows
-                    if self._subjects.owns(row["worker"])
-                }
+                undated = work.work if work.touched is None else None
+                for row in rows:
+                    worker = row["worker"]
+                    # None: an id that the registry does not know, which counts as ownerless.
+                    if worker is None or not self._subjects.owns(worker):
+                        continue
+                    if undated is None or worker not in found:
+                        found[worker] = Found(worker, row["ttl"], undated=undated)
         return list(found.values())
 
     async def ownerless(self, untouched_for: float) -> Mapping[str, int]:
         """Return, by kind of work, how many RUNNING rows name no owner."""
         return {
-            work.work: await self._count(self._statements.on(work, "count_ownerless"), work.running, untouched_for)
+            work.work: await self._count(
+                self._statements.on(work, "count_ownerless"),
+                work.running,
+                untouched_for,
+                *self._statements.given("count_ownerless", work),
+            )
             for work in self._statements.works
         }
 
@@ -98,7 +111,11 @@ class Host:
         counts: dict[str, int] = {}
         for work in self._statements.works:
             rows = await self._database.fetch(
-                self._statements.on(work, "running_counts"), list(names), work.running, patient=True
+                self._statements.on(work, "running_counts"),
+                list(names),
+                work.running,
+                *self._statements.given("running_counts", work),
+                patient=True,
             )
             for row in rows:
                 counts[row["worker"]] = counts.get(row["worker"], 0) + row["items"]
@@ -118,8 +135,9 @@ class Host:
         async with self._leader.transaction(patient=True) as connection:
             for work in self._statements.works:
                 rows = await connection.fetch(
-                    self._statements.on(work, "holding_names"), list(ages), incarnations, seconds, work.running,
-                    timeout=PATIENCE,
+                    self._statements.on(work, "holding_names"), list(ages), incarnations, seconds,
+                    work.running, work.work,
+                    *self._statements.given("holding_names", work), timeout=PATIENCE,
                 )  # fmt: skip
                 found.update((row["worker"], row["age"]) for row in rows)
         return found
@@ -133,7 +151,9 @@ class Host:
 
     async def register(self, names: Sequence[str]) -> None:
         """Give those of `names` that the registry does not know a row of their own. Raises as `checkpoint` does."""
-        await self._leader.fetch(self._statements["register"], list(names), self._statements.registry.online)
+        registry = self._statements.registry
+        online = [] if registry.status is None else [registry.online]
+        await self._leader.fetch(self._statements["register"], list(names), *online)
 
     async def _owners(self, work: WorkTable, up: list[str]) -> list[tuple[list[str] | None, str | None]]:
         """Return whose rows have to be looked at: of some names, of all behind a name, or (None, None) of all."""
@@ -141,7 +161,12 @@ class Host:
             self._no_walk[work.work] -= 1
             return [(None, None)]
         rows = await self._database.fetch(
-            self._statements.on(work, "find_owners"), up, work.running, WALK_SECONDS, patient=True
+            self._statements.on(work, "find_owners"),
+            up,
+            work.running,
+            WALK_SECONDS,
+            *self._statements.given("find_owners", work),
+            patient=True,
         )
         names = [row["worker"] for row in rows if not row["came_to"]]
         looks: list[tuple[list[str] | None, str | None]] = [(names, None)] if names else []

@@ -14,16 +14,20 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
+import structlog
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.findings import Gain
 from liveness.needs import Need, needs
+from liveness.parts import some_key
 from liveness.settings import Settings
 from liveness.store.catalogue import read_catalogue
 from liveness.store.database import GRACE_SECONDS, Connection, Database, milliseconds
 from liveness.store.host import WALK_SECONDS
 from liveness.store.statements import Statements
-from liveness.work import BUILT_IN, Registry, WorkTable, quoted
+from liveness.work import WorkTable, quoted
+
+log = structlog.get_logger("liveness.indexes")
 
 # Rows that are copied of one table at most: far below what fills a disk.
 COPIED_ROWS: Final = 100_000
@@ -83,7 +87,7 @@ async def missing_indexes(database: Database, settings: Settings, seconds: float
 
     Raises CannotStartError as `read_catalogue` does, DatabaseAwayError, DatabaseRefusedError.
     """
-    statements = await read_catalogue(database, settings.postgres_schema, Registry(), BUILT_IN)
+    statements, _ = await read_catalogue(database, settings.postgres_schema, settings.tables)
     measuring = _Measuring(database, settings, statements, seconds)
     found = []
     for need in needs(statements.registry, statements.works):
@@ -97,6 +101,19 @@ async def missing_indexes(database: Database, settings: Settings, seconds: float
     return found
 
 
+async def tell_unserved(database: Database, settings: Settings, statements: Statements) -> None:
+    """Log which indexes are not there at all, each with what makes it. Nothing is measured: a start must not take long.
+
+    Raises DatabaseAwayError, DatabaseRefusedError.
+    """
+    looking = _Measuring(database, settings, statements, 0.0)
+    for need in needs(statements.registry, statements.works):
+        served, _ = await looking.served(need)
+        if not served:
+            proposal = await looking.proposal(need, (), "", detour=False)
+            log.warning("index_missing", table=need.table, column=need.column, create=list(proposal.statements))
+
+
 def _worth(gain: Gain) -> bool:
     return gain.then is not None and gain.now - gain.then > WORTH_SECONDS and gain.now > WORTH_TIMES * gain.then
 
@@ -108,19 +125,21 @@ class _Measuring:
         self._stuck_timeout = settings.workflow_stuck_timeout
         self._statements = statements
         self._seconds = seconds
-        self._works: Mapping[str, WorkTable] = {work.table: work for work in statements.works}
+        self._works: Mapping[str | None, WorkTable] = {work.work: work for work in statements.works}
 
     async def served(self, need: Need) -> tuple[bool, bool]:
         """Return whether an index leads to what is looked for, and whether by a detour: reading other rows, or all."""
-        work = self._works.get(need.table)
+        work = self._works.get(need.work)
         if work is None:
-            statement, parameter = self._statements["check_name_index"], ""
+            registry = self._statements.registry
+            statement, parameters = self._statements["check_name_index"], [some_key(registry.name_type)]
         else:
-            statement, parameter = self._statements.on(work, "check_owner_index"), work.running
+            statement = self._statements.on(work, "check_owner_index")
+            parameters = [work.running, *self._statements.given("check_owner_index", work)]
         async with self._database.transaction() as connection:
             await connection.execute("SET TRANSACTION READ ONLY")
             await connection.execute(_ONLY_INDEXES)
-            plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", parameter))
+            plan = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) {statement}", *parameters))
         nodes = _nodes(plan[0]["Plan"])
         return (
             all(node["Node Type"] != "Seq Scan" for node in nodes),
@@ -129,13 +148,12 @@ class _Measuring:
 
     async def proposal(self, need: Need, gains: Sequence[Gain], how: str, *, detour: bool) -> MissingIndex:
         """Return what would make the index, fitted to the table as it is."""
-        table = f"{quoted(self._schema)}.{quoted(need.table)}"
+        schema = need.schema or self._schema
+        table = f"{quoted(schema)}.{quoted(need.table)}"
         leaves = [(row["space"], row["name"]) for row in await self._database.fetch(_LEAVES, table)]
         taken = [row["relname"] for row in await self._database.fetch(_OUR_NAMES)]
         invalid = tuple(row["name"] for row in await self._database.fetch(_INVALID, table))
-        return MissingIndex(
-            need, tuple(need.statements(self._schema, leaves, taken)), tuple(gains), how, detour, invalid
-        )
+        return MissingIndex(need, tuple(need.statements(schema, leaves, taken)), tuple(gains), how, detour, invalid)
 
     async def gains(self, need: Need) -> tuple[list[Gain], str]:
         """Return what each use takes now, and would take, and how that was found."""
@@ -163,20 +181,25 @@ class _Measuring:
 
     async def _uses(self, need: Need) -> list[Use]:
         up = list(self._statements.registry.up)
-        work = self._works.get(need.table)
+        work = self._works.get(need.work)
         if work is None:
-            return [Use("finding a worker by its name, at each reclaim", (("check_named", ([""], up)),))]
+            some = some_key(self._statements.registry.name_type)
+            return [Use("finding a worker by its name, at each reclaim", (("check_named", ([some], up)),))]
+
+        def with_given(name: str, *parameters: Any) -> tuple[str, tuple[Any, ...]]:
+            return name, (*parameters, *self._statements.given(name, work))
+
         return [
             Use(
                 "finding one worker's rows, at each reclaim",
-                (("running_counts", ([await self._some_owner(work)], work.running)),),
+                (with_given("running_counts", [await self._some_owner(work)], work.running),),
             ),
             Use(
                 "going through the owners, at each sweep",
                 (
-                    ("count_ownerless", (work.running, self._stuck_timeout)),
+                    with_given("count_ownerless", work.running, self._stuck_timeout),
                     # It gives up after a while, and so takes no longer than that, whatever it leaves undone.
-                    ("find_owners", (up, work.running, WALK_SECONDS)),
+                    with_given("find_owners", up, work.running, WALK_SECONDS),
                 ),
             ),
         ]
@@ -185,10 +208,11 @@ class _Measuring:
         try:
             async with self._reading() as connection:
                 statement = self._statements.on(work, "check_owner_index")
-                owner = await connection.fetchval(statement, work.running, timeout=self._patience)
+                given = self._statements.given("check_owner_index", work)
+                owner = await connection.fetchval(statement, work.running, *given, timeout=self._patience)
         except DatabaseAwayError:
-            return ""
-        return owner or ""
+            owner = None
+        return some_key(work.owner_type) if owner is None else str(owner)
 
     async def _now(self, need: Need, use: Use) -> float | None:
         """Return seconds, or None if a statement was broken off."""
@@ -205,13 +229,17 @@ class _Measuring:
 
     async def _then(self, need: Need, uses: Sequence[Use]) -> tuple[list[float], int]:
         """Return seconds of each use on a copy with the index, and how many rows that has."""
-        copies = Statements("pg_temp", self._statements.registry, self._statements.works)
+        copies = Statements(
+            "pg_temp",
+            msgspec.structs.replace(self._statements.registry, schema=None),
+            [msgspec.structs.replace(work, schema=None) for work in self._statements.works],
+        )
         async with self._database.transaction() as connection:
             await self._limit(connection)
             await self._copy_registry(connection)
-            if (work := self._works.get(need.table)) is not None:
-                columns = (work.id, work.status, work.owner, work.touch[0])
-                await self._copy(connection, work.table, columns, need.predicate)
+            if (work := self._works.get(need.work)) is not None:
+                columns = [*work.required, *(where.column for where in work.where)]
+                await self._copy(connection, need.schema, work.table, columns, need.predicate)
             copy = f"pg_temp.{quoted(need.table)}"
             await connection.execute(f"CREATE INDEX ON {copy} ({quoted(need.column)}){need.predicate}")
             await connection.execute(f"ANALYZE {copy}")
@@ -224,18 +252,20 @@ class _Measuring:
 
     async def _copy_registry(self, connection: Connection) -> None:
         registry = self._statements.registry
-        await self._copy(connection, registry.table, registry.required, "")
+        await self._copy(connection, registry.schema, registry.table, registry.required, "")
 
-    async def _copy(self, connection: Connection, table: str, columns: Sequence[str], where: str) -> None:
+    async def _copy(
+        self, connection: Connection, schema: str | None, table: str, columns: Sequence[str], where: str
+    ) -> None:
         await connection.execute(
             f"CREATE TEMP TABLE {quoted(table)} ON COMMIT DROP AS"  # noqa: S608 - quoted identifiers and literals
             f" SELECT {', '.join(quoted(column) for column in dict.fromkeys(columns))}"
-            f" FROM {quoted(self._schema)}.{quoted(table)}{where} LIMIT {COPIED_ROWS}",
+            f" FROM {quoted(schema or self._schema)}.{quoted(table)}{where} LIMIT {COPIED_ROWS}",
             timeout=self._patience,
         )
 
     def _text(self, statements: Statements, need: Need, name: str) -> str:
-        work = self._works.get(need.table)
+        work = self._works.get(need.work)
         return statements[name] if work is None else statements.on(work, name)
 
     async def _timed(self, connection: Connection, statement: str, parameters: Sequence[Any]) -> float:

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from liveness.errors import ContestedError, DatabaseRefusedError
 from liveness.store.budgets import Budgets
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
+from liveness.store.rows import Left, Rows, Walk, savepoint
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
 from liveness.verdicts import Case, Outcome, Verdict
@@ -25,6 +27,8 @@ from liveness.work import WorkTable
 # Reclaims of which one transaction takes hold to finish them. Far more than are ever unfinished at once, unless the
 # host keeps rows locked.
 UNFINISHED_AT_ONCE = 1_000
+# Refused rows that are read at once, of whatever share.
+REFUSED_READ = 1_000
 # When a transaction began is asked until it is known to so many seconds, and so often at most: the answer may be slow.
 EXACT_SECONDS, ASKED_MOST = 0.05, 3
 
@@ -75,14 +79,31 @@ class Reclaims:
         self._budgets = budgets
         self._subjects = subjects
         self._up = list(statements.registry.up)
+        self._rows = Rows(statements, chunk, budgets.policy, lambda: self._clock())  # noqa: PLW0108 - tests let another one run
+
+    @property
+    def kinds(self) -> set[str]:
+        """The kinds of work that there are."""
+        return {work.work for work in self._statements.works}
 
     async def settle(self, cases: Sequence[Case]) -> list[Verdict]:
         """Offer `cases` to Postgres, in one transaction, and return a verdict for each.
 
         An epoch that ends has its rows fixed here, and as many of them put back as a chunk holds; `finish` does the
         rest. Raises DatabaseAwayError (nothing was decided, or it was and we cannot know: offer them again),
-        NotLeaderError (nothing was decided) and DatabaseRefusedError.
+        NotLeaderError (nothing was decided) and DatabaseRefusedError. A life alone is refused only if its end is: where
+        a table refuses one of its rows, none is put back here, and whoever finishes it finds out which.
         """
+        try:
+            return await self._settle(cases, self._chunk)
+        except ContestedError:
+            raise
+        except DatabaseRefusedError:
+            if len(cases) != 1:
+                raise
+            return await self._settle(cases, 0)
+
+    async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
         asked_at = self._clock()
         async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
@@ -102,7 +123,7 @@ class Reclaims:
                 await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
                 ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
                 crashed = any(case.crash for case in offered)
-                items = await self._put_back_judged(connection, ended, crashed=crashed) if ended else {}
+                items = await self._put_back_judged(connection, ended, chunk, crashed=crashed) if ended else {}
         found = {row["worker"]: row for row in rows}
         verdicts = []
         for case in cases:
@@ -162,6 +183,42 @@ class Reclaims:
                         await self._put_back_next(connection, held, progress, observed=observed)
                         await self._mark_offline(connection, held, observed=observed)
 
+    async def finish_apart(self, walk: Walk, worker: str) -> None:
+        """Put back what unfinished reclaims of `worker` have left and its tables take, row by row where it has to be.
+
+        What they refuse is left, with the cause; `walk` is advanced, and there is nothing more once all of its kinds of
+        work are done. Raises NotLeaderError, DatabaseAwayError, DatabaseRefusedError.
+        """
+        async with self._leader.transaction(patient=True) as connection:
+            await self._lock_tables(connection)
+            rows = await connection.fetch(
+                self._statements["lock_unfinished"], UNFINISHED_AT_ONCE, [worker], self._observed
+            )
+            held: list[dict[str, object]] = [
+                {"worker": row["worker"], "epoch": row["epoch"]} for row in rows if not row["observed"]
+            ]
+            if not held:
+                walk.done.update(work.work for work in self._statements.works)
+                return
+            with contested():
+                await self._rows.put_back(connection, worker, held, walk)
+                walk.unmarked = await self._mark_if_taken(connection, held)
+
+    async def retry(self) -> int:
+        """Try rows again that their tables refused; return how many are not left any more. Raises as `finish` does."""
+        due = [
+            Left(row["work"], row["worker"], row["epoch"], row["id"])
+            for row in await self._database.fetch(self._statements["refused_due"], REFUSED_READ)
+            if row["work"] in self.kinds and self._subjects.owns(row["worker"])
+        ]
+        if not due:
+            return 0
+        async with self._leader.transaction(patient=True) as connection:
+            await self._lock_tables(connection)
+            gone = await self._rows.retry(connection, due)
+            await self._wake_relay(connection)
+        return gone
+
     async def _began(self, connection: Connection, asked_at: float) -> Began:
         """Return the loop time at which the transaction began.
 
@@ -209,7 +266,7 @@ class Reclaims:
             await connection.execute(self._statements["close_unheard"], as_json(vain))
 
     async def _put_back_judged(
-        self, connection: Connection, ended: list[dict[str, object]], *, crashed: bool
+        self, connection: Connection, ended: list[dict[str, object]], chunk: int, *, crashed: bool
     ) -> dict[tuple[str, int], dict[str, int]]:
         """Put back what the lives held, but for work that keeps killing its workers. Return how much, by life and kind.
 
@@ -219,17 +276,21 @@ class Reclaims:
         watch = crashed and self._budgets.policy.budget > 0 and not self._observed
         if watch:
             await connection.execute("SAVEPOINT work")
-        items, over = await self._put_back_first(connection, ended)
+        items, over = await self._put_back_first(connection, ended, chunk)
         if watch and over:
             await connection.execute("ROLLBACK TO SAVEPOINT work")
             for work in over:
                 await self._budgets.judge(connection, ended, work)
-            items, _ = await self._put_back_first(connection, ended)
-        await self._mark_offline(connection, ended, observed=self._observed)
+            items, _ = await self._put_back_first(connection, ended, chunk)
+        if chunk:
+            await self._mark_offline(connection, ended, observed=self._observed)
+        else:
+            # Tried again by whoever puts back what was left here.
+            await self._mark_if_taken(connection, ended)
         return items
 
     async def _put_back_first(
-        self, connection: Connection, ended: list[dict[str, object]]
+        self, connection: Connection, ended: list[dict[str, object]], chunk: int
     ) -> tuple[dict[tuple[str, int], dict[str, int]], list[WorkTable]]:
         """Return besides the kinds of work of which something may have its crash budget behind it."""
         items: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
@@ -240,12 +301,13 @@ class Reclaims:
                 as_json(ended),
                 work.running,
                 work.waiting,
-                self._chunk,
+                chunk,
                 work.work,
                 f"{work.work}_id",
                 self._observed,
                 self._budgets.policy.window,
                 work.failed,
+                *self._statements.given("reclaim_first", work, observed=self._observed),
                 # It fixes all rows of a life, however many.
                 timeout=PATIENCE,
             )
@@ -272,6 +334,7 @@ class Reclaims:
                 self._budgets.policy.window,
                 work.failed,
                 *progress.behind.get((work.work, observed), ("", 0, "")),
+                *self._statements.given("reclaim_next", work, observed=observed),
                 timeout=PATIENCE,
             )
             if row is not None:
@@ -279,11 +342,29 @@ class Reclaims:
                 progress.items += row["items"]
                 progress.looked_at += row["looked_at"]
 
+    async def _mark_if_taken(self, connection: Connection, ended: list[dict[str, object]]) -> str | None:
+        """Mark the ended lives, and return why the registry refuses it, if it does: that must not keep their work."""
+        try:
+            async with savepoint(connection):
+                await self._mark_offline(connection, ended, observed=self._observed)
+        except ContestedError:
+            raise
+        except DatabaseRefusedError as error:
+            return str(error)
+        return None
+
     async def _mark_offline(self, connection: Connection, ended: list[dict[str, object]], *, observed: bool) -> None:
         registry = self._statements.registry
-        await connection.execute(
-            self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed, timeout=PATIENCE
-        )
+        if registry.status is None:
+            await connection.execute(self._statements["mark_finished"], as_json(ended), timeout=PATIENCE)
+        else:
+            await connection.execute(
+                self._statements["mark_offline"], as_json(ended), self._up, registry.offline, observed,
+                registry.degraded, registry.online, timeout=PATIENCE,
+            )  # fmt: skip
+        await self._wake_relay(connection)
+
+    async def _wake_relay(self, connection: Connection) -> None:
         # What the host checks at the end only is checked here, where it can be told whose row it is. And the relay is
         # woken when this transaction commits, and not before. The commit takes a lock for it, which everybody who
         # notifies holds until his own commit is on the disk: that is no lock of a row, and is waited for.

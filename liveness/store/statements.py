@@ -6,10 +6,12 @@ One statement a file; its header says what it does and what its parameters are. 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from typing import Any
 
+from liveness.parts import Part, numbered, registry_parts, rendered, work_parts
 from liveness.share import Share
 from liveness.subjects import Subjects
-from liveness.work import Registry, WorkTable, registry_parts, rendered, work_parts
+from liveness.work import Registry, WorkTable
 
 
 @cache
@@ -83,63 +85,77 @@ UNDIVIDED = Subjects()
 
 
 class Statements:
-    """Statements by name; those on a work table by name and kind of work."""
+    """Statements by name; those on a work table by name and kind of work.
+
+    Where the tables' descriptions hold values, a statement takes them as parameters behind its own (`given`).
+    """
 
     def __init__(
         self, schema: str, registry: Registry, works: Sequence[WorkTable], subjects: Subjects = UNDIVIDED
     ) -> None:
-        self._schema = schema
         self.registry = registry
         self.works = tuple(works)
-        self._common: Mapping[str, str] = {
+        self._schema = schema
+        self._given = {work.work: work.given for work in works}
+        self._common: Mapping[str, Part] = {
             **registry_parts(registry, schema),
             **_share_parts(subjects),
-            "or_holds_work": self._for_each("part_or_holds_work", schema),
-            "union_owners": self._for_each("part_union_owners", schema),
+            "or_holds_work": self._for_each("part_or_holds_work"),
+            "union_owners": self._for_each("part_union_owners"),
             "why_life": self._part("why_life", {}),
         }
-        self._parts = {work.work: self._common | work_parts(work, schema) for work in works}
-        tables = [self._common["registry"], *(work_parts(work, schema)["work_table"] for work in works)]
+        self._parts = {work.work: {**self._common, **work_parts(work, schema, registry)} for work in works}
+        # Where no worker is marked, nothing of the registry is locked. Two kinds of work may share a table.
+        registries = [] if registry.status is None else [str(self._common["registry"])]
+        tables = dict.fromkeys([*registries, *(str(parts["work_table"]) for parts in self._parts.values())])
         # Fit for UPDATE, and the weakest lock that is. What waits behind it is a trigger of the host's, for a lock of
         # the host's: for so short that Postgres does not come to look for a deadlock (1 s) and end the host's side.
         self.lock_tables = (
             f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE NOWAIT; SET LOCAL lock_timeout = '200ms'"
         )
-        self._rendered: dict[tuple[str, str, bool], str] = {}
+        self._rendered: dict[tuple[str, str, bool], tuple[str, tuple[Any, ...]]] = {}
 
     def __getitem__(self, name: str) -> str:
-        """Return the statement `name`, which concerns no work table."""
-        return self._get(name, "", observed=False)
+        """Return the statement `name`, which concerns no single work table."""
+        return self._get(name, "", observed=False)[0]
 
     def on(self, work: WorkTable, name: str, *, observed: bool = False) -> str:
         """Return the statement `name` on `work`; `observed`: the variant that leaves the host's rows as they are."""
-        return self._get(name, work.work, observed=observed)
+        return self._get(name, work.work, observed=observed)[0]
+
+    def given(self, name: str, work: WorkTable | None = None, *, observed: bool = False) -> tuple[Any, ...]:
+        """Return what the statement `name` takes behind its own parameters: values of the tables' descriptions."""
+        return self._get(name, work.work if work else "", observed=observed)[1]
 
     def table(self, work: WorkTable) -> str:
         """Return where `work` is, as an error shows it."""
-        return f"{self._schema}.{work.table}"
+        return f"{work.schema or self._schema}.{work.table}"
 
-    def _for_each(self, part: str, schema: str) -> str:
+    def _for_each(self, part: str) -> str:
         # The first parameter is the statement's own; each table's running status follows.
-        return " ".join(
-            rendered(statement_text(part), work_parts(work, schema) | {"place": str(place)})
-            for place, work in enumerate(self.works, start=2)
-        )
+        found = []
+        for place, work in enumerate(self.works, start=2):
+            parts = work_parts(work, self._schema, self.registry)
+            found.append(rendered(statement_text(part).replace("{running_here}", f"{{running ${place}}}"), parts))
+        return " ".join(found)
 
-    def _get(self, name: str, work: str, *, observed: bool) -> str:
+    def _get(self, name: str, work: str, *, observed: bool) -> tuple[str, tuple[Any, ...]]:
         key = (name, work, observed)
         if key not in self._rendered:
-            parts = dict(self._parts[work] if work else self._common)
+            parts: dict[str, Part] = dict(self._parts[work] if work else self._common)
+            # The same statement, on one row that was refused before.
+            text = statement_text("reclaim_next" if name == "reclaim_refused" else name)
+            parts["remainder_from"] = "remainder_at" if name == "reclaim_refused" else "remainder_behind"
             parts["lock"] = "" if observed else "FOR UPDATE OF w SKIP LOCKED"
             parts["ended"] = self._part("ended", parts)
             if work:
                 parts["unless_observed"] = self._part("unless_observed", parts) if observed else ""
                 parts["moved"] = self._part("moved_observe" if observed else "moved_act", parts)
-                for part in ("of_that_life", "recorded"):
+                for part in ("of_that_life", "recorded", "leaked"):
                     parts[part] = self._part(part, parts)
-            self._rendered[key] = rendered(statement_text(name), parts)
+            self._rendered[key] = numbered(rendered(text, parts), self._given)
         return self._rendered[key]
 
     @staticmethod
-    def _part(name: str, parts: Mapping[str, str]) -> str:
+    def _part(name: str, parts: Mapping[str, Part]) -> str:
         return rendered(statement_text(f"part_{name}"), parts).rstrip()

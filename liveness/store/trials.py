@@ -41,14 +41,19 @@ async def _try(database: Database, statements: Statements, work: WorkTable, stat
         with contextlib.suppress(_TriedError):
             async with database.transaction() as connection:
                 rows = await connection.fetch(
-                    statements.on(work, "try_quarantine"), status, "tried by liveness, and undone", work.quarantine
+                    statements.on(work, "try_quarantine"),
+                    status,
+                    "tried by liveness, and undone",
+                    work.quarantine,
+                    *statements.given("try_quarantine", work),
                 )
                 await connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 _undo()
     except DatabaseRefusedError as error:
         raise CannotStartError(
             f"the table {work.table} refuses the status {work.quarantine!r} of work that is set aside ({error}): "
-            "change quarantine_status, or the table, or set crash_action = report"
+            f"change {work.setting + '.quarantine or ' if work.setting else ''}quarantine_status, or the table, or set "
+            "crash_action = report"
         ) from error
     return bool(rows)
 

@@ -118,7 +118,8 @@ class FakeHeartbeater(Heartbeater):
             raise RuntimeError("nobody hears it before the block is entered, or behind it")
         epoch = self.epoch or 0
         new = epoch + 1 if new_epoch is None else new_epoch
-        notice = Superseded(epoch=epoch, incarnation=self.incarnation, new_epoch=new)
+        mine = self.incarnation
+        notice = Superseded(epoch=epoch, incarnation=mine, new_epoch=new, new_incarnation=mine)
         self._stage.publish(self._subjects.superseded(self.worker), notice)
         self._stage.epoch = new + 1
 

@@ -7,12 +7,13 @@ from typing import Any, Final
 import msgspec
 
 from liveness.client.events import Event
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES, event_data
 
 _AT: Final = "2026-01-01T00:00:00Z"
+_WORK: Final = "00000000-0000-4000-8000-000000000001"
 # What an event says of which the test says nothing. What may be null is.
 _USUAL: Final = {
-    "workflow_id": "00000000-0000-4000-8000-000000000001",
+    "workflow_id": _WORK,
     "task_id": "00000000-0000-4000-8000-000000000002",
     "worker": "w1",
     "former_worker": "w1",
@@ -35,6 +36,15 @@ _USUAL: Final = {
     "members": 3,
     "silent": 3,
     "held_for": 0.0,
+    "work": "workflow",
+    "work_id": _WORK,
+    "cause": "silent",
+    "progress": 0,
+    "left_out_for": 10.0,
+    "suspected_at": _AT,
+    "still_since": _AT,
+    "wedged_at": _AT,
+    "leaked_at": _AT,
 }
 # By which field it is told what an event is about.
 _SUBJECTS: Final = ("workflow_id", "task_id", "worker", "via")
@@ -61,12 +71,13 @@ class FakeEvents:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def add(self, type: str, /, **fields: Any) -> Event:  # noqa: A002 - as it is called in an Event
+    def add(self, type: str, /, *, subject: str | None = None, **fields: Any) -> Event:  # noqa: A002 - as it is called in an Event
         """Add an event of this type, with these fields in its `data`, and return it; what is left out is filled in.
 
-        Raises ValueError for what is no event of liveness.
+        Its `subject` is the one that `data` names, unless it is given: of work in tables of one's own, only it tells
+        the id. Raises ValueError for what is no event of liveness.
         """
-        kind = EVENT_TYPES.get(type)
+        kind = event_data(type)
         if kind is None:
             raise ValueError(f"there is no event type {type!r}: name one of {', '.join(EVENT_TYPES)}")
         names = kind.__struct_fields__
@@ -78,7 +89,8 @@ class FakeEvents:
         except msgspec.ValidationError as error:
             raise ValueError(f"{type} cannot be so: {error}") from error
         self._number += 1
-        subject = next(str(getattr(data, name)) for name in _SUBJECTS if name in names)
+        if subject is None:
+            subject = next((str(getattr(data, name)) for name in _SUBJECTS if name in names), _WORK)
         event = Event(
             id=str(self._number), type=type, time=_AT, subject=subject, source="liveness", data=data, deliveries=1
         )

@@ -302,7 +302,9 @@ async def test_a_worker_says_and_hears_all(
     row = await host.connection.fetchrow("SELECT epoch, incarnation FROM liveness.epoch")
     answer = await client.request("liveness.probe.w1", b"", timeout=SOON)
     beat = msgspec.json.decode(answer.data, type=Heartbeat)
-    notice = Superseded(epoch=epoch, incarnation=beat.incarnation, new_epoch=epoch + 1)
+    notice = Superseded(
+        epoch=epoch, incarnation=beat.incarnation, new_epoch=epoch + 1, new_incarnation=beat.incarnation
+    )
     await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
     await child.line(lambda line: line == f"w1 was given up, and has dropped {workflow}")
 

@@ -216,7 +216,7 @@ async def test_beats_of_a_former_incarnation(stage: Stage, wire: Wire) -> None:
         told = await asyncio.wait_for(first.superseded.get(), 20)
         while told["incarnation"] is None:
             told = await asyncio.wait_for(first.superseded.get(), 20)
-        assert told == {"epoch": former_epoch, "incarnation": "first", "new_epoch": epoch}
+        assert told == {"epoch": former_epoch, "incarnation": "first", "new_epoch": epoch, "new_incarnation": "second"}
         # The second is silent, and only the first still beats.
         await back(stage, other)
 

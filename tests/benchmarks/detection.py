@@ -33,7 +33,7 @@ from nats.aio.msg import Msg
 
 from liveness.client import events
 from liveness.embedded import PostgresServer
-from liveness.messages import LivenessStorm, WorkflowReclaimed
+from liveness.eventdata import LivenessStorm, WorkflowReclaimed
 from tests.benchmarks.child import Child, child
 from tests.benchmarks.figures import Curve, Measured, Outcome, Plan, Reach, Row, percentile
 from tests.benchmarks.hosts import connected, host, postgres

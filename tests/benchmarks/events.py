@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from liveness.bus import Bus
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.settings import Settings
 from liveness.store import Database, Life, Progress, Store
 from liveness.verdicts import Case

@@ -23,6 +23,7 @@ from liveness.intake import Intake
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
 from liveness.renewals import Renewals
+from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.wakes import Wakes
@@ -79,9 +80,11 @@ class Ours:
             book=self._book, hearing=self._hearing, storms=self._storms, settings=settings, clock=clock, wakes=Wakes(),
             on_echo=lambda token: self._listening.hear(token),  # noqa: PLW0108 - it is not there yet
         )  # fmt: skip
+        self._intake.reports = reports = Reports(leak_grace=settings.leak_grace, wedge_after=settings.wedge_after)
         self._renewals = Renewals(
-            book=self._book, hearing=self._hearing, settings=settings, clock=clock, counts=self._intake.counts
-        )
+            book=self._book, hearing=self._hearing, settings=settings, clock=clock, counts=self._intake.counts,
+            reports=reports,
+        )  # fmt: skip
         self._settings = settings
 
     @property

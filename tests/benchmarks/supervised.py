@@ -19,7 +19,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Final
 
 from liveness.client import events
-from liveness.messages import WorkflowReclaimed
+from liveness.eventdata import WorkflowReclaimed
 from tests.benchmarks.child import child
 from tests.benchmarks.hosts import connected, host, postgres
 from tests.benchmarks.servers import nats

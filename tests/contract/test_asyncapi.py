@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 import liveness
 from liveness.api import Api
 from liveness.assembly import Assembly
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.settings import Settings
 from liveness.subjects import Subjects, event_subject
 from tests.contract.conftest import SCHEMAS, example_paths, message_of, read, schema_paths, validator

@@ -9,10 +9,9 @@ import pytest
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.errors import MessageError
+from liveness.eventdata import EVENT_TYPES, CloudEvent
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.messages import (
-    EVENT_TYPES,
-    CloudEvent,
     Goodbye,
     Heartbeat,
     HelloAnswer,

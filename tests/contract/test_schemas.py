@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from tests.contract.conftest import SCHEMAS, example_paths, message_of, name_of, read, schema_paths
 
 

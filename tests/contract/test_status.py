@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from liveness.answers import StatusAnswer
-from liveness.cli.status import CONFLICTS_SHOWN, lines
+from liveness.cli.status import NAMES_SHOWN, lines
 from tests.contract.conftest import SCHEMAS
 
 
@@ -52,11 +52,20 @@ def test_without_a_term() -> None:
     assert lines(answer("term-over"))[0] == "liveness 0.1.0, mode act, up 86400 s: ready"
 
 
-@pytest.mark.parametrize(("names", "more"), [(CONFLICTS_SHOWN, ""), (CONFLICTS_SHOWN + 3, " and 3 more")])
+def test_suspect_and_wedged() -> None:
+    """Workers that live and are not well have a line for each kind; their state says the same in the table."""
+    shown = answer("suspect-and-wedged")
+    _, _, suspect, wedged = lines(shown)
+    assert suspect == "suspect: may be dead, and loses nothing before its ttl: w2"
+    assert wedged == "wedged: beats, runs something and gets nothing done: build-7.eu.example"
+    assert [worker.state for worker in shown.workers] == ["suspect", "wedged"]
+
+
+@pytest.mark.parametrize(("names", "more"), [(NAMES_SHOWN, ""), (NAMES_SHOWN + 3, " and 3 more")])
 def test_many_conflicts(names: int, more: str) -> None:
     """The line stays one that can be read."""
     line = lines(answer("all-is-well", conflicts=[f"w{number}" for number in range(names)]))[2]
-    assert line.endswith(f", w{CONFLICTS_SHOWN - 1}{more}")
+    assert line.endswith(f", w{NAMES_SHOWN - 1}{more}")
 
 
 def test_nothing_is_a_command_to_the_terminal() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Store
 from liveness.work import TASKS, WORKFLOWS
 from tests.conftest import HostTables
@@ -22,7 +22,7 @@ def counts(stores: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Count
 
     async def opened(**policy: Any) -> Store:
         tasks = msgspec.structs.replace(TASKS, attempts="execution_count", failed="FAILED", **policy)
-        monkeypatch.setattr("liveness.store.BUILT_IN", (WORKFLOWS, tasks))
+        monkeypatch.setattr("liveness.tables.BUILT_IN", (WORKFLOWS, tasks))
         store: Store = await stores(reclaim_chunk=2)
         return store
 

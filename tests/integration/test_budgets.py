@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from liveness.errors import CannotStartError
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Store
 from tests.conftest import HostTables
 from tests.integration.conftest import case

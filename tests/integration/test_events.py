@@ -14,7 +14,7 @@ from nats.js import JetStreamContext, api
 from liveness.client import Event, events
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError
-from liveness.messages import WorkerEnded, WorkflowReclaimed
+from liveness.eventdata import WorkerEnded, WorkflowReclaimed
 from tests.conftest import delivered
 from tests.integration.conftest import Logs
 

@@ -349,7 +349,7 @@ async def test_superseded(nats: NatsServer, logs: Logs) -> None:
         for payload in (b"\xff", b"[]", msgspec.json.encode(other)):
             await spy.client.publish("liveness.superseded.w1", payload)
         await logs.until("does not decode")
-        mine = Superseded(epoch=5, incarnation=worker.incarnation, new_epoch=6)
+        mine = Superseded(epoch=5, incarnation=worker.incarnation, new_epoch=6, new_incarnation=worker.incarnation)
         await spy.client.publish("liveness.superseded.w2", msgspec.json.encode(mine))
         await delivered(spy.client)
         assert not worker.superseded.is_set()
@@ -370,7 +370,7 @@ async def test_superseded_after_a_restart(nats: NatsServer, logs: Logs) -> None:
         await nats.start()
         await logs.until("goes on")
         client = await nats_py.connect(nats.url)
-        mine = Superseded(epoch=1, incarnation=worker.incarnation, new_epoch=2)
+        mine = Superseded(epoch=1, incarnation=worker.incarnation, new_epoch=2, new_incarnation=worker.incarnation)
         await client.publish("liveness.superseded.w1", msgspec.json.encode(mine))
         async with asyncio.timeout(SECONDS):
             await worker.superseded.wait()

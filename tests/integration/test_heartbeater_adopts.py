@@ -34,7 +34,7 @@ async def test_it_says_nothing(nats: NatsServer) -> None:
 async def test_it_hears_when_the_worker_is_given_up(nats: NatsServer) -> None:
     """What is told of the incarnation is told of it."""
     async with spying(nats.url) as spy, Heartbeater(nats.url, worker="w1") as worker:
-        notice = Superseded(epoch=7, incarnation="outer", new_epoch=9)
+        notice = Superseded(epoch=7, incarnation="outer", new_epoch=9, new_incarnation="outer")
         await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
         async with asyncio.timeout(SOON):
             await worker.superseded.wait()

@@ -145,11 +145,28 @@ async def test_the_epoch_changes_when_a_life_is_over(nats: NatsServer, desk: Des
     await answer(answer_to(hello, 7))
     worker = await entering
     await worker.welcome(SOON)
-    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9)
+    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9, new_incarnation=worker.incarnation)
     await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
     async with asyncio.timeout(SOON):
         await worker.superseded.wait()
     assert (worker.superseded_epoch, worker.epoch) == (7, 9)
+    await worker.__aexit__(None, None, None)
+    await client.close()
+
+
+async def test_the_epoch_of_whoever_replaced_it_is_not_its_own(nats: NatsServer, desk: Desk) -> None:
+    """It would pass for the newer process, whose work it must not touch."""
+    client = await nats_py.connect(nats.url)
+    entering = asyncio.create_task(Heartbeater(nats.url, worker="w1", ttl=60).__aenter__())
+    hello, answer = await desk.next()
+    await answer(answer_to(hello, 7))
+    worker = await entering
+    await worker.welcome(SOON)
+    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9, new_incarnation="newer")
+    await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
+    async with asyncio.timeout(SOON):
+        await worker.superseded.wait()
+    assert (worker.superseded_epoch, worker.epoch) == (7, 7)
     await worker.__aexit__(None, None, None)
     await client.close()
 
@@ -160,7 +177,7 @@ async def test_an_older_epoch_that_is_told_late_changes_nothing(nats: NatsServer
     entering = asyncio.create_task(Heartbeater(nats.url, worker="w1", ttl=60).__aenter__())
     hello, answer = await desk.next()
     worker = await entering
-    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9)
+    notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9, new_incarnation=worker.incarnation)
     await client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
     async with asyncio.timeout(SOON):
         await worker.superseded.wait()

@@ -206,7 +206,9 @@ async def test_superseded_is_lost(nats: NatsServer) -> None:
         ) as worker:
             await spy.beat()
             for _ in range(2):
-                notice = Superseded(epoch=7, incarnation=worker.incarnation, new_epoch=9)
+                notice = Superseded(
+                    epoch=7, incarnation=worker.incarnation, new_epoch=9, new_incarnation=worker.incarnation
+                )
                 await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
             await soon(worker.lost)
             assert told == ["superseded", "lost"]
@@ -302,7 +304,9 @@ async def test_an_answer_before_the_last_goodbye_does_not_count(
 
 async def tell(spy: Spy, worker: Heartbeater, epoch: int) -> None:
     """Tell the worker that an epoch is over."""
-    notice = Superseded(epoch=epoch, incarnation=worker.incarnation, new_epoch=epoch + 1)
+    notice = Superseded(
+        epoch=epoch, incarnation=worker.incarnation, new_epoch=epoch + 1, new_incarnation=worker.incarnation
+    )
     await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
     await delivered(spy.client)
 
@@ -379,7 +383,7 @@ async def test_who_is_beaten_for_relies_on_who_beats(nats: NatsServer, monkeypat
         worker.check(1e9)
         with pytest.raises(RuntimeError, match="beats for itself"):
             await worker.begin_again()
-        notice = Superseded(epoch=7, incarnation="outer", new_epoch=9)
+        notice = Superseded(epoch=7, incarnation="outer", new_epoch=9, new_incarnation="outer")
         await spy.client.publish("liveness.superseded.w1", msgspec.json.encode(notice))
         await soon(worker.lost)
         with pytest.raises(LostError, match="its epoch 7 is over"):

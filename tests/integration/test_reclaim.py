@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from liveness.messages import EVENT_TYPES
+from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Progress, Store
 from liveness.verdicts import Outcome
 from tests.conftest import HostTables

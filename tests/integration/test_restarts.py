@@ -10,7 +10,7 @@ from typing import Any
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
-from liveness.messages import WorkflowReclaimed
+from liveness.eventdata import WorkflowReclaimed
 from tests.conftest import SOON, HostTables, delivered
 from tests.integration.running import News, Serve, ask, beat, hello
 

@@ -14,8 +14,8 @@ from nats.aio.client import Client
 
 from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
+from liveness.eventdata import WorkflowReclaimed, WorkReclaimed
 from liveness.leadership import Leadership
-from liveness.messages import WorkflowReclaimed
 from liveness.service import Service
 from liveness.settings import Settings, load
 from liveness.store import Database, migrate
@@ -49,6 +49,34 @@ async def test_a_worker_that_falls_silent_loses_its_work(
     assert await host.state(of_w3) == ("PENDING", None)
     assert await host.state(workflow) == ("RUNNING", "w1")
     assert await host.state(other) == ("RUNNING", "w2")
+
+
+async def test_work_of_the_host_s_own_tables_and_no_registry(
+    host: HostTables, serve: Serve, client: Client, news: News
+) -> None:
+    """From the settings to the event: who beats is registered with us, and its silence is told by the work's name."""
+    await host.connection.execute(
+        "CREATE TABLE jobs (id bigserial PRIMARY KEY, state text NOT NULL DEFAULT 'todo', held_by uuid, lane text,"
+        " changed timestamptz NOT NULL DEFAULT now()); CREATE INDEX ON jobs (held_by) WHERE state = 'doing'"
+    )
+    work = {
+        "name": "job", "table": "jobs", "status": "state", "owner": "held_by", "running": "doing", "waiting": "todo",
+        "queue": "lane", "touched": "changed", "touch": ["changed"],
+    }  # fmt: skip
+    await serve(work=[work])
+    worker = "0a0a0a0a-0000-4000-8000-00000000000a"
+    await beat(client, worker, ttl=1, incarnation="a")
+    job = await host.connection.fetchval(
+        "INSERT INTO jobs (state, held_by, lane) VALUES ('doing', $1::text::uuid, 'fast') RETURNING id::text", worker
+    )
+
+    event = await news.until("job.reclaimed")
+
+    assert type(event.data) is WorkReclaimed
+    assert (event.subject, event.data.former_worker, event.data.queue) == (job, worker, "fast")
+    assert await host.connection.fetchval("SELECT state FROM jobs") == "todo"
+    rows = await host.connection.fetch("SELECT worker_name, status FROM liveness.worker")
+    assert [tuple(row) for row in rows] == [(worker, "OFFLINE")]
 
 
 async def test_a_goodbye_gives_the_work_back_at_once(
@@ -89,7 +117,12 @@ async def test_a_worker_that_beats_again_lives_again(
         superseded = msgspec.json.decode(await told.get())
     former, new = msgspec.to_builtins(ended.data), msgspec.to_builtins(recovered.data)
     assert new["former_epoch"] == former["epoch"] < new["epoch"]
-    assert superseded == {"epoch": former["epoch"], "incarnation": "a", "new_epoch": new["epoch"]}
+    assert superseded == {
+        "epoch": former["epoch"],
+        "incarnation": "a",
+        "new_epoch": new["epoch"],
+        "new_incarnation": "a",
+    }
     async with asyncio.timeout(SOON):
         while await host.worker_status("w1") != ["ONLINE"]:
             await ask(client, "status")

@@ -253,8 +253,8 @@ async def test_observing_the_same_orphan_again_is_no_news(
     assert await host.count("RUNNING", "orphan") == 1
 
 
-async def test_a_row_that_is_refused_holds_up_only_its_worker(host: HostTables, eye: Eye) -> None:
-    """The others of the sweep are put back; of the refused one it is said, and it is left for a while."""
+async def test_a_row_that_is_refused_holds_up_nobody(host: HostTables, eye: Eye) -> None:
+    """The others of the sweep are put back; the refused one is left, and its worker is found no more."""
     await host.connection.execute(
         "ALTER TABLE workflow_execution ADD CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
     )
@@ -265,9 +265,10 @@ async def test_a_row_that_is_refused_holds_up_only_its_worker(host: HostTables, 
 
     swept = await eye.sweep.run_once()
 
-    assert (swept.ended, swept.items, list(swept.refused)) == (4, 4, ["w3"])
+    assert (swept.ended, swept.items, list(swept.refused)) == (5, 4, [])
     assert await host.count("RUNNING", "w3") == 1
-    assert not (await eye.sweep.run_once()).refused
+    assert await host.worker_status("w3") == ["OFFLINE"]
+    assert (await eye.sweep.run_once()).ended == 0
 
 
 async def test_a_process_that_begins_while_the_sweep_looks_keeps_what_it_claims(

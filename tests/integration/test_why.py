@@ -287,8 +287,8 @@ async def test_a_storm(host: HostTables, serve: Serve, client: Client) -> None:
     assert "the sweep takes it when no storm holds any lapse (storm: " in (await story(client, orphaned))["sentence"]
 
 
-async def test_what_postgres_refuses(host: HostTables, serve: Serve, client: Client) -> None:
-    """Whatever the host has against it stands in the sentence."""
+async def test_what_its_table_refuses(host: HostTables, serve: Serve, client: Client) -> None:
+    """What the table has against one row stands in the sentence."""
     await host.connection.execute(
         "ALTER TABLE workflow_execution ADD CONSTRAINT keeps CHECK (kind <> 'poison' OR worker_id IS NOT NULL)"
     )
@@ -296,6 +296,20 @@ async def test_what_postgres_refuses(host: HostTables, serve: Serve, client: Cli
     await beat(client, "w1", ttl=60)
     (workflow,) = await host.workflows("w1")
     await host.connection.execute("UPDATE workflow_execution SET kind = 'poison'")
+    await client.publish("liveness.goodbye.w1")
+
+    told = await until(client, workflow, "refuses")
+
+    assert re.search(r"RUNNING, the life of w1 that held it is over, and the table refuses to put it back.*keeps", told)
+
+
+async def test_what_postgres_refuses(host: HostTables, serve: Serve, client: Client) -> None:
+    """What Postgres has against the end of the whole life stands in the sentence."""
+    await host.connection.execute("ALTER TABLE liveness.expiration ADD CONSTRAINT keeps CHECK (worker <> 'w1')")
+    await serve()
+    await host.worker("w1")
+    await beat(client, "w1", ttl=60)
+    (workflow,) = await host.workflows("w1")
     await client.publish("liveness.goodbye.w1")
 
     told = await until(client, workflow, "refuses")

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from liveness.store import Ended, Former, Found, Granted, Life, Pending, Progress
+from liveness.store import Ended, Former, Found, Granted, Life, Pending, Progress, Walk
 from liveness.verdicts import Case, Outcome, Recovery, Verdict
 from tests.simulation.leader import Leader
 from tests.simulation.postgres import Expiration, Postgres, Process, Row
@@ -223,6 +223,11 @@ class Reclaims(Parts):
         """Nobody asks in a simulation."""
         raise NotImplementedError
 
+    @property
+    def kinds(self) -> set[str]:
+        """The one kind of work."""
+        return {"workflow"}
+
     async def unfinished(self) -> list[str]:
         """See unfinished_names.sql."""
         return await self.read(lambda _: sorted({one.worker for one in self.postgres.unfinished()}))  # type: ignore[no-any-return]
@@ -242,6 +247,11 @@ class Reclaims(Parts):
 
         await self.act(body)
         progress.looked_at = 0
+
+    async def finish_apart(self, walk: Walk, worker: str) -> None:
+        """As where everything of a name is refused: what the simulation poisons is the name, not a row of it."""
+        await self.finish(Progress(), [worker])
+        walk.done.update(self.kinds)
 
     def _finish(self, one: Expiration, progress: Progress, now: float) -> None:
         postgres = self.postgres

@@ -16,7 +16,7 @@ from liveness.client.consumer import ACK, Consumer
 from liveness.client.events import read_event
 from liveness.client.problems import Problems
 from liveness.errors import MessageError
-from liveness.messages import WorkerEnded
+from liveness.eventdata import WorkerEnded
 
 URL = "nats://127.0.0.1:4222"
 ENVELOPE = {
@@ -158,8 +158,8 @@ def test_client_imports_little() -> None:
         "import sys, liveness.client;"
         "unwanted = {'asyncpg', 'starlette', 'structlog', 'rich', 'uvicorn'} & sys.modules.keys();"
         "own = {name for name in sys.modules if name.startswith('liveness.')} - "
-        "{'liveness.errors', 'liveness.subjects', 'liveness.messages', 'liveness.link', 'liveness.wire', "
-        "'liveness.bounded', 'liveness.share', 'liveness.client'};"
+        "{'liveness.errors', 'liveness.subjects', 'liveness.messages', 'liveness.eventdata', 'liveness.link', "
+        "'liveness.wire', 'liveness.bounded', 'liveness.share', 'liveness.client'};"
         "print(*unwanted, *(name for name in own if not name.startswith('liveness.client.')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

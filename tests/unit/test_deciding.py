@@ -2,11 +2,12 @@
 
 import pytest
 
+from liveness.parts import rendered, work_parts
 from liveness.relay import in_commit_order
 from liveness.restore import distinct
 from liveness.store import Life, Pending
 from liveness.store.statements import Statements
-from liveness.work import WORKFLOWS, Registry, WorkTable, quoted, rendered, work_parts
+from liveness.work import WORKFLOWS, Column, Registry, WorkTable, quoted
 
 
 def event(seq: int, worker: str, transaction: int) -> Pending:
@@ -56,7 +57,10 @@ def test_an_identifier_cannot_become_sql(name: str) -> None:
 
 def test_optional_columns_that_a_table_lacks_are_left_out() -> None:
     """And the type of the id is taken from the catalogue."""
-    fitted = WORKFLOWS.present({"id": "bigint", "status": "text", "worker_id": "text", "updated_at": "timestamptz"})
+    text = Column(type="text")
+    fitted = WORKFLOWS.present(
+        {"id": Column(type="bigint", base="bigint"), "status": text, "worker_id": text, "updated_at": text}
+    )
 
     parts = work_parts(fitted, "public")
 

@@ -285,7 +285,7 @@ def test_a_former_incarnation_is_told_that_it_is_over(way: Way) -> None:
         way.beat("w", incarnation="a")
         way.ears.wait(TELL_SECONDS / 4)
 
-    told = ("liveness.superseded.w", Superseded(epoch=1, incarnation="a", new_epoch=2))
+    told = ("liveness.superseded.w", Superseded(epoch=1, incarnation="a", new_epoch=2, new_incarnation="b"))
     assert way.told == [told, told]
     assert way.intake.counts["stale"] == 9
     assert lapsed(way.book, 5.0) == ["w"]

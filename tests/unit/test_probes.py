@@ -7,7 +7,7 @@ import pytest
 from liveness.lease import Proof
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
-from liveness.probes import Probes, lead
+from liveness.probes import PATIENCE, Probes, lead
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live
 
 
@@ -21,7 +21,8 @@ class Asking:
         self.answers: list[Callable[[bytes | None], None]] = []
         self.connected = True
         self.answers_at_once = False
-        self.probes = Probes(book=self.book, ask=self.ask, on_answer=self.answered)
+        self.failed: list[str] = []
+        self.probes = Probes(book=self.book, ask=self.ask, on_answer=self.answered, on_failure=self.failed.append)
         live(self.book)
         lease_of(self.book).probe = True
 
@@ -106,6 +107,37 @@ def test_a_question_that_could_not_be_put_is_no_evidence_of_silence(asking: Aski
     asking.look(9.0)
 
     assert asking.said() == "could not be asked"
+
+
+def test_who_does_not_answer_in_time_has_failed(asking: Asking) -> None:
+    """It is told once, before the lease lapses."""
+    asking.look(9.0)
+    asking.look(9.0 + PATIENCE / 2)
+    assert asking.failed == []
+    asking.look(9.0 + PATIENCE)
+    asking.look(9.0 + 2 * PATIENCE)
+
+    assert asking.failed == ["w"]
+
+
+def test_whom_nobody_answers_for_has_failed_at_once(asking: Asking) -> None:
+    """NATS says so, and nobody has to be waited for."""
+    asking.look(9.0)
+    asking.answers[0](None)
+    asking.look(9.0)
+
+    assert asking.failed == ["w"]
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_who_answered_or_could_not_be_asked_has_not_failed(asking: Asking, *, connected: bool) -> None:
+    """The one beats again, and of the other nothing was said."""
+    asking.connected = asking.answers_at_once = connected
+    asking.look(9.0)
+    asking.answers_at_once = False
+    asking.look(9.5)
+
+    assert asking.failed == []
 
 
 def test_what_was_said_of_an_earlier_promise_is_not_evidence(asking: Asking) -> None:

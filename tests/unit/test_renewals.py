@@ -17,6 +17,7 @@ from liveness.leases import LeaseTable
 from liveness.lines import Lines
 from liveness.messages import SHORT
 from liveness.renewals import Renewals
+from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.wakes import Wakes
@@ -45,6 +46,7 @@ class Door:
         self.book = LeaseTable(60.0)
         self.storms = Storms(max_hold=600.0, shuffle=lambda _: None)
         self.wakes = Wakes()
+        self.reports = Reports(leak_grace=60.0, wedge_after=10.0)
         self.incoming = Incoming()
         # How many messages came the long way.
         self.long = 0
@@ -57,12 +59,14 @@ class Door:
             wakes=self.wakes,
             on_echo=self._echo,
         )
+        self.intake.reports = self.reports
         self.renewals = Renewals(
             book=self.book,
             hearing=self.ears.hearing,
             settings=SETTINGS,
             clock=lambda: self.ears.time,
             counts=self.intake.counts,
+            reports=self.reports,
         )
         pattern = run_of("liveness.heartbeat.>", SID, SHORT)
         if short:
@@ -87,7 +91,8 @@ class Door:
             [lease.worker for lease in self.book.soonest()],
             [list(names) for names in (self.book.wanting, self.book.changed, self.book.endings, self.book.arrivals)],
             {worker: repr(claim) for worker, claim in self.book.incarnations.claims.items()},
-            {via: (group.members, repr(group.storm)) for via, group in self.storms.groups.items()},
+            {via: (group.members, group.stating, repr(group.storm)) for via, group in self.storms.groups.items()},
+            (repr(self.reports.of), list(self.reports.standing), self.reports.refused, self.reports._size),
             self.intake.counts,
             self.ears.hearing.stamp(self.ears.time),
             [event.is_set() for event in (self.wakes.lives, self.wakes.arrivals, self.wakes.endings)],
@@ -96,8 +101,8 @@ class Door:
     def _lease(self, lease: Lease) -> Any:
         group = lease.group
         return (
-            lease.line.ttl, lease.stated, lease.since, lease.last_beat, lease.incarnation, lease.epoch, lease.probe,
-            None if group is None else group.via, repr(lease.ending),
+            lease.line.ttl, lease.line.pace, lease.stated, lease.since, lease.last_beat, lease.incarnation, lease.epoch,
+            lease.probe, None if group is None else group.via, repr(lease.ending),
         )  # fmt: skip
 
 
@@ -141,6 +146,7 @@ def test_a_beat_without_a_payload_goes_the_short_way() -> None:
         heartbeat("w", ttl=10, via="V"),
         heartbeat("w", incarnation="a", ttl=11, via="V"),
         heartbeat("w", incarnation="a", ttl=10, via="W"),
+        heartbeat("w", incarnation="a", ttl=10, via="V", interval=2),
         heartbeat("w", incarnation="a", ttl=10, via="V", uptime=-1),
         heartbeat("w", incarnation="a", ttl=10, via="V", seq=2**63),
         heartbeat("w", incarnation="a", ttl=10, via="V", running=[1]),
@@ -235,6 +241,9 @@ _payloads = st.one_of(
             "seq": st.sampled_from([1, 2**63, 1.5]),
             "probe": st.sampled_from([True, False, 1]),
             "via": st.sampled_from(["V", "W", "x" * 200]),
+            "interval": st.sampled_from([2, 2.0, 1.96, 5, 0, -1, 5e-324, 1e300, None]),
+            "running": st.sampled_from([[], ["x"], ["x", "y"], [1], "x", None]),
+            "progress": st.sampled_from([0, 1, 2**63, None]),
         },
     ).map(lambda fields: json.dumps(fields).encode()),
     st.sampled_from([b"", b"{", b"\r\n", b"\xff", b"[1e300]"]),

@@ -12,7 +12,8 @@ import pytest
 
 import liveness
 from liveness.client import DrainingError, Event, Heartbeater, LostError, SyncHeartbeater, events
-from liveness.messages import EVENT_TYPES, Goodbye, WorkflowReclaimed
+from liveness.eventdata import EVENT_TYPES, WorkflowReclaimed, WorkReclaimed
+from liveness.messages import Goodbye
 from liveness.testing import FakeEvents, FakeHeartbeater, FakeSyncHeartbeater
 from tests.conftest import SOON
 
@@ -234,6 +235,13 @@ async def test_events_of_other_types_stay() -> None:
     source.add("task.reclaimed", task_id="8")
     event = await anext(source("nats://x", durable="d", types=["task.reclaimed"]))
     assert (event.type, event.subject) == ("task.reclaimed", "8")
+
+
+def test_events_of_tables_of_ones_own() -> None:
+    """Whose type begins with what the work is called there."""
+    event = FakeEvents().add("invoice.reclaimed", subject="7", reason="died")
+    assert isinstance(event.data, WorkReclaimed)
+    assert (event.subject, event.data.reason) == ("7", "died")
 
 
 @pytest.mark.parametrize("kind", EVENT_TYPES)

@@ -1,0 +1,126 @@
+"""Rows that a living worker holds by the database, and does not list: found, told of, and put back."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from liveness.reports import Leak, Unreported, folded_id
+from liveness.store.database import PATIENCE, Connection, Database, contested
+from liveness.store.epochs import as_json
+from liveness.store.leader import Leader
+from liveness.store.statements import Statements
+from liveness.work import CrashPolicy, WorkTable
+
+# Rows of one table in one look. A worker that has forgotten more has the others found when these are back.
+FOUND_MOST = 5_000
+
+
+class Leaked(msgspec.Struct, frozen=True):
+    """A leak, and what is kept of it: for how many seconds its worker was silent, and the evidence."""
+
+    leak: Leak
+    silent_for: float | None
+    evidence: Mapping[str, object]
+
+
+class Leaks:
+    """Finds rows that their workers do not list. `decided_by` names this process, `chunk` bounds a statement's rows."""
+
+    def __init__(
+        self,
+        database: Database,
+        leader: Leader,
+        statements: Statements,
+        *,
+        decided_by: str,
+        observed: bool,
+        chunk: int,
+        crashes: CrashPolicy,
+    ) -> None:
+        self._database = database
+        self._leader = leader
+        self._statements = statements
+        self._decided_by = decided_by
+        self._observed = observed
+        self._chunk = chunk
+        self._window = crashes.window
+
+    async def unreported(self, listed: Mapping[str, Sequence[str]]) -> list[Unreported]:
+        """Return the RUNNING rows of the names in `listed` that these do not list: one statement for each table.
+
+        Raises DatabaseAwayError, DatabaseRefusedError.
+        """
+        # Postgres cannot read U+0000, and no id has it. As it stands and folded: other alphabets fold otherwise there.
+        pairs = {
+            (worker, spelling)
+            for worker, ids in listed.items()
+            for one in ids
+            for spelling in (one.replace("\0", ""), folded_id(one))
+        }
+        workers, ids = [worker for worker, _ in pairs], [one for _, one in pairs]
+        found = []
+        for work in self._statements.works:
+            rows = await self._database.fetch(
+                self._statements.on(work, "find_unreported"), list(listed), workers, ids, work.running, work.work,
+                FOUND_MOST, *self._statements.given("find_unreported", work), patient=True,
+            )  # fmt: skip
+            found += [Unreported(row["worker"], work.work, row["id"], row["mark"]) for row in rows]
+        return found
+
+    async def report(self, leaks: Sequence[Leaked]) -> int:
+        """Tell of rows that leaked, each once; return of how many that was. Raises as `reclaim` does."""
+        told = 0
+        async with self._leader.transaction(patient=True) as connection:
+            for work, some in self._by_work(leaks):
+                rows = await connection.fetch(
+                    self._statements.on(work, "report_leaks", observed=self._observed), _offered(some), work.running,
+                    self._observed, self._decided_by, work.work,
+                    *self._statements.given("report_leaks", work, observed=self._observed), timeout=PATIENCE,
+                )  # fmt: skip
+                told += len(rows)
+        return told
+
+    async def reclaim(self, leaks: Sequence[Leaked]) -> int:
+        """Put rows back that leaked, in one transaction, and return how many; the others were touched, or are held.
+
+        Never in mode observe. Raises NotLeaderError, DatabaseAwayError and DatabaseRefusedError.
+        """
+        back = 0
+        async with self._leader.transaction(patient=True) as connection:
+            # As for every reclaim.
+            await connection.execute(self._statements.lock_tables)
+            with contested():
+                for work, some in self._by_work(leaks):
+                    back += await self._put_back(connection, work, some)
+                await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
+        return back
+
+    async def _put_back(self, connection: Connection, work: WorkTable, leaks: Sequence[Leaked]) -> int:
+        rows = await connection.fetch(
+            self._statements.on(work, "reclaim_leaks"), _offered(leaks), work.running, work.waiting, self._chunk,
+            work.work, f"{work.work}_id", self._observed, self._window, work.failed, self._decided_by,
+            *self._statements.given("reclaim_leaks", work), timeout=PATIENCE,
+        )  # fmt: skip
+        return len(rows)
+
+    def _by_work(self, leaks: Sequence[Leaked]) -> list[tuple[WorkTable, list[Leaked]]]:
+        some: defaultdict[str, list[Leaked]] = defaultdict(list)
+        for one in leaks:
+            some[one.leak.work].append(one)
+        return [(work, some[work.work]) for work in self._statements.works if some[work.work]]
+
+
+def _offered(leaks: Sequence[Leaked]) -> str:
+    return as_json(
+        {
+            "worker": one.leak.worker,
+            "epoch": one.leak.epoch,
+            "incarnation": one.leak.incarnation,
+            "id": one.leak.id,
+            "mark": one.leak.mark,
+            "silent_for": one.silent_for,
+            "evidence": one.evidence,
+        }
+        for one in leaks
+    )
