@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from liveness.errors import CannotStartError
 from liveness.eventdata import EVENT_TYPES
@@ -195,6 +196,65 @@ async def test_a_status_that_the_table_refuses_lets_it_go_back(host: HostTables,
 
     assert await host.state(workflow) == await host.state(other) == ("PENDING", None)
     assert len(await events(store, "workflow.crashing")) == 1
+
+
+REFUSES_WITH = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.status = 'FAILED' THEN RAISE EXCEPTION 'not by you' USING ERRCODE = '%s'; END IF;
+            RETURN NEW;
+        END
+    $$;
+    CREATE TRIGGER refuses BEFORE UPDATE ON workflow_execution FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.parametrize("code", ["insufficient_privilege", "undefined_function", "XX777"])
+async def test_whatever_the_table_has_against_it_the_life_ends(host: HostTables, aside: Store, code: str) -> None:
+    """A trigger that needs a right, or that is broken, or that says something of its own."""
+    await host.connection.execute(REFUSES_WITH % code)
+    workflow, other = await host.workflows("w1", 2)
+    await die(aside, "w1")
+    await claim(host, "w2", workflow)
+
+    await die(aside, "w2")
+
+    assert await host.state(workflow) == await host.state(other) == ("PENDING", None)
+    assert await aside.reclaims.unfinished() == []
+
+
+async def test_a_row_that_cannot_be_set_aside_saves_no_other(host: HostTables, aside: Store) -> None:
+    """Of workers that died at once, each had a killer: the table refuses one of them."""
+    refused, killer = (await host.workflows("w1"))[0], (await host.workflows("w2"))[0]
+    await die(aside, "w1")
+    await die(aside, "w2")
+    await host.connection.execute("ALTER TABLE workflow_execution ADD CHECK (kind <> 'kept' OR status <> 'FAILED')")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'kept' WHERE id = $1::uuid", refused)
+    await claim(host, "w1", refused)
+    await claim(host, "w2", killer)
+    lives = await aside.epochs.grant([Life(worker, None, None, 10.0) for worker in ("w1", "w2")])
+
+    with capture_logs() as logs:
+        await aside.reclaims.settle([case(worker, epoch, crash=True) for worker, epoch in lives.epochs.items()])
+
+    assert (await host.state(refused), await host.state(killer)) == (("PENDING", None), ("FAILED", None))
+    assert [line["ids"] for line in logs if line["event"] == "quarantine_refused"] == [[refused]]
+    assert [told["workflow_id"] for told in await events(aside, "workflow.crashing")] == [refused]
+
+
+@pytest.mark.parametrize("kind", ["varchar(40)", "said"])
+async def test_the_story_is_cut_to_what_its_column_holds(host: HostTables, stores: Stores, kind: str) -> None:
+    """Else the trial at the start would pass, and every quarantine fail."""
+    await host.connection.execute("CREATE DOMAIN said AS varchar(40)")
+    await host.connection.execute(f"ALTER TABLE workflow_execution ADD error {kind}")
+    store = await stores(crash_budget=1, crash_action="quarantine", quarantine_status="FAILED")
+    (workflow,) = await host.workflows("w1")
+
+    await die(store, "w1")
+
+    assert await host.state(workflow) == ("FAILED", None)
+    told = await host.connection.fetchval("SELECT error FROM workflow_execution")
+    assert told == "set aside by liveness: 1 workers died within 24 h while they ran this"[:40]
 
 
 async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: HostTables, stores: Stores) -> None:
