@@ -47,6 +47,16 @@ async def events(store: Store, kind: str) -> list[dict[str, Any]]:
     return [msgspec.json.decode(event.data) for event in found]
 
 
+async def went_back(store: Store, worker: str) -> int:
+    """Return how much an operator, and `why`, is told to have gone back of the last life."""
+    told = (await store.history.of_worker(worker, 1)).worker
+    assert told is not None
+    (life,) = told.lives
+    counted = await store.reclaims.count(worker, life.epoch)
+    assert counted == sum((life.gave_back or {}).values())
+    return counted
+
+
 async def test_what_killed_as_often_as_its_budget_is_set_aside(host: HostTables, aside: Store) -> None:
     """It has the operator's status and no owner, and the event tells the story."""
     (workflow,) = await host.workflows("w1")
@@ -57,6 +67,7 @@ async def test_what_killed_as_often_as_its_budget_is_set_aside(host: HostTables,
 
     assert await host.state(workflow) == ("FAILED", None)
     assert await aside.reclaims.unfinished() == []
+    assert await went_back(aside, "w2") == 0
     (told,) = await events(aside, "workflow.quarantined")
     assert (told["workflow_id"], told["former_worker"]) == (workflow, "w2")
     assert (told["crash_count"], told["crash_budget"], told["reclaim_count"]) == (2, 2, 2)
