@@ -62,6 +62,7 @@ def evidence_words(end: End) -> str:
         storm if storm == "no storm" else _labelled("storm", storm),
         _labelled("heard by the NATS server", _text(evidence, "via")),
         _hearing(evidence),
+        "another process of the name was there by then" if evidence.get("followed") else "",
         "" if untouched is None else f"only rows untouched for {untouched:.1f} s were its",
         "mode observe: nothing of the host's was touched" if end.observed else "",
         f"decided by {end.decided_by} in transaction {end.transaction_id}",

@@ -1,9 +1,10 @@
 {running $2}
         AND (
             e.untouched_for IS NULL
-            -- Where nobody knows when, only word of the end is enough.
+            -- Where nobody knows when, only word of the end is enough, while nobody else of the name is there.
             OR coalesce(
-                {touched} < now() - make_interval(secs => e.untouched_for), e.reason IN ('released', 'died')
+                {touched} < now() - make_interval(secs => e.untouched_for),
+                e.reason IN ('released', 'died') AND NOT e.followed
             )
         )
         AND NOT EXISTS (
