@@ -10,5 +10,7 @@
         AND NOT EXISTS (
             SELECT FROM liveness.remainder AS d
             WHERE d.worker = e.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text
+                -- A former life's; else each row would go through all that a try, undone since, left of its own in the index.
+                AND d.epoch < e.epoch
         )
         {unless_observed}

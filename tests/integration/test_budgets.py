@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from liveness.errors import CannotStartError
 from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Store
+from liveness.store import database as store_database
 from tests.conftest import HostTables
 from tests.integration.conftest import case
 
@@ -283,6 +284,23 @@ async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: H
 
     assert await host.state(killer) == ("FAILED", None)
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 3
+
+
+async def test_a_killer_among_many_takes_no_longer_than_any_reclaim(
+    host: HostTables, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the try that is undone has left in our index is not gone through for each row: that would be broken off."""
+    store = await stores(crash_budget=2, crash_action="quarantine", quarantine_status="FAILED", reclaim_chunk=10)
+    (killer,) = await host.workflows("w1")
+    await die(store, "w1")
+    await host.workflows("w2", 12_000)
+    await claim(host, "w2", killer)
+    # A tenth of what it has, and some six times what it takes.
+    monkeypatch.setattr(store_database, "PATIENT_SECONDS", 3.0)
+
+    await die(store, "w2")
+
+    assert await host.state(killer) == ("FAILED", None)
 
 
 async def test_in_mode_observe_nothing_is_judged(host: HostTables, stores: Stores) -> None:
