@@ -10,6 +10,9 @@ from liveness.verdicts import Case
 # heard: our own checkpoint is written with the age of the beat, a statement's latency too late.
 CHECKPOINT_SLACK = 1.0
 
+# In the evidence: another process of the name was there before the verdict, and did not wait for it (`part_ended.sql`).
+FOLLOWED: Final = "followed"
+
 # Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Nor `orphaned`: nobody died of
 # work that was claimed by one who was dead.
 CRASHES: Final = frozenset({"lapsed", "died", "restarted", "stale"})
@@ -51,6 +54,8 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
             "via": lease.group.via if lease.group is not None else None,
             "storm": "held, then let go" if ending.let_go else None,
             **({"details": ending.details} if ending.details else {}),
+            # It may have claimed already, and of rows that bear no date nobody can tell which.
+            **({FOLLOWED: True} if ending.reborn_at is not None and not ending.reborn_idle else {}),
         },
     )
 

@@ -7,7 +7,7 @@ The evidence is what the service of that time wrote: what it lacks is not told, 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from liveness.facts import End, Life
+from liveness.facts import End, Leaked, Life
 
 # Behind "because"; a reason that a later version brings is told by its name.
 _BECAUSE: Final[Mapping[str, str]] = {
@@ -25,11 +25,28 @@ def because(worker: str, life: Life | None) -> str:
     """Return why a life of `worker` ended, as the rest of a sentence behind "because"."""
     end = None if life is None else life.end
     if end is None:
-        # Its record is gone, or that life goes on and lost this work alone.
+        # Its record is gone.
         return f"{worker} had it, and no end of that life is written down"
     return _BECAUSE.get(end.reason, "the life of {worker} ended ({reason})").format(
         worker=worker, reason=end.reason, ttl=end.ttl, silent=_silent(end.evidence), exit=_exit(end.evidence)
     )
+
+
+def because_leaked(worker: str, leaked: Leaked) -> str:
+    """Return why `worker` lost a row though it lived, as the rest of a sentence behind "because"."""
+    left_out = _number(leaked.evidence, "left_out_for")
+    for_long = "" if left_out is None else f" for {left_out:.1f} s"
+    return f"{worker}, which lived, left it out of what it says it runs{for_long} (leaked)"
+
+
+def leaked_words(leaked: Leaked) -> str:
+    """Return all that the record of a leak says."""
+    said = (
+        _text(leaked.evidence, "why") or "not in what its worker lists",
+        _hearing(leaked.evidence),
+        f"decided by {leaked.decided_by} in transaction {leaked.transaction_id}",
+    )
+    return "; ".join(words for words in said if words)
 
 
 def evidence_words(end: End) -> str:
@@ -45,6 +62,7 @@ def evidence_words(end: End) -> str:
         storm if storm == "no storm" else _labelled("storm", storm),
         _labelled("heard by the NATS server", _text(evidence, "via")),
         _hearing(evidence),
+        "another process of the name was there by then" if evidence.get("followed") else "",
         "" if untouched is None else f"only rows untouched for {untouched:.1f} s were its",
         "mode observe: nothing of the host's was touched" if end.observed else "",
         f"decided by {end.decided_by} in transaction {end.transaction_id}",

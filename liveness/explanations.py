@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from liveness.evidence import because, evidence_words
+from liveness.evidence import because, because_leaked, evidence_words, leaked_words
 from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -57,7 +57,7 @@ def piece_sentence(piece: Piece) -> str:
 
 def _last_move(piece: Piece) -> str:
     move = piece.moves[-1]
-    cause = because(move.worker, move.life)
+    cause = because(move.worker, move.life) if move.leaked is None else because_leaked(move.worker, move.leaked)
     if move.observed:
         return f"would have gone back at {clock(move.reclaimed)}, but mode was observe, because {cause}"
     if move.outcome == "quarantined":
@@ -231,6 +231,8 @@ def piece_steps(piece: Piece) -> list[Step]:
         if move.life is not None and (move.worker, move.epoch) not in lives:
             lives.add((move.worker, move.epoch))
             found += life_steps(move.life)
+        if move.leaked is not None:
+            found.append(Step(move.reclaimed, "leaked", move.worker, move.epoch, leaked_words(move.leaked)))
         what = "observed" if move.observed else move.outcome or "reclaimed"
         found.append(Step(move.reclaimed, what, move.worker, move.epoch, _moved(piece, move)))
     row, owner = piece.row, piece.owner
@@ -251,7 +253,9 @@ def _moved(piece: Piece, move: Move) -> str:
     times = f"for the {ordinal(move.reclaim_count)} time"
     if move.observed:
         return f"would have gone back {times}, but mode was observe"
-    killer = None if move.life is None or move.life.end is None else move.life.end.killers.get(piece.work)
+    # A life that lost this row alone, by a leak, did not die of it, nor of another: not then.
+    ended = None if move.life is None or move.leaked is not None else move.life.end
+    killer = None if ended is None else ended.killers.get(piece.work)
     blamed = ""
     if killer is not None and killer != piece.id:
         blamed = f"; that death was put down to {piece.work} {killer}, and counts against nothing else"

@@ -86,6 +86,15 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     ) = None
 
 
+class Leaked(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a worker that lived lost one row: the record that was written in the transaction that put it back."""
+
+    incarnation: str | None
+    decided_by: str
+    transaction_id: int
+    evidence: Mapping[str, Any]
+
+
 class Move(msgspec.Struct, frozen=True, kw_only=True):
     """One time that a piece of work was taken back, and the life that had held it."""
 
@@ -99,6 +108,10 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(description="What became of it, if it did not go back: quarantined, exhausted.")] | None
     ) = None
     crash: Annotated[bool, Meta(description="Whether this counts against it.")] = False
+    leaked: (
+        Annotated[Leaked, Meta(description="Set if that life went on, and whatever ended it later is not the cause.")]
+        | None
+    ) = None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):

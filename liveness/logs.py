@@ -6,6 +6,9 @@ from typing import Literal
 
 import structlog
 
+# They are rows of the host's, and the DSN with its password.
+_SHOW_LOCALS = False
+
 
 def configure(log_format: Literal["auto", "console", "json"], level: str) -> None:
     """Set the logging of this process up, that of nats-py, asyncpg and uvicorn (standard `logging`) included."""
@@ -18,9 +21,16 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         structlog.processors.StackInfoRenderer(),
     ]
     rendering: list[structlog.typing.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=_SHOW_LOCALS)
+            ),
+            structlog.processors.JSONRenderer(),
+        ]
         if json
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        else [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(

@@ -250,7 +250,8 @@ def _put_back(work: WorkTable) -> str:
 
 
 def _set_aside(work: WorkTable) -> str:
-    told = [] if work.error is None else [f"{quoted(work.error)} = t.error"]
+    # A cast cuts it to what the column holds.
+    told = [] if work.error is None else [f"{quoted(work.error)} = t.error::{work.error_type}"]
     return ", ".join([f"{quoted(work.status)} = $3{work.status_cast}", *_freed(work), *told])
 
 

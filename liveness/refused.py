@@ -25,6 +25,6 @@ class Refused:
         try:
             return await self._store.reclaims.retry()
         except DatabaseRefusedError as error:
-            # Not the rows, which are tried one by one: something about all of them.
-            log.exception("retry_refused", cause=str(error))
+            # Not the rows, which are tried one by one: something about all of them. A traceback would show one of them.
+            log.error("retry_refused", cause=str(error))  # noqa: TRY400
             return 0

@@ -85,6 +85,7 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     owner_type: str = "text"
     status_type: str = "text"
     status_cast: str = ""
+    error_type: str = "text"
 
     @property
     def required(self) -> tuple[str, ...]:
@@ -101,6 +102,7 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
 
     def present(self, columns: Mapping[str, Column]) -> "WorkTable":
         """Return the description fitted to the table's real `columns`."""
+        error = self.error if self.setting or _holds_text(columns.get(self.error or "")) else None
         return msgspec.structs.replace(
             self,
             id_type=columns[self.id].type,
@@ -112,7 +114,8 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
             bump=tuple(column for column in self.bump if column in columns),
             touch=tuple(column for column in self.touch if column in columns),
             clear=tuple(column for column in self.clear if column in columns),
-            error=self.error if self.setting or _holds_text(columns.get(self.error or "")) else None,
+            error=error,
+            error_type="text" if error is None else columns[error].type,
             where=tuple(
                 msgspec.structs.replace(
                     where, cast=columns[where.column].parameter or _text_cast(columns[where.column])

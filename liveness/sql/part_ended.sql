@@ -1,6 +1,6 @@
 ended AS (
     SELECT
-        x.worker, x.epoch, x.reason, x.untouched_for, x.crash,
+        x.worker, x.epoch, x.reason, x.untouched_for, x.crash, x.evidence ? 'followed' AS followed,
         -- What the events of one life have in common, put together once for all of them.
         json_build_object(
             'former_worker', x.worker, 'incarnation', x.incarnation, 'epoch', x.epoch, 'reason', x.reason,

@@ -42,10 +42,10 @@ counted_later AS (
     JOIN ended AS e USING (worker, epoch)
     WHERE e.crash
 )
--- Who held what, and the most crashes that anything of it has behind it now.
-SELECT m.worker, m.epoch, count(*) FILTER (WHERE m.moved) AS items, max(m.crash_count) AS crashes
+-- Who held what, how much of it went back, and the most crashes that anything of it has behind it now.
+SELECT m.worker, m.epoch, count(*) FILTER (WHERE m.went_back) AS items, max(m.crash_count) AS crashes
 FROM (
-    SELECT c.worker, c.epoch, true AS moved, c.crash_count FROM counted AS c
+    SELECT c.worker, c.epoch, c.outcome IS NULL AS went_back, c.crash_count FROM counted AS c
     UNION ALL
     SELECT k.worker, k.epoch, false, k.crash_count FROM counted_later AS k
 ) AS m

@@ -4,13 +4,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import asyncpg
 import msgspec
 import structlog
 
 from liveness.budgets import DEATHS_SHOWN, OTHERS_SHOWN, Death, Suspect, evidence, guilty, story, whole
+from liveness.errors import ContestedError, DatabaseRefusedError
 from liveness.store.database import PATIENCE, Connection
 from liveness.store.epochs import as_json
+from liveness.store.rows import TRIES, savepoint
 from liveness.store.statements import Statements
 from liveness.work import CrashPolicy, WorkTable
 
@@ -101,23 +102,37 @@ class Budgets:
             }
             for suspect in blamed
         ]
-        await connection.execute("SAVEPOINT aside")
-        try:
+        aside: set[str] = set()
+        parts, tries = [rows], TRIES
+        while parts:
+            some = parts.pop()
+            try:
+                aside |= await self._quarantine(connection, lives, work, some)
+            except ContestedError:
+                raise
+            except DatabaseRefusedError as error:
+                # Whatever it is: it must not keep the life from its end. And only the guilty rows go back.
+                if len(some) > 1 and tries > 0:
+                    parts += [some[: len(some) // 2], some[len(some) // 2 :]]
+                else:
+                    ids = [row["id"] for row in some]
+                    log.error("quarantine_refused", work=work.work, ids=ids, status=work.quarantine, cause=str(error))  # noqa: TRY400
+            tries -= 1
+        for suspect in blamed:
+            if suspect.id in aside:
+                log.warning("quarantined", work=work.work, id=suspect.id, **_figures(suspect))
+        return aside
+
+    async def _quarantine(
+        self, connection: Connection, lives: str, work: WorkTable, rows: Sequence[Mapping[str, Any]]
+    ) -> set[str]:
+        async with savepoint(connection):
             found = await connection.fetch(
                 self._statements.on(work, "quarantine"), lives, work.running, work.quarantine, as_json(rows),
                 work.work, self.policy.window, *self._statements.given("quarantine", work), timeout=PATIENCE,
             )  # fmt: skip
             await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
-        except (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, asyncpg.RaiseError) as error:
-            await connection.execute("ROLLBACK TO SAVEPOINT aside")
-            ids = [suspect.id for suspect in blamed]
-            log.error("quarantine_refused", work=work.work, ids=ids, status=work.quarantine, cause=str(error))  # noqa: TRY400
-            return set()
-        aside = {row["id"] for row in found}
-        for suspect in blamed:
-            if suspect.id in aside:
-                log.warning("quarantined", work=work.work, id=suspect.id, **_figures(suspect))
-        return aside
+        return {row["id"] for row in found}
 
     async def _report(
         self,

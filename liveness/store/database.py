@@ -109,7 +109,11 @@ def answers() -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no answer in time"
+    text = str(error)
+    if isinstance(error, asyncpg.PostgresError):
+        # Not the DETAIL: it shows a row of the host's ("Failing row contains"), and this is logged, kept and answered.
+        text = " ".join(str(part) for part in (*error.args[:1], error.hint) if part)
+    return " ".join(text.split()) or "no answer in time"
 
 
 def milliseconds(seconds: float) -> str:

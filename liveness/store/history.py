@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from liveness.facts import End, Instant, Life, Move, Owner, Piece, Row, WhyAnswer, WorkerTold
+from liveness.facts import End, Instant, Leaked, Life, Move, Owner, Piece, Row, WhyAnswer, WorkerTold
 from liveness.store.database import PATIENCE, Connection, Database
 from liveness.store.statements import Statements
 from liveness.subjects import name_fault
@@ -184,6 +184,16 @@ def _move(record: asyncpg.Record, now: datetime) -> Move:
         life=None if record["life"] is None else _life(record, now),
         outcome=record["outcome"],
         crash=record["crash"],
+        leaked=None if record["leak_evidence"] is None else _leaked(record),
+    )
+
+
+def _leaked(record: asyncpg.Record) -> Leaked:
+    return Leaked(
+        incarnation=record["leak_incarnation"],
+        decided_by=record["leak_decided_by"],
+        transaction_id=record["leak_transaction_id"],
+        evidence=_evidence(record["leak_evidence"]),
     )
 
 
@@ -199,7 +209,6 @@ def _life(record: asyncpg.Record, now: datetime) -> Life:
 
 
 def _end(record: asyncpg.Record, now: datetime) -> End:
-    evidence = msgspec.json.decode(record["evidence"])
     return End(
         reason=record["reason"],
         incarnation=record["ended_incarnation"],
@@ -211,12 +220,17 @@ def _end(record: asyncpg.Record, now: datetime) -> End:
         observed=record["ended_observed"],
         decided_by=record["decided_by"],
         transaction_id=record["transaction_id"],
-        evidence=evidence if isinstance(evidence, dict) else {"why": str(evidence)},
+        evidence=_evidence(record["evidence"]),
         finished=_instant(record["finished_at"], now),
         recovered=_instant(record["recovered_at"], now),
         crash=record["ended_crash"],
         killers={} if record["killers"] is None else msgspec.json.decode(record["killers"], type=dict[str, str]),
     )
+
+
+def _evidence(text: str) -> Mapping[str, Any]:
+    evidence = msgspec.json.decode(text)
+    return evidence if isinstance(evidence, dict) else {"why": str(evidence)}
 
 
 def _instant(moment: datetime | None, now: datetime) -> Instant | None:

@@ -22,7 +22,7 @@ from liveness.work import CrashPolicy, WorkTable
 TRIES, TRY_SECONDS = 48, 0.3
 # What a row waits that was refused (seconds), the first time and at most: it has to be mended by somebody first.
 RETRY_LEAST, RETRY_MOST = 10.0, 600.0
-# Characters of the cause that are kept: a detail may show the row.
+# Characters of the cause that are kept: a trigger of the host's may say a lot.
 CAUSE_LENGTH = 500
 
 

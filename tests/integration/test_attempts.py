@@ -90,6 +90,19 @@ async def test_a_crash_that_uses_the_attempts_up_fails_the_work(
     )
 
 
+async def test_what_is_exhausted_did_not_go_back(host: HostTables, counts: Counts) -> None:
+    """Neither the verdict nor an operator is told that it did."""
+    store = await counts(on_crash="fail", max_attempts="max_retries")
+    one, _ = await host.tasks("w1", 2)
+    await host.connection.execute("UPDATE task_execution SET execution_count = 9 WHERE id = $1::uuid", one)
+    epoch = (await store.epochs.grant([Life("w1", None, None, 10.0)])).epochs["w1"]
+
+    (verdict,) = await store.reclaims.settle([case("w1", epoch, crash=True)])
+
+    assert verdict.items == {"task": 1}
+    assert await store.reclaims.count("w1", epoch) == 1
+
+
 async def test_what_was_wanted_is_no_attempt(host: HostTables, counts: Counts) -> None:
     """A release puts work back as it was, though its attempts are used up."""
     store = await counts(on_crash="fail", max_attempts="max_retries")

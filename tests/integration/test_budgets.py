@@ -5,10 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from liveness.errors import CannotStartError
 from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Store
+from liveness.store import database as store_database
 from tests.conftest import HostTables
 from tests.integration.conftest import case
 
@@ -46,6 +48,16 @@ async def events(store: Store, kind: str) -> list[dict[str, Any]]:
     return [msgspec.json.decode(event.data) for event in found]
 
 
+async def went_back(store: Store, worker: str) -> int:
+    """Return how much an operator, and `why`, is told to have gone back of the last life."""
+    told = (await store.history.of_worker(worker, 1)).worker
+    assert told is not None
+    (life,) = told.lives
+    counted = await store.reclaims.count(worker, life.epoch)
+    assert counted == sum((life.gave_back or {}).values())
+    return counted
+
+
 async def test_what_killed_as_often_as_its_budget_is_set_aside(host: HostTables, aside: Store) -> None:
     """It has the operator's status and no owner, and the event tells the story."""
     (workflow,) = await host.workflows("w1")
@@ -56,6 +68,7 @@ async def test_what_killed_as_often_as_its_budget_is_set_aside(host: HostTables,
 
     assert await host.state(workflow) == ("FAILED", None)
     assert await aside.reclaims.unfinished() == []
+    assert await went_back(aside, "w2") == 0
     (told,) = await events(aside, "workflow.quarantined")
     assert (told["workflow_id"], told["former_worker"]) == (workflow, "w2")
     assert (told["crash_count"], told["crash_budget"], told["reclaim_count"]) == (2, 2, 2)
@@ -197,6 +210,65 @@ async def test_a_status_that_the_table_refuses_lets_it_go_back(host: HostTables,
     assert len(await events(store, "workflow.crashing")) == 1
 
 
+REFUSES_WITH = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF NEW.status = 'FAILED' THEN RAISE EXCEPTION 'not by you' USING ERRCODE = '%s'; END IF;
+            RETURN NEW;
+        END
+    $$;
+    CREATE TRIGGER refuses BEFORE UPDATE ON workflow_execution FOR EACH ROW EXECUTE FUNCTION refuse()
+"""
+
+
+@pytest.mark.parametrize("code", ["insufficient_privilege", "undefined_function", "XX777"])
+async def test_whatever_the_table_has_against_it_the_life_ends(host: HostTables, aside: Store, code: str) -> None:
+    """A trigger that needs a right, or that is broken, or that says something of its own."""
+    await host.connection.execute(REFUSES_WITH % code)
+    workflow, other = await host.workflows("w1", 2)
+    await die(aside, "w1")
+    await claim(host, "w2", workflow)
+
+    await die(aside, "w2")
+
+    assert await host.state(workflow) == await host.state(other) == ("PENDING", None)
+    assert await aside.reclaims.unfinished() == []
+
+
+async def test_a_row_that_cannot_be_set_aside_saves_no_other(host: HostTables, aside: Store) -> None:
+    """Of workers that died at once, each had a killer: the table refuses one of them."""
+    refused, killer = (await host.workflows("w1"))[0], (await host.workflows("w2"))[0]
+    await die(aside, "w1")
+    await die(aside, "w2")
+    await host.connection.execute("ALTER TABLE workflow_execution ADD CHECK (kind <> 'kept' OR status <> 'FAILED')")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'kept' WHERE id = $1::uuid", refused)
+    await claim(host, "w1", refused)
+    await claim(host, "w2", killer)
+    lives = await aside.epochs.grant([Life(worker, None, None, 10.0) for worker in ("w1", "w2")])
+
+    with capture_logs() as logs:
+        await aside.reclaims.settle([case(worker, epoch, crash=True) for worker, epoch in lives.epochs.items()])
+
+    assert (await host.state(refused), await host.state(killer)) == (("PENDING", None), ("FAILED", None))
+    assert [line["ids"] for line in logs if line["event"] == "quarantine_refused"] == [[refused]]
+    assert [told["workflow_id"] for told in await events(aside, "workflow.crashing")] == [refused]
+
+
+@pytest.mark.parametrize("kind", ["varchar(40)", "said"])
+async def test_the_story_is_cut_to_what_its_column_holds(host: HostTables, stores: Stores, kind: str) -> None:
+    """Else the trial at the start would pass, and every quarantine fail."""
+    await host.connection.execute("CREATE DOMAIN said AS varchar(40)")
+    await host.connection.execute(f"ALTER TABLE workflow_execution ADD error {kind}")
+    store = await stores(crash_budget=1, crash_action="quarantine", quarantine_status="FAILED")
+    (workflow,) = await host.workflows("w1")
+
+    await die(store, "w1")
+
+    assert await host.state(workflow) == ("FAILED", None)
+    told = await host.connection.fetchval("SELECT error FROM workflow_execution")
+    assert told == "set aside by liveness: 1 workers died within 24 h while they ran this"[:40]
+
+
 async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: HostTables, stores: Stores) -> None:
     """It is judged among all that its worker held, wherever it stands in the order."""
     store = await stores(crash_budget=2, crash_action="quarantine", quarantine_status="FAILED", reclaim_chunk=2)
@@ -212,6 +284,23 @@ async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: H
 
     assert await host.state(killer) == ("FAILED", None)
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 3
+
+
+async def test_a_killer_among_many_takes_no_longer_than_any_reclaim(
+    host: HostTables, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the try that is undone has left in our index is not gone through for each row: that would be broken off."""
+    store = await stores(crash_budget=2, crash_action="quarantine", quarantine_status="FAILED", reclaim_chunk=10)
+    (killer,) = await host.workflows("w1")
+    await die(store, "w1")
+    await host.workflows("w2", 12_000)
+    await claim(host, "w2", killer)
+    # A tenth of what it has, and some six times what it takes.
+    monkeypatch.setattr(store_database, "PATIENT_SECONDS", 3.0)
+
+    await die(store, "w2")
+
+    assert await host.state(killer) == ("FAILED", None)
 
 
 async def test_in_mode_observe_nothing_is_judged(host: HostTables, stores: Stores) -> None:

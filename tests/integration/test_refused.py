@@ -82,6 +82,24 @@ async def test_all_but_the_refused_rows_go_back(
     assert logs == []
 
 
+async def test_what_is_said_of_a_refused_row_shows_nothing_of_it(
+    host: HostTables, store: Store, grant: Grant, finish: Finish
+) -> None:
+    """Neither the log nor what is kept, and shown by commands: Postgres' DETAIL has the whole row."""
+    (row,) = await host.workflows("w1")
+    await host.connection.execute("UPDATE workflow_execution SET queue = 'a secret'")
+    await host.connection.execute(POISON)
+    await poison(host, row)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+
+    with capture_logs() as logs:
+        await finish.run_once()
+
+    kept = await host.connection.fetchval("SELECT refused FROM liveness.remainder")
+    assert "no_poison" in kept
+    assert "secret" not in kept + str(logs)
+
+
 async def test_a_refused_row_is_tried_again_and_goes_back_when_it_is_mended(
     host: HostTables, store: Store, grant: Grant, finish: Finish
 ) -> None:

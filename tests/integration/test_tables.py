@@ -6,6 +6,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from liveness.cases import case_of
+from liveness.hearing import Hearing
+from liveness.lease import Proof
+from liveness.leases import LeaseTable
+from liveness.messages import Heartbeat
 from liveness.store import Life, Progress, Store
 from liveness.verdicts import Outcome
 from tests.integration.conftest import case, finish_chunk
@@ -130,6 +135,32 @@ async def test_rows_without_a_date_are_never_taken_on_age(
 
     await store.reclaims.settle([case("1", None, reason="operator")])
     assert await connection.fetchval("SELECT count(*) FROM jobs WHERE status = 'doing'") == 0
+
+
+@pytest.mark.parametrize("followed", [False, True])
+async def test_rows_without_a_date_are_not_taken_from_the_next_process(
+    connection: "asyncpg.Connection[asyncpg.Record]", stores: Callable[..., Any], *, followed: bool
+) -> None:
+    """A goodbye gives them back; but not where another process of the name was heard before the verdict."""
+    await connection.execute(NUMBERED)
+    await connection.execute("INSERT INTO workers DEFAULT VALUES")
+    await connection.execute("INSERT INTO jobs (status, worker_id) VALUES ('doing', 1)")
+    store = await stores(**NUMBERED_SETTINGS)
+    book, hearing = LeaseTable(10.0), Hearing(0.0, max_gap=0.5)
+    hearing.start(0.0)
+    book.beat("1", 1.0, Heartbeat(incarnation="a"), 1.0)
+    book.granted("1", (await begin(store, "1"))["1"])
+    book.end("1", 2.0, Proof("released", told_at=2.0))
+    if followed:
+        book.beat("1", 3.0, Heartbeat(incarnation="b"), 3.0)
+    lease = book.get("1")
+    assert lease is not None
+    assert lease.ending is not None
+
+    (verdict,) = await store.reclaims.settle([case_of(lease, lease.ending, hearing, 4.0)])
+
+    assert verdict.outcome is Outcome.ENDED
+    assert verdict.items == ({} if followed else {"job": 1})
 
 
 async def test_owners_that_are_uuids_and_no_registry(

@@ -135,6 +135,38 @@ async def test_a_quarantine(host: HostTables, serve: Serve, client: Client, news
     )
 
 
+async def test_a_leak(host: HostTables, serve: Serve, client: Client, news: News) -> None:
+    """The worker lived and left it out; and that stays the cause, however the life ends that went on."""
+    await serve(gap_grace=0, leak_grace=0.5, leak_action="reclaim")
+    await beat(client, "w1", ttl=60, running=[])
+    (workflow,) = await host.workflows("w1")
+    back = asyncio.create_task(news.until("workflow.reclaimed"))
+    async with asyncio.timeout(SOON):
+        while not back.done():
+            await beat(client, "w1", ttl=60, running=[])
+            await asyncio.wait({back}, timeout=0.1)
+    told_then = await story(client, workflow)
+    await client.publish("liveness.goodbye.w1", msgspec.json.encode({"signal": 9}))
+    await news.until("worker.expired")
+
+    for told in (told_then, await story(client, workflow)):
+        assert re.fullmatch(
+            rf"workflow {workflow} went back to the queue at {CLOCK} because w1, which lived, left it out of what it "
+            r"says it runs for \d\.\d s \(leaked\); now PENDING, nobody holds it\.",
+            told["sentence"],
+        )
+        assert steps(told)[:3] == ["granted", "leaked", "reclaimed"]
+        assert says(told, "reclaimed") == "back in the queue for the 1st time"
+        for words in (
+            r"RUNNING in the name of a worker that lives and left it out for \d\.\d+ s of hearing",
+            r"leak_grace 0\.5 s",
+            r"the hearing clock stood at \d+\.\d s",
+            r"decided by \S+:\d+ in transaction \d+",
+        ):
+            assert re.search(words, says(told, "leaked")), says(told, "leaked")
+    assert told_then["moves"][0]["life"]["end"] is None
+
+
 async def test_a_name_that_is_heard_again(host: HostTables, serve: Serve, client: Client, news: News) -> None:
     """Its recovery is a step of the story, and a second loss is the second time."""
     await serve(heartbeat_timeout=1, gap_grace=0)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from liveness.explanations import ordinal, past, piece_sentence, piece_steps, told, worker_sentence
-from liveness.facts import TOLD_MOST, Piece, Standing, WhyAnswer
+from liveness.facts import TOLD_MOST, Leaked, Piece, Standing, WhyAnswer
 from tests.unit.known import (
     EVIDENCE,
     NEXT_EPOCH,
@@ -68,6 +68,35 @@ def test_every_reason_to_move(reason: str, fields: dict[str, object], because: s
     sentence = piece_sentence(moved)
     assert sentence.startswith(f"workflow {WORK_ID} {WENT_BACK} because ")
     assert sentence.endswith(f"{because}; now PENDING, nobody holds it.")
+
+
+LEAK = {
+    "why": "RUNNING in the name of a worker that lives and left it out for 61.000 s of hearing, in each of 6 beats",
+    "left_out_for": 61.0,
+    "reports": 6,
+    "leak_grace": 60.0,
+    "hearing": {"now": 86411.07, "not_counted": 0.412, "gaps": 3},
+}
+
+
+def test_a_leak_is_not_what_ended_the_life_later() -> None:
+    """Nor does that death count against what its worker had lost before, whatever it was put down to."""
+    leaked = Leaked(incarnation="f3a1", decided_by="sidecar-0:71", transaction_id=81234, evidence=LEAK)
+    ended = end(expired=ago(10.0), crash=True, killers={"workflow": "another"})
+    moved = piece(row=waiting(), owner=None, moves=[move(ended, leaked=leaked)])
+
+    assert piece_sentence(moved) == (
+        f"workflow {WORK_ID} {WENT_BACK} because w7, which lived, left it out of what it says it runs for 61.0 s "
+        "(leaked); now PENDING, nobody holds it."
+    )
+    said = {step.what: step.says for step in piece_steps(moved)}
+    assert said["leaked"] == (
+        f"{LEAK['why']}; the hearing clock stood at 86411.1 s, with 0.4 s not counted in 3 gaps since the service's "
+        "start; decided by sidecar-0:71 in transaction 81234"
+    )
+    assert said["reclaimed"] == "back in the queue for the 1st time"
+    bare = Leaked(incarnation=None, decided_by="x:1", transaction_id=1, evidence={})
+    assert "says it runs (leaked)" in piece_sentence(piece(row=None, moves=[move(ended, leaked=bare)]))
 
 
 def test_a_move_of_a_life_that_goes_on() -> None:
