@@ -1,9 +1,9 @@
-"""A worker of a job system, a process of its own: `python -m tests.acceptance.job_worker SYSTEM NATS DSN MODE BEATS QUEUES`.
+"""A worker of a job system, a process of its own: `python -m tests.acceptance.job_worker` and six arguments.
 
-SYSTEM is `Procrastinate` or `PgQueuer`, whose own worker it runs, with the defaults of its timers, and with what
-docs/tables.md adds. MODE is what it does with a job that is called `work`: `hold` it for ever, or `finish` it. Of the
-others, it finishes `quick` ones at once, and a `long` one on SIGUSR1. BEATS: `beats` on NATS as the page says, or `silent`,
-where nobody told it to. QUEUES: the names of the jobs it takes, by commas.
+SYSTEM: `Procrastinate` or `PgQueuer`, whose own worker it runs, with the defaults of its timers, and with what
+docs/tables.md adds. NATS and DSN: where the servers are. MODE: what it does with a job that is called `work`, `hold` it
+for ever or `finish` it; it finishes a `quick` one at once, and a `long` one on SIGUSR1. BEATS: `beats` on NATS as the
+page says, or `silent`, where nobody told it to. QUEUES: the names of the jobs that it takes, by commas.
 
 Says on standard output what it does, a line each: `worker NAME` once it takes jobs, `holds ID`, `finished ID`.
 """
@@ -21,8 +21,10 @@ TTL = 1.0
 NAMES = ("quick", "work", "long")
 # How long it takes procrastinate to find a job that went back; its default is 5 s.
 POLL_SECONDS = 0.2
-# In which PgQueuer beats for a job where nobody beats on NATS, and takes one over: as short as the test's patience.
-SILENT_TIMEOUT = timedelta(seconds=0.8)
+# How often they beat into Postgres where they do not beat on NATS: sooner than a service of these tests loses patience.
+# PgQueuer beats in half of its timeout.
+SILENT_BEAT_SECONDS = 0.3
+SILENT_TIMEOUT = timedelta(seconds=2 * SILENT_BEAT_SECONDS)
 
 Job = Callable[[str, object], Awaitable[None]]
 
@@ -75,7 +77,8 @@ async def procrastinate(dsn: str, nats_url: str, do: Job, names: list[str], *, b
     for name in NAMES:
         add(name)
     async with app.open_async():
-        await app.run_worker_async(queues=names, concurrency=10, fetch_job_polling_interval=POLL_SECONDS)
+        options: Any = {} if beats else {"update_heartbeat_interval": SILENT_BEAT_SECONDS}
+        await app.run_worker_async(queues=names, concurrency=10, fetch_job_polling_interval=POLL_SECONDS, **options)
 
 
 async def pgqueuer(dsn: str, nats_url: str, do: Job, names: list[str], *, beats: bool) -> None:

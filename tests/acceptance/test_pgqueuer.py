@@ -1,4 +1,4 @@
-"""PgQueuer's own workers and its own schema: jobs of the dead come back by our history, and its workers finish them."""
+"""PgQueuer's own workers on its own schema: jobs of the dead come back by our history, and its workers finish them."""
 
 import inspect
 import signal
@@ -123,14 +123,14 @@ async def test_jobs_of_a_killed_worker_are_finished_by_another(
 async def test_who_does_not_beat_on_nats_keeps_what_it_runs(
     serve: Serve, queue: Queue, host: HostTables, start_job_worker: StartJobWorker, tmp_path: Path
 ) -> None:
-    """The job's own heartbeat is enough: it goes back when that has stopped, and not because it was claimed long ago."""
+    """The job's own heartbeat is enough: it goes back when that has stopped, not because it was claimed long ago."""
     await serve(config=settings_file(SYSTEM, tmp_path))
     silent, name = await start_job_worker(SYSTEM, "hold", "work", beats="silent")
     job = await queue.enqueue("work")
     await silent.said(f"holds {job}")
-    # Three times as long as an orphan has to be untouched.
+    # Twice as long as an orphan has to be untouched, and a few sweeps.
     await eventually(
-        lambda: host.connection.fetchval("SELECT now() - updated > interval '3 seconds' FROM pgqueuer"), bool
+        lambda: host.connection.fetchval("SELECT now() - updated > interval '2 seconds' FROM pgqueuer"), bool
     )
     assert await history(host) == []
 

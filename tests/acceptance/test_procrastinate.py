@@ -1,4 +1,4 @@
-"""Procrastinate's own workers and its own schema: jobs of the dead come back by our history, and its workers finish them."""
+"""Procrastinate's own workers on its own schema: jobs of the dead come back by our history, its workers finish them."""
 
 import inspect
 import signal
@@ -14,7 +14,7 @@ from procrastinate.worker import Worker
 
 from tests.conftest import HostTables
 
-from .conftest import Liveness, Serve, StartJobWorker, eventually
+from .conftest import Liveness, Serve, StartJobWorker, all_of, eventually
 from .recipes import SCHEMA, settings_file
 from .told import of_type, outbox_is_empty, published
 
@@ -131,6 +131,24 @@ async def test_jobs_of_a_killed_worker_are_finished_by_another(
     assert alive != dead
 
 
+async def test_who_does_not_beat_on_nats_keeps_what_it_runs(
+    serve: Serve, queue: Queue, host: HostTables, start_job_worker: StartJobWorker, tmp_path: Path
+) -> None:
+    """Its own heartbeat in its own table is enough; the jobs go back when that has stopped."""
+    job = await queue.defer("work")
+    silent, name = await start_job_worker(SYSTEM, "hold", "work", beats="silent")
+    await silent.said(f"holds {job}")
+    service = await serve(config=settings_file(SYSTEM, tmp_path))
+    # Whoever Postgres knows of when the service starts is owed a ttl of listening, and is not heard in it.
+    assert (await service.logged("lease_spared"))["worker"] == name
+    assert await history(host) == []
+
+    await silent.kill()
+
+    await queue.become(**{f"j{job}": "todo"})
+    assert await history(host) == [("job", job, name)]
+
+
 async def test_what_the_table_refuses_waits_and_the_rest_goes_back(
     serve: Serve,
     liveness: Liveness,
@@ -154,10 +172,10 @@ async def test_what_the_table_refuses_waits_and_the_rest_goes_back(
     assert (await service.logged("row_refused"))["id"] == twice
     await queue.become(**{f"j{plain}": "todo", f"j{unwanted}": "aborted", f"j{twice}": "doing", f"j{other}": "todo"})
     assert await history(host) == [("job", plain, name), ("aborting_job", unwanted, name)]
-    explained = await liveness("why", twice, config=config)
+    explained, status = await all_of(liveness("why", twice, config=config), liveness("status", config=config))
+    assert "the table refuses to put it back" in explained.out
     assert "procrastinate_jobs_queueing_lock_idx_v1" in explained.out
-    status = await liveness("status", config=config)
-    assert "1 row" in status.out
+    assert "refused: 1 rows" in status.out
 
     finishing, _ = await start_job_worker(SYSTEM, "finish", "work", "elsewhere")
     await finishing.said(f"finished {plain}")
