@@ -290,6 +290,23 @@ async def start_worker(dsn: str, nats: NatsServer) -> AsyncIterator[StartWorker]
         yield start
 
 
+StartJobWorker = Callable[..., Awaitable[tuple[Child, str]]]
+
+
+@pytest.fixture
+async def start_job_worker(dsn: str, nats: NatsServer) -> AsyncIterator[StartJobWorker]:
+    """Start workers of job systems, each as `job_worker.py` says; return them with their names. They are killed."""
+    async with _kept() as workers:
+
+        async def start(system: str, mode: str, *queues: str, beats: str = "beats") -> tuple[Child, str]:
+            module = ["-m", "tests.acceptance.job_worker"]
+            worker = Child(await _start([*module, system, nats.url, dsn, mode, beats, ",".join(queues)], {}))
+            workers.append(worker)
+            return worker, await worker.said("worker")
+
+        yield start
+
+
 Run = Callable[..., Awaitable[Child]]
 
 
