@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import click
+import msgspec
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
@@ -136,7 +137,8 @@ async def past_alone(settings: Settings, request: WhyRequest) -> tuple[WhyAnswer
     Raises DatabaseAwayError when it does not answer soon, CannotStartError, UntellableError.
     """
     async with connected(settings) as database:
-        history = (await Store.open(database, settings)).history
+        # Who only reads needs no right to write, and tries nothing on the host's rows.
+        history = (await Store.open(database, msgspec.structs.replace(settings, mode="observe"))).history
         return await past(history, request), f"as Postgres has it, {await history.acting() or 'nobody'} acts"
 
 

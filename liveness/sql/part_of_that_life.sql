@@ -10,7 +10,8 @@
         AND NOT EXISTS (
             SELECT FROM liveness.remainder AS d
             WHERE d.worker = e.worker AND d.work = $5 AND d.id = {id}::text AND d.mark = w.xmin::text
-                -- A former life's; else each row would go through all that a try, undone since, left of its own in the index.
+                -- A former life's; else each row would go through all that this statement, or a try that was undone, has
+                -- written of its own into the index by then.
                 AND d.epoch < e.epoch
         )
         {unless_observed}

@@ -1,5 +1,6 @@
 -- Set work aside that keeps killing its workers: the status that the operator chose, no owner, and what it did. Each of
--- its deaths is put down to it. What somebody locks is left to the reclaim: it goes back once more.
+-- its deaths is put down to it, but for those whose reclaim is just being finished: nobody waits for that. What somebody
+-- locks is left to the reclaim: it goes back once more.
 -- $1: [{worker, epoch}]  $2: running  $3: quarantine status  $4: [{id, worker, epoch, reclaim_count, error, data}]
 -- $5: word for this work  $6: seconds in which crashes count
 WITH {ended},
@@ -38,10 +39,17 @@ deaths AS (
     JOIN liveness.reclaim AS r ON r.id = m.id
     WHERE r.work = $5 AND r.crash AND NOT r.observed AND r.reclaimed_at > now() - make_interval(secs => $6)
 ),
+unexplained AS (
+    SELECT x.worker, x.epoch, d.id
+    FROM liveness.expiration AS x
+    JOIN deaths AS d USING (worker, epoch)
+    WHERE NOT coalesce(x.killers ? $5, false)
+    FOR NO KEY UPDATE OF x SKIP LOCKED
+),
 explained AS (
     UPDATE liveness.expiration AS x
     SET killers = coalesce(x.killers, '{}') || jsonb_build_object($5, d.id)
-    FROM deaths AS d
+    FROM unexplained AS d
     WHERE x.worker = d.worker AND x.epoch = d.epoch AND NOT coalesce(x.killers ? $5, false)
 ),
 news AS (

@@ -1,3 +1,8 @@
 -- Rows that were refused and are to be tried again, those first that have waited longest.
--- $1: how many at most
-SELECT work, worker, epoch, id FROM liveness.remainder WHERE refused IS NOT NULL AND retry_at <= now() ORDER BY retry_at LIMIT $1
+-- Of kinds of work that are described no more, nothing can be tried: they would stand first for ever.
+-- $1: how many at most  $2: kinds of work
+SELECT work, worker, epoch, id
+FROM liveness.remainder
+WHERE refused IS NOT NULL AND retry_at <= now() AND work = ANY ($2::text[])
+ORDER BY retry_at
+LIMIT $1

@@ -28,6 +28,13 @@ _TRACK = """
         applied_at timestamptz NOT NULL DEFAULT now()
     )
 """
+# Tables of ours that our role may not read: those that a migration by another role has added.
+_UNREADABLE = """
+    SELECT current_user::text AS role, array_agg(c.relname::text ORDER BY c.relname) AS names
+    FROM pg_class AS c
+    JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'liveness' AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, 'SELECT')
+"""
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -81,6 +88,7 @@ async def check_schema(database: Database) -> None:
     """Raise CannotStartError unless this version of liveness can work with the schema as it is."""
     async with database.transaction() as connection:
         version, compatible_from = await _state(connection)
+        rights = await connection.fetchrow(_UNREADABLE)
     ours = known_migrations()[-1].version
     if version < ours:
         found = f"is at version {version}, this liveness needs {ours}" if version else "has not been created"
@@ -89,6 +97,13 @@ async def check_schema(database: Database) -> None:
         raise CannotStartError(
             f"the schema liveness is at version {version} and needs a liveness that knows version {compatible_from}; "
             f"this one knows {ours}: upgrade liveness"
+        )
+    if rights is not None and rights["names"]:
+        # Whoever migrated has made them, and is somebody else.
+        role = quoted(rights["role"])
+        raise CannotStartError(
+            f"the role {rights['role']} may not read liveness.{', liveness.'.join(rights['names'])}: "
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA liveness TO {role};"
         )
 
 

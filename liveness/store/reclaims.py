@@ -208,8 +208,8 @@ class Reclaims:
         """Try rows again that their tables refused; return how many are not left any more. Raises as `finish` does."""
         due = [
             Left(row["work"], row["worker"], row["epoch"], row["id"])
-            for row in await self._database.fetch(self._statements["refused_due"], REFUSED_READ)
-            if row["work"] in self.kinds and self._subjects.owns(row["worker"])
+            for row in await self._database.fetch(self._statements["refused_due"], REFUSED_READ, list(self.kinds))
+            if self._subjects.owns(row["worker"])
         ]
         if not due:
             return 0

@@ -286,6 +286,20 @@ async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: H
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 3
 
 
+async def test_a_reclaim_that_is_being_finished_is_not_waited_for(host: HostTables, aside: Store) -> None:
+    """It is a former death, whose row is locked chunk after chunk: the killer's life ends all the same."""
+    (killer,) = await host.workflows("w1")
+    await die(aside, "w1")
+    await claim(host, "w2", killer)
+    async with host.connection.transaction():
+        await host.connection.execute("SELECT FROM liveness.expiration FOR UPDATE")
+        await die(aside, "w2")
+
+    assert await host.state(killer) == ("FAILED", None)
+    rows = await host.connection.fetch("SELECT killers IS NOT NULL AS told FROM liveness.expiration ORDER BY worker")
+    assert [row["told"] for row in rows] == [False, True]
+
+
 async def test_a_killer_among_many_takes_no_longer_than_any_reclaim(
     host: HostTables, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -120,6 +120,29 @@ async def test_a_service_that_knows_no_terms_does_not_start_beside_those_that_do
     await database.close()
 
 
+async def test_tables_that_another_role_has_added_are_named_with_the_grant(
+    dsn: str, settings: Callable[..., Settings]
+) -> None:
+    """At the start, and not at the first reclaim, which would never mark its worker."""
+    connection = await asyncpg.connect(dsn)
+    database = Database(dsn.replace("postgres@", "granted_once@"))
+    await connection.execute(
+        "DROP ROLE IF EXISTS granted_once; CREATE ROLE granted_once LOGIN;"
+        " GRANT USAGE ON SCHEMA liveness TO granted_once;"
+        " GRANT ALL ON ALL TABLES IN SCHEMA liveness, public TO granted_once;"
+        " REVOKE ALL ON liveness.doubt, liveness.leak FROM granted_once"
+    )
+    try:
+        with pytest.raises(CannotStartError, match=r"may not read liveness\.doubt, liveness\.leak: GRANT") as refused:
+            await Store.open(database, settings())
+        await connection.execute("GRANT" + str(refused.value).partition(": GRANT")[2])
+        await Store.open(database, settings())
+    finally:
+        await database.close()
+        await connection.execute("DROP OWNED BY granted_once; DROP ROLE granted_once")
+        await connection.close()
+
+
 async def test_what_is_missing_is_named(dsn: str, empty_dsn: str, settings: Callable[..., Settings]) -> None:
     """The schema, a table, a column; each with the way out."""
     connection = await asyncpg.connect(dsn)

@@ -10,6 +10,7 @@ import pytest
 
 from liveness.eventdata import EVENT_TYPES
 from liveness.store import Life, Progress, Store
+from liveness.store import database as store_database
 from liveness.verdicts import Outcome
 from tests.conftest import HostTables
 from tests.integration.conftest import Grant, case, finish_chunk
@@ -285,3 +286,24 @@ async def test_optional_columns_may_be_missing(dsn: str, host: HostTables, store
     verdicts = await store.reclaims.settle([case("w1", epoch)])
 
     assert verdicts[0].items == {"workflow": 1}
+
+
+async def test_a_large_life_does_not_wade_through_its_own_remainder(
+    host: HostTables, stores: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Postgres takes the index, because there was a remainder before, it is no slower for each row it writes."""
+    store = await stores(reclaim_chunk=10)
+    await host.connection.execute(
+        "INSERT INTO liveness.remainder (worker, epoch, work, id, mark)"
+        " SELECT 'w1', 1, 'former', n::text, '1' FROM generate_series(1, 20000) AS n"
+    )
+    await host.connection.execute("ANALYZE liveness.remainder")
+    await host.workflows("w2", 15_000)
+    granted = await store.epochs.grant([Life("w2", None, None, 10.0)])
+    # A tenth of what it has, and some six times what it takes.
+    monkeypatch.setattr(store_database, "PATIENT_SECONDS", 3.0)
+
+    (verdict,) = await store.reclaims.settle([case("w2", granted.epochs["w2"])])
+
+    assert verdict.items == {"workflow": 10}
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder WHERE worker = 'w2'") == 14_990

@@ -128,6 +128,26 @@ async def test_a_refused_row_is_tried_again_and_goes_back_when_it_is_mended(
     assert ("workflow.reclaimed", row) in await host.outbox()
 
 
+async def test_rows_of_tables_that_are_described_no_more_stand_before_nobody(
+    host: HostTables, store: Store, grant: Grant, finish: Finish
+) -> None:
+    """However many were left of them, and however long ago."""
+    (row,) = await host.workflows("w1")
+    await host.connection.execute(POISON)
+    await poison(host, row)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    await finish.run_once()
+    await host.connection.execute(
+        "INSERT INTO liveness.remainder (worker, epoch, work, id, mark, refused, retry_at, retry_after)"
+        " SELECT 'w1', 1, 'former', n::text, '1', 'no', '-infinity', 600 FROM generate_series(1, 1000) AS n"
+    )
+    await host.connection.execute("ALTER TABLE workflow_execution DROP CONSTRAINT no_poison")
+    await host.connection.execute("UPDATE liveness.remainder SET retry_at = now() WHERE work = 'workflow'")
+
+    assert await Refused(store).run_once() == 1
+    assert await host.state(row) == ("PENDING", None)
+
+
 async def test_a_new_life_of_the_name_does_not_wait_and_is_not_taken_from(
     host: HostTables, store: Store, grant: Grant, finish: Finish
 ) -> None:

@@ -573,3 +573,19 @@ async def test_ids_of_other_types(
     for work_id in not_there:
         assert not (await history.of_work(work_id, 20)).known, work_id
     await database.close()
+
+
+async def test_without_a_service_nothing_is_tried_on_the_host(host: HostTables, settings: MakeSettings) -> None:
+    """Whoever asks may have no right to write, and a status that is refused is the service's trouble."""
+    (workflow,) = await host.workflows("w1")
+    acting = settings(crash_action="quarantine", quarantine_status="NO SUCH STATUS")
+    await host.connection.execute("CREATE ROLE a_reader LOGIN")
+    await host.connection.execute("GRANT USAGE ON SCHEMA public, liveness TO a_reader")
+    await host.connection.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public, liveness TO a_reader")
+    reading = msgspec.structs.replace(acting, postgres_dsn=acting.postgres_dsn.replace("postgres@", "a_reader@"))
+    try:
+        told, _ = await alone.past_alone(reading, WhyRequest(work_id=workflow))
+    finally:
+        await host.connection.execute("DROP OWNED BY a_reader; DROP ROLE a_reader")
+
+    assert told.known
