@@ -155,7 +155,8 @@ async def test_a_leak(host: HostTables, serve: Serve, client: Client, news: News
             r"says it runs for \d\.\d s \(leaked\); now PENDING, nobody holds it\.",
             told["sentence"],
         )
-        assert steps(told)[:3] == ["granted", "leaked", "reclaimed"]
+        # Its last beat may have come before the row went back, or after.
+        assert [one for one in steps(told) if one not in {"last beat", "ended"}] == ["granted", "leaked", "reclaimed"]
         assert says(told, "reclaimed") == "back in the queue for the 1st time"
         for words in (
             r"RUNNING in the name of a worker that lives and left it out for \d\.\d+ s of hearing",
