@@ -13,9 +13,9 @@ CHECKPOINT_SLACK = 1.0
 # In the evidence: another process of the name was there before the verdict, and did not wait for it (`part_ended.sql`).
 FOLLOWED: Final = "followed"
 
-# Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Nor `orphaned`: nobody died of
-# work that was claimed by one who was dead.
-CRASHES: Final = frozenset({"lapsed", "died", "restarted", "stale"})
+# Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Of what the sweep finds, it says
+# so itself.
+_CRASHES: Final = frozenset({"lapsed", "died", "restarted"})
 # SIGHUP, SIGINT and SIGTERM are what people and supervisors end a process with. SIGKILL is, too, but first of all it is
 # what the kernel ends one with that eats up the memory.
 _ASKED_TO_GO: Final = frozenset({1, 2, 15})
@@ -65,7 +65,7 @@ def is_crash(ending: Ending) -> bool:
 
     Not where a storm has let go of it: what takes many at once is no single piece of work.
     """
-    if ending.reason not in CRASHES or ending.let_go:
+    if ending.reason not in _CRASHES or ending.let_go:
         return False
     details = ending.details or {}
     signal = details.get("signal") or (details.get("exit_code") or 0) - _SHELL_SIGNAL

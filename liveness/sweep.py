@@ -13,12 +13,11 @@ import structlog
 
 from liveness.answers import Swept
 from liveness.apart import Refusals, apart
-from liveness.cases import CRASHES
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
 from liveness.store import Found, Store
-from liveness.storms import Storms
+from liveness.storms import LEAST, Storms
 from liveness.subjects import name_fault
 from liveness.turns import in_turns
 from liveness.verdicts import Case, Outcome
@@ -72,7 +71,9 @@ class Sweep:
         swept.orphaned = [found.worker for found in orphaned]
         self._report(swept)
         if not dry_run:
-            await self._take([self._stale_case(found, looked_at) for found in stale], swept)
+            # As many as make a storm at once are no single piece of work's doing.
+            crash = len(stale) < LEAST
+            await self._take([self._stale_case(found, looked_at, crash=crash) for found in stale], swept)
             await self._take([self._orphan_case(found) for found in orphaned], swept)
             self.last = swept
         return swept
@@ -137,7 +138,7 @@ class Sweep:
             ttl = life.ttl or self._heartbeat_timeout
             self._book.restore(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
-    def _stale_case(self, found: Found, looked_at: float) -> Case:
+    def _stale_case(self, found: Found, looked_at: float, *, crash: bool) -> Case:
         return self._case(
             found,
             reason="stale",
@@ -149,6 +150,7 @@ class Sweep:
                 f"none was heard in {self.listened_for():.3f} s of listening"
             ),
             must_be_up=True,
+            crash=crash,
             spare_within=self._heartbeat_timeout,
         )
 
@@ -174,6 +176,7 @@ class Sweep:
         untouched_for: float | None,
         measured_at: float | None = None,
         spare_within: float | None = None,
+        crash: bool = False,
     ) -> Case:
         return Case(
             worker=found.worker,
@@ -185,7 +188,7 @@ class Sweep:
             spare_within=spare_within,
             untouched_for=untouched_for,
             measured_at=measured_at,
-            crash=reason in CRASHES,
+            crash=crash,
             evidence={
                 "why": why,
                 "registry_silent_for": found.silent_for,

@@ -61,6 +61,20 @@ async def test_a_stale_worker_that_nobody_heard_is_ended(host: HostTables, eye: 
     assert (row["reason"], row["known"]) == ("stale", True)
 
 
+@pytest.mark.parametrize(("dead", "crashes"), [(2, 2), (3, 0)])
+async def test_many_that_are_found_dead_at_once_count_against_no_work(
+    host: HostTables, eye: Eye, dead: int, crashes: int
+) -> None:
+    """What takes as many as make a storm is no single piece of work."""
+    for number in range(dead):
+        await host.worker(f"w{number}", silent_for=1_000.0)
+        await host.workflows(f"w{number}")
+
+    assert (await eye.sweep.run_once()).ended == dead
+
+    assert await host.connection.fetchval("SELECT count(*) FROM liveness.reclaim WHERE crash") == crashes
+
+
 async def test_a_stale_worker_that_holds_a_lease_is_left(host: HostTables, eye: Eye) -> None:
     """Its heartbeats reach us; the registry is only not written."""
     await host.worker("w1", silent_for=1_000.0)

@@ -105,7 +105,7 @@ def ending(reason: str, details: dict[str, object] | None = None, *, let_go: boo
     )
 
 
-@pytest.mark.parametrize("reason", ["lapsed", "died", "restarted", "stale"])
+@pytest.mark.parametrize("reason", ["lapsed", "died", "restarted"])
 def test_an_end_that_nobody_wanted_is_a_crash(reason: str) -> None:
     """Whoever found it."""
     assert is_crash(ending(reason))
