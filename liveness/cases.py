@@ -13,7 +13,7 @@ CHECKPOINT_SLACK = 1.0
 # In the evidence: another process of the name was there before the verdict, and did not wait for it (`part_ended.sql`).
 FOLLOWED: Final = "followed"
 
-# Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Of what the sweep finds, it says
+# Ends that may be the work's doing. Not `released` and `operator`: somebody wanted them. Of what a sweep finds, it says
 # so itself.
 _CRASHES: Final = frozenset({"lapsed", "died", "restarted"})
 # SIGHUP, SIGINT and SIGTERM are what people and supervisors end a process with. SIGKILL is, too, but first of all it is
