@@ -35,8 +35,7 @@ _IDLE_CHECK_SECONDS: Final = 60
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 # More that the server has not taken yet is a server that takes nothing.
 MOST_UNSENT_BYTES: Final = 1 << 20
-# Of one read at most, for a run of heartbeats is taken without a pause: 1 ms of usual ones, and 40 ms of the dearest
-# bytes that a stranger can put into them.
+# Of one read, as a run of heartbeats is taken without a pause: 1 ms of usual ones, 40 ms of the dearest of a stranger.
 READ_BYTES: Final = 1 << 16
 # How long messages are taken without letting anybody else have a turn, and after how many the clock is looked at.
 TURN_SECONDS: Final = 0.005

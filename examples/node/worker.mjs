@@ -2,8 +2,10 @@
 //
 //     npm install && DATABASE_URL=postgresql://127.0.0.1/flow node worker.mjs NAME
 //
-// It shows all that a worker may say and hear: docs/workers.md has the contract. The beats share the event loop with the
-// work, so work that blocks it for longer than the ttl belongs into a worker thread.
+// It shows what a worker may say and hear: docs/workers.md has the contract. It does not know by itself when it is cut
+// off: it stops when it hears that it was given up, and its statements keep what it writes later from doing harm.
+// The beats share the event loop with the work, so work that blocks it for longer than the ttl belongs into a worker
+// thread.
 import { connect } from "@nats-io/transport-node";
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";

@@ -59,6 +59,8 @@ async def main(name: str) -> None:
         async def carry_out(work: "asyncpg.Record") -> None:
             try:
                 with heartbeater.holding(work["id"]):
+                    # The claim may have taken so long that its time was up before there was a job to cancel.
+                    heartbeater.check()
                     await asyncio.sleep(WORK_SECONDS)  # what you would do
                     # Before anything that cannot be undone: LostError, if its time is up.
                     heartbeater.check()

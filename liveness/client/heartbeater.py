@@ -63,10 +63,10 @@ class Heartbeater(Standing):
     `on_lost` and `on_superseded` are called on the loop, once in a life; what they raise is logged.
 
     The service asks a worker that is about to be given up once more (a probe), and this one answers. `alive`, if given,
-    is asked before all that is sent of its life, and while it says no, nothing is; `beat_now` does not wait then for
-    the interval. All of it shares the body's event loop: a body that blocks it for longer than the ttl counts as dead.
-    What tells how it stands (`remaining`, `check` and so on), `holding` and `progressed` are for any thread. A worker
-    without an event loop takes `SyncHeartbeater`.
+    is asked before all that is sent of its life, and while it says no, or raises, nothing is; `beat_now` does not wait
+    then for the interval. All of it shares the body's event loop: a body that blocks it for longer than the ttl counts
+    as dead. What tells how it stands (`remaining`, `check` and so on), `holding` and `progressed` are for any thread. A
+    worker without an event loop takes `SyncHeartbeater`.
 
     A process that was forked off has a copy, which refuses all use with RuntimeError and says nothing when its block is
     left; the parent goes on unharmed. (Nor can the parent's loop go on in a child: begin a new one there.)
@@ -177,8 +177,9 @@ class Heartbeater(Standing):
     async def begin_again(self) -> None:
         """Say that all that was held is dropped, and return when the next life has begun, with an epoch of its own.
 
-        What the former one held is back in the queue then, and it is neither `lost` nor `superseded` any more; claim
-        nothing before. It takes a service, and as long as there is none; cancelled, it goes on.
+        What the former one held is back in the queue then, and it is neither `lost` nor `superseded` any more. Claim
+        nothing before, and let no claim be under way: what it brings is no work of the next life. It takes
+        a service, and as long as there is none; cancelled, it goes on.
 
         Raises LostError when a newer process bears the name, or this one leaves meanwhile, and RuntimeError where
         something is held still, or it does not beat for itself.
@@ -262,7 +263,7 @@ class Heartbeater(Standing):
             due = min(due, loop.time())
 
     async def _beat(self, link: Link) -> None:
-        if self.adopted or not self._alive():
+        if self.adopted or not self._is_alive():
             # Only so that what is to be heard would be.
             await link.answer(self._patience)
         else:
@@ -273,11 +274,22 @@ class Heartbeater(Standing):
             # One beat at a time is on its way, so a server that stood still is not flooded with old ones.
             beat = self._beats.next(link, self.interval)
             await link.deliver(self._subjects.heartbeat(self.worker), beat, self._patience)
-            if refused == self._refused:
-                self._lookout.proven(sent)
-                self._beats.taken += 1
+            if refused != self._refused:
+                # The link stands, and does not do what it is for.
+                self._known.set()
+                return
+            self._lookout.proven(sent)
+            self._beats.taken += 1
         self._connection.proven()
         self._known.set()
+
+    def _is_alive(self) -> bool:
+        try:
+            return self._alive()
+        except Exception as error:  # noqa: BLE001 - it may not cost the connection: nothing would be heard any more
+            # Whoever does not know says nothing.
+            self._problems.report("alive", f"alive has raised {error!r}: no beat is sent")
+            return False
 
     def _begun(self, ttl: float | None) -> None:
         if ttl is not None and self._lookout.grant(ttl):
@@ -291,7 +303,7 @@ class Heartbeater(Standing):
     def _hear_probe(self, link: Link, _subject: bytes, reply: bytes, _headers: bytes, _payload: bytes) -> None:
         # Only to an inbox, as the service does: whoever asks chooses where, and anywhere else our answer would be a
         # message that means something. And never behind a goodbye: it would begin a new life.
-        if reply.startswith(b"_") and not self._leaving and self._alive():
+        if reply.startswith(b"_") and not self._leaving and self._is_alive():
             link.send(reply.decode(errors="replace"), self._beats.next(link, self.interval))
 
     def _abandon(self) -> None:

@@ -28,7 +28,8 @@ class Holding:
         self._bytes = 0
         # What was never reported is not known, and not: nothing.
         self._reports = False
-        self._lock = threading.Lock()
+        # A handler of a signal may ask while the thread that it interrupts has it.
+        self._lock = threading.RLock()
         # Of those who wait until nothing is held.
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
@@ -88,7 +89,7 @@ class Holding:
 
     def abandon(self) -> None:
         """Be a copy in a process that was forked off: whoever held the lock is not there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._waiting = []
 
     def _wake(self) -> None:

@@ -36,6 +36,8 @@ class Lookout:
         self._on_lost = on_lost
         self._clock = clock
         self._fence = Fence(pace, clock())
+        # When the last beat was sent that was taken, also of one that is lost.
+        self._taken = clock()
         self._left = False
         self._looking: asyncio.TimerHandle | None = None
 
@@ -79,7 +81,8 @@ class Lookout:
         self._look_on()
 
     def again(self, sent: float) -> None:
-        """Begin the next life, which was heard by what was sent at `sent`."""
+        """Begin the next life, which was heard by what was sent at `sent`, and by all beats behind that."""
+        sent = max(sent, self._taken)
         self._fence = Fence(self.pace, sent)
         self._fence.proven(sent, self._clock())
         self.loss = None
@@ -88,6 +91,7 @@ class Lookout:
 
     def proven(self, sent: float) -> None:
         """Note that what was sent at `sent` was taken."""
+        self._taken = max(sent, self._taken)
         self._fence.proven(sent, self._clock())
         self.look()
 

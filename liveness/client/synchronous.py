@@ -136,8 +136,9 @@ class SyncHeartbeater(Standing):
     def begin_again(self, timeout: float | None = None) -> None:
         """Say that all that was held is dropped, and return when the next life has begun, with an epoch of its own.
 
-        What the former one held is back in the queue then, and it is neither `lost` nor `superseded` any more; claim
-        nothing before. It takes a service, and as long as there is none.
+        What the former one held is back in the queue then, and it is neither `lost` nor `superseded` any more. Claim
+        nothing before, and let no claim be under way: what it brings is no work of the next life. It takes
+        a service, and as long as there is none.
 
         Raises TimeoutError when that takes longer than `timeout` seconds (it goes on, and may be called again),
         LostError when a newer process bears the name, or this one leaves meanwhile, and RuntimeError where something is

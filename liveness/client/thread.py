@@ -38,8 +38,9 @@ class HeartThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._leave = asyncio.Event()
-        # Held while a question is handed over, so that none comes behind the end.
-        self._lock = threading.Lock()
+        # Held while a question is handed over, so that none comes behind the end. By a handler of a signal, too, which
+        # may have interrupted one that is.
+        self._lock = threading.RLock()
         self._over = False
 
     def start(self) -> None:

@@ -389,6 +389,42 @@ async def test_refused_subject_is_told(tmp_path: Path, logs: Logs) -> None:
     await server.stop()
 
 
+async def test_beats_that_are_refused_do_not_go_on(logs: Logs) -> None:
+    """It is told once, and not taken back by the answer to the next one."""
+    refused = b"-ERR 'Permissions Violation for Publish to \"liveness.heartbeat.w1\"'\r\n"
+    async with (
+        FakeServer(lambda *_: refused) as server,
+        Heartbeater(server.url, worker="w1", ttl=600, interval=0.02) as worker,
+    ):
+        for _ in range(5):
+            await server.next()
+        assert worker.beats_sent == 0
+    told = logs.seen
+    assert sum("refuses" in line for line in told) == 1, told
+    assert not any("goes on" in line for line in told), told
+
+
+async def test_alive_that_raises_says_no(nats: NatsServer, logs: Logs) -> None:
+    """No beat is sent, which is told; the connection stands, so that it hears, and beats again once it can say yes."""
+    broken = True
+
+    def alive() -> bool:
+        if broken:
+            raise KeyError("state")
+        return True
+
+    async with (
+        spying(nats.url) as spy,
+        Heartbeater(nats.url, worker="w1", ttl=600, interval=0.02, alive=alive) as worker,
+    ):
+        await logs.until("alive has raised KeyError('state'): no beat is sent")
+        await asyncio.sleep(0.1)
+        assert (await spy.silent(), worker.beats_sent, worker.connected) == (True, 0, True)
+        broken = False
+        await spy.beat()
+    assert not any("lost NATS" in line for line in logs.seen)
+
+
 async def test_wrong_password_is_told_and_not_shown(
     tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

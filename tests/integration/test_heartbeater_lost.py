@@ -249,6 +249,29 @@ async def test_a_new_life_begins_when_everything_is_dropped(
         assert await host.state(claimed) == ("RUNNING", "w1")
 
 
+async def test_beats_count_while_the_next_life_is_waited_for(
+    nats: NatsServer, desk: Desk, ahead: Callable[[float], None]
+) -> None:
+    """An answer that takes long is no silence: what was beaten behind its hello is of the next life."""
+    async with spying(nats.url) as spy, Heartbeater(nats.url, worker="w1", ttl=600, interval=0.02) as worker:
+        hello, answer = await desk.next()
+        await answer(answer_to(hello, 7))
+        assert await worker.welcome(SOON)
+        ahead(601)
+        await soon(worker.lost)
+        beginning = asyncio.create_task(worker.begin_again())
+        hello, answer = await desk.next()
+        ahead(601)
+        seen = worker.beats_sent
+        while worker.beats_sent < seen + 2:
+            await spy.next()
+        await answer(answer_to(hello, 8))
+        async with asyncio.timeout(SOON):
+            await beginning
+        assert (worker.epoch, worker.lost.is_set(), worker.loss) == (8, False, None)
+        assert worker.remaining > 500
+
+
 async def test_what_is_told_of_a_life_that_was_given_up_is_no_news(nats: NatsServer, desk: Desk) -> None:
     """It was lost, and the service has ended it as well; a notice of that may come late."""
     told: list[int | None] = []

@@ -263,6 +263,30 @@ async def test_who_never_leaves_says_goodbye(nats: NatsServer, spy: Spy) -> None
     assert await ended(process) == (3, "")
 
 
+async def test_a_signals_handler_may_ask(nats: NatsServer) -> None:
+    """Whatever it has interrupted: the same question, for one."""
+    text = """
+times = 0
+def ask(*_):
+    global times
+    times += 1
+    heartbeater.progressed(), heartbeater.held, heartbeater.beat_now()
+    if times < 2000:
+        # One after the other: a handler is interrupted, too.
+        signal.setitimer(signal.ITIMER_REAL, 0.0001)
+with heartbeater:
+    signal.signal(signal.SIGALRM, ask)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    print("working", flush=True)
+    while times < 2000:
+        with heartbeater.holding("x"):
+            heartbeater.beat_now()
+    sys.exit(3 if not heartbeater.held else 4)
+"""
+    process = await program(text, nats.url)
+    assert await ended(process) == (3, "")
+
+
 async def test_the_interpreter_ends_though_nobody_knows_the_server() -> None:
     """The look-up of an address may take half a minute, and cannot be given up."""
     text = """
