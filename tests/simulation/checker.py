@@ -55,6 +55,11 @@ from liveness.beginnings import AGREED_WITHIN
 from liveness.group import Group
 from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS, PERCENT_OF_A_PASS
+from tests.simulation.budget_rules import Budgets
+from tests.simulation.certificate_rules import Certificates
+from tests.simulation.fence_rules import Fences
+from tests.simulation.habits import WINDOW
+from tests.simulation.leak_rules import Leaks
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
@@ -104,10 +109,17 @@ class Checker:
         self._held: set[tuple[str, int]] = set()
         self._passes: dict[tuple[int, str], float] = {}
         self.news = News(postgres, self.wrong, self.checked)
+        others = self.processes, self.wrong, self.checked
+        self.certificates = Certificates(*others, late_by=lambda since: world.now - since)
+        self.fences = Fences(world, nats, *others)
+        self.budgets = Budgets(world, world.habits.budget, WINDOW, self.processes, self._held, self.wrong, self.checked)
+        self.leaks = Leaks(world, postgres, *others, calm_at=lambda: self.calm_at)
         nats.unnoticed = SETTINGS.max_gap + SETTINGS.echo_interval
         postgres.on_take = self.take
         postgres.on_end = self.end
         postgres.on_act = self.act
+        postgres.on_leak = self.leaks.taken
+        postgres.history.on_judged = self.budgets.judged
 
     def wrong(self, rule: str, what: str) -> None:
         """Note a violation."""
@@ -121,12 +133,16 @@ class Checker:
         self.world.tell(f"{replica.name} takes {row.id} of {expiration.worker} ({expiration.reason})")
         if claim is None:
             return
+        self.budgets.taken(row, expiration)
         self.checked["finisher"] += 1
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
         self._by_offer(claim, expiration, row)
         process: Worker = claim.process
         self._by_beginning(process, expiration, row)
+        self.certificates.judge(process, claim, expiration, row)
+        if expiration.reason in BY_SILENCE:
+            self.fences.taken(process, claim, expiration, row)
         if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
             return
         if not process.alive:
@@ -388,4 +404,5 @@ class Checker:
         self.checked["dead work"] += 1
         for left in self.waiting():
             self.wrong("dead work", f"{left} is still RUNNING")
+        self.leaks.finish()
         self.news.finish()

@@ -128,7 +128,7 @@ def certificate_is_late(schedule: "Schedule") -> float:
     def say() -> None:
         mouth.server = schedule.nats.any_up()
         said = {"incarnation": worker.incarnation, "reason": "died", "exit_code": 137}
-        schedule.nats.publish(mouth, (f"liveness.goodbye.{worker.name}", msgspec.json.encode(said)))
+        schedule.nats.publish(mouth, f"liveness.goodbye.{worker.name}", msgspec.json.encode(said))
 
     lasts = _again(schedule, worker.name, always=True)
     world.after(random.uniform(0.0, lasts + 12.0), say)
@@ -222,6 +222,17 @@ def starts_unheard(schedule: "Schedule") -> float:
     return seconds + TTL
 
 
+def worker_sleeps(schedule: "Schedule") -> float:
+    """The machine of one worker sleeps, for less than its ttl or for more; its clock goes on."""
+    random, living = schedule.world.more_random, schedule.alive()
+    seconds = random.uniform(1.0, 25.0)
+    if living:
+        worker = random.choice(living)
+        schedule.world.tell(f"the machine of {worker.incarnation} sleeps for {seconds:.1f} s")
+        worker.sleep(seconds)
+    return seconds + 1.0
+
+
 NEVER_SHARE, SAME_SHARE = 0.3, 0.8
 BEHIND_SHARE = 0.5
 FAULTS = (
@@ -229,3 +240,5 @@ FAULTS = (
     answer_is_lost, certificate_is_late, restarts_heard_late, restarts_behind_a_standstill, second_process_is_believed,
     starts_unheard,
 )  # fmt: skip
+# By the second die, where there are fences.
+OF_FENCES = (worker_sleeps,)

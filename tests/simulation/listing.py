@@ -1,0 +1,78 @@
+"""A worker that says in its beats what it runs, and sometimes forgets a piece of it."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.simulation.postgres import Claim, Row
+
+if TYPE_CHECKING:
+    from tests.simulation.workers import Worker
+
+# Claims, and commits, of which the answer takes so many seconds at most: RUNNING, and not listed yet, or any more. Both
+# together less than leak_grace, which has to be longer: who beats rarely may list nothing in between.
+UNDER_WAY_SHARE, UNDER_WAY = 0.5, 2.9
+FORGOTTEN_SHARE = 0.3
+# Much of what it runs is short: listed by one beat, or by none.
+SHORT_SHARE, SHORT = 0.6, (3.0, 12.0)
+# Nobody forgets anything later than that, in seconds: it is back when the schedule ends.
+UNTIL = 150.0
+
+
+class Listing:
+    """What one worker lists."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self.worker = worker
+        self.ids: list[str] = []
+        # What it forgot, by claim, and when; and since when it does not list a row: it may have lost a former claim of
+        # that, and not know it.
+        self.forgotten: dict[Claim, float] = {}
+        self.unlisted_at: dict[str, float] = {}
+        self._finishing: set[Claim] = set()
+
+    def claimed(self, row: Row, claim: Claim, seconds: float) -> float:
+        """List it from when the answer is there; return how long it takes, `seconds` or less."""
+        world = self.worker.world
+        if world.more_random.random() < UNDER_WAY_SHARE:
+            world.after(world.more_random.uniform(0.0, UNDER_WAY), partial(self._begin, row, claim))
+        else:
+            self._begin(row, claim)
+        return world.more_random.uniform(*SHORT) if world.more_random.random() < SHORT_SHARE else seconds
+
+    def _begin(self, row: Row, claim: Claim) -> None:
+        if (row, claim) in self.worker.claims:
+            self.ids.append(row.id)
+
+    def over(self, row: Row) -> None:
+        """List it no more."""
+        if row.id in self.ids:
+            self.ids.remove(row.id)
+        self.unlisted_at[row.id] = self.worker.world.now
+
+    def forgotten_at(self, row: Row, claim: Claim) -> float | None:
+        """Return since when it neither works on that nor says so."""
+        if claim not in self.forgotten or row.id in self.ids:
+            return None
+        return max(self.forgotten[claim], self.unlisted_at.get(row.id, 0.0))
+
+    def ends(self, row: Row, claim: Claim) -> float | None:
+        """Return the seconds until it commits what it has done, and lists no more; None: it forgets it instead.
+
+        Without a word to anybody: by an exception, or a lost task.
+        """
+        world = self.worker.world
+        if claim in self._finishing:
+            return 0.0
+        self._finishing.add(claim)
+        if world.now < UNTIL and world.more_random.random() < FORGOTTEN_SHARE:
+            world.tell(f"{self.worker.incarnation} forgets {row.id}")
+            self.forgotten[claim] = world.now
+        elif world.more_random.random() >= UNDER_WAY_SHARE:
+            return 0.0
+        self.over(row)
+        return None if claim in self.forgotten else world.more_random.uniform(0.0, UNDER_WAY)
+
+    def payload(self, said: bytes) -> bytes:
+        """Return a beat with the list in it."""
+        running = b",".join(b'"%b"' % one.encode() for one in self.ids)
+        return b'%b"running":[%b]}' % (said[:-1] + b"," if len(said) > len(b"{}") else b"{", running)
