@@ -14,6 +14,8 @@ from tests.simulation.world import World
 CRASHES = {"lapsed", "stale", "restarted", "died"}
 # Beyond so many times the budget what cannot be told apart goes, too.
 MOST = 2
+# A transaction dates all that it does by its beginning: so many seconds ago at most.
+UNSURE = 12.0
 Life = tuple[str, int]
 
 
@@ -57,34 +59,35 @@ class Budgets:
 
     def judged(self, held: Held, aside: set[Row]) -> None:
         """Judge what lives that have ended held, before it goes back, and what of it was set aside."""
-        counts = {row: self._killed(row) + self._is_crash(end) for end, row in held}
-        for end, row in held:
-            if not self._is_crash(end):
-                counts[row] = 0
+        counts = {row: self._killed(row) if self._is_crash(end) else (0, 0) for end, row in held}
         for end, row in held:
             others = [counts[other] for former, other in held if former is end and other is not row]
-            self._judge(row, counts[row], max(others, default=0), is_aside=row in aside)
+            self._judge(row, counts[row], others, is_aside=row in aside)
         for end, row in held:
             if row in aside:
-                recent = [life for at, life in self._crashes[row.id, row.work] if self._counts(at)]
+                recent = [life for at, life in self._crashes[row.id, row.work] if self._counts(at, UNSURE)]
                 self._explained.update(recent, [(end.worker, end.epoch)])
 
-    def _judge(self, row: Row, killed: int, others: int, *, is_aside: bool) -> None:
+    def _judge(self, row: Row, killed: tuple[int, int], others: list[tuple[int, int]], *, is_aside: bool) -> None:
+        least, most = killed
         if is_aside:
             self._checked["budget"] += 1
-            if killed < self._budget:
-                self._wrong("budget", f"row {row.id} is set aside, and has killed {killed}")
+            if most < self._budget:
+                self._wrong("budget", f"row {row.id} is set aside, and has killed {most}")
             self._checked["tie"] += 1
-            if self._budget <= killed < MOST * self._budget and others >= killed:
-                self._wrong("tie", f"row {row.id} is set aside for {killed}, and another one there has {others}")
-        elif row.locked_until <= self._world.now and killed:
+            if self._budget <= most < MOST * self._budget and any(surely >= most for surely, _ in others):
+                self._wrong("tie", f"row {row.id} is set aside for {most}, and so many died of another one there")
+        elif row.locked_until <= self._world.now and least:
             self._checked["poison"] += 1
-            if killed >= MOST * self._budget or (killed >= self._budget and others < killed):
-                self._wrong("poison", f"row {row.id} has killed {killed}, and goes back")
+            alone = all(perhaps < least for _, perhaps in others)
+            if least >= MOST * self._budget or (least >= self._budget and alone):
+                self._wrong("poison", f"row {row.id} has killed {least}, and goes back")
 
-    def _killed(self, row: Row) -> int:
-        crashes = self._crashes.get((row.id, row.work), ())
-        return sum(self._counts(at) and life not in self._explained for at, life in crashes)
+    def _killed(self, row: Row) -> tuple[int, int]:
+        """Return how many it has killed, with the one that has just died: surely, and perhaps."""
+        crashes = [at for at, life in self._crashes.get((row.id, row.work), ()) if life not in self._explained]
+        surely, perhaps = (sum(self._counts(at, unsure) for at in crashes) for unsure in (-UNSURE, UNSURE))
+        return 1 + surely, 1 + perhaps
 
-    def _counts(self, at: float) -> bool:
-        return at > self._world.now - self._window
+    def _counts(self, at: float, unsure: float) -> bool:
+        return at > self._world.now - self._window - unsure

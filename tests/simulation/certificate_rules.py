@@ -1,4 +1,4 @@
-"""The rule `certificate` of `checker`: who is said to have ended has, and its work is back without waiting for a ttl."""
+"""The rule `certificate` of `checker`: who is said to have ended has, and its work is back without a ttl."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

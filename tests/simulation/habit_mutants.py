@@ -34,9 +34,7 @@ def certificates_are_not_read(self: Intake, subject: str, payload: bytes, _reply
 
 
 @MUTANTS.wrong("certificate", 0, LeaseTable, "_mark")
-def a_certificate_is_no_proof(
-    self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None
-) -> None:
+def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A beat that was under way undoes it, and a storm holds it."""
     MARK(self, lease, now, deadline, proof)
     if lease.ending is not None and lease.ending.reason == "died":

@@ -77,4 +77,6 @@ class Leaks:
         self._checked["forgotten"] += 1
         late = self._world.now - max(self._calm_at(), forgotten_at)
         if late > FORGOTTEN:
-            self._wrong("forgotten", f"{row.id} of {process.incarnation} was forgotten {late:.2f} s ago, and all is well")
+            self._wrong(
+                "forgotten", f"{row.id} of {process.incarnation} was forgotten {late:.2f} s ago, and all is well"
+            )

@@ -16,12 +16,12 @@ class Leaks(Parts):
         def body(_now: float) -> list[Unreported]:
             left = {(one.worker, number) for one in self.postgres.unfinished() for number in one.remainder}
             return [
-                Unreported(row.owner, "workflow", row.id, str(row.mark))
+                Unreported(owner, "workflow", row.id, str(row.mark))
                 for row in self.postgres.rows.values()
                 if row.status == "RUNNING"
-                and row.owner in listed
-                and row.id not in listed[row.owner]
-                and (row.owner, row.id) not in left
+                and (owner := row.owner or "") in listed
+                and row.id not in listed[owner]
+                and (owner, row.id) not in left
             ]
 
         return await self.read(body)  # type: ignore[no-any-return]

@@ -4,12 +4,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.simulation.postgres import Claim, Row
+from tests.simulation.replica import SETTINGS
 
 if TYPE_CHECKING:
     from tests.simulation.workers import Worker
 
 # Claims, and commits, of which the answer takes so many seconds at most: RUNNING, and not listed yet, or any more. Both
-# together less than leak_grace, which has to be longer: who beats rarely may list nothing in between.
+# together less than leak_grace. Who beats more rarely than that lists until it has committed: two of its beats may miss
+# all that was listed between them.
 UNDER_WAY_SHARE, UNDER_WAY = 0.5, 2.9
 FORGOTTEN_SHARE = 0.3
 # Much of what it runs is short: listed by one beat, or by none.
@@ -23,7 +25,7 @@ class Listing:
 
     def __init__(self, worker: "Worker") -> None:
         self.worker = worker
-        self.ids: list[str] = []
+        self.listed: dict[Claim, str] = {}
         # What it forgot, by claim, and when; and since when it does not list a row: it may have lost a former claim of
         # that, and not know it.
         self.forgotten: dict[Claim, float] = {}
@@ -41,17 +43,20 @@ class Listing:
 
     def _begin(self, row: Row, claim: Claim) -> None:
         if (row, claim) in self.worker.claims:
-            self.ids.append(row.id)
+            self.listed[claim] = row.id
 
-    def over(self, row: Row) -> None:
+    def over(self, row: Row, claim: Claim) -> None:
         """List it no more."""
-        if row.id in self.ids:
-            self.ids.remove(row.id)
+        self.listed.pop(claim, None)
         self.unlisted_at[row.id] = self.worker.world.now
+
+    def failed(self, row: Row, claim: Claim) -> None:
+        """List it again, because the commit has failed."""
+        self.listed[claim] = row.id
 
     def forgotten_at(self, row: Row, claim: Claim) -> float | None:
         """Return since when it neither works on that nor says so."""
-        if claim not in self.forgotten or row.id in self.ids:
+        if claim not in self.forgotten or row.id in self.listed.values():
             return None
         return max(self.forgotten[claim], self.unlisted_at.get(row.id, 0.0))
 
@@ -67,12 +72,12 @@ class Listing:
         if world.now < UNTIL and world.more_random.random() < FORGOTTEN_SHARE:
             world.tell(f"{self.worker.incarnation} forgets {row.id}")
             self.forgotten[claim] = world.now
-        elif world.more_random.random() >= UNDER_WAY_SHARE:
+        elif self.worker.interval > SETTINGS.leak_grace or world.more_random.random() >= UNDER_WAY_SHARE:
             return 0.0
-        self.over(row)
+        self.over(row, claim)
         return None if claim in self.forgotten else world.more_random.uniform(0.0, UNDER_WAY)
 
     def payload(self, said: bytes) -> bytes:
         """Return a beat with the list in it."""
-        running = b",".join(b'"%b"' % one.encode() for one in self.ids)
+        running = b",".join(b'"%b"' % one.encode() for one in self.listed.values())
         return b'%b"running":[%b]}' % (said[:-1] + b"," if len(said) > len(b"{}") else b"{", running)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tests.simulation.leader import Leader
 
 
-
 class Claim:
     """One claim of a row by a process, and how it ended."""
 

@@ -1,9 +1,9 @@
 """One replica: the real parts, wired as in `liveness.assembly`, and driven by virtual time.
 
 Everything that decides is the real code: Hearing, Lines, LeaseTable, Incarnations, Storms, Listening, Intake,
-Greetings, Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership, Reports, Comparing and restore. What is modelled is what
-surrounds them: the rounds (a duty runs when it is woken and has something to do, one at a time, and waits after a
-failure), the loop's clock, and a process that can stand still or die.
+Greetings, Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership, Reports, Comparing and restore. What is
+modelled is what surrounds them: the rounds (a duty runs when it is woken and has something to do, one at a time, and
+waits after a failure), the loop's clock, and a process that can stand still or die.
 """
 
 from collections import Counter
@@ -126,15 +126,9 @@ class Replica:
         )  # fmt: skip
         probes = Probes(book=book, ask=lambda *_: False, on_answer=self.intake.probe_answer)
         self.expiry = Expiry(
-            chunk=SETTINGS.reclaim_chunk,
-            book=book,
-            hearing=hearing,
-            storms=storms,
-            probes=probes,
-            store=store,
-            clock=clock,
-            wakes=wakes,
-        )
+            chunk=SETTINGS.reclaim_chunk, book=book, hearing=hearing, storms=storms, probes=probes, store=store,
+            clock=clock, wakes=wakes,
+        )  # fmt: skip
         self.finish = Finish(store, clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)
         self.relay = Relay(store=store, settings=settings, publish=self._publish_events)

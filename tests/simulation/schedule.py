@@ -9,6 +9,7 @@ from tests.simulation.checker import BOUND, Checker
 from tests.simulation.faults import plan
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Postgres
+from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL, Replica
 from tests.simulation.workers import STYLES, Worker
 from tests.simulation.world import World
@@ -161,8 +162,8 @@ class Schedule:
 
     def _unsettled(self) -> bool:
         checker = self.checker
-        waiting = checker.waiting() or checker.leaks.waiting()
-        return bool(waiting or self.postgres.outbox or checker.out_of_step(self.replicas))
+        left = waiting(checker) or checker.leaks.waiting()
+        return bool(left or self.postgres.outbox or out_of_step(self.postgres, self.replicas))
 
     def run(self) -> Result:
         """Let everything happen, then wait for quiet, and judge."""

@@ -308,11 +308,13 @@ class Worker:
             return
         done = self.postgres.complete(row, claim)
         if done is None:
+            if self.listing is not None:
+                self.listing.failed(row, claim)
             self.world.after(1.0, lambda: self._complete(row, claim))
             return
         self.claims.remove((row, claim))
         if self.listing is not None:
-            self.listing.over(row)
+            self.listing.over(row, claim)
         if not done:
             self.lost_work += 1
 
