@@ -24,10 +24,10 @@ def plan(schedule: "Schedule") -> None:
     kinds = random.choices(list(PLAIN), weights=[WEIGHTS.get(kind, 1) for kind in PLAIN], k=random.randint(2, 6))
     for kind in kinds:
         world.at(random.uniform(FIRST, LAST), _beginning(schedule, kind))
-    if world.habits.fenced:
-        more = world.more_random
-        for kind in more.choices(list(OF_FENCES), k=more.randint(0, 2)):
-            world.at(more.uniform(FIRST, LAST), _beginning(schedule, kind))
+    more = world.more_random
+    for habit, faults in worker_faults.OF_HABITS.items():
+        for fault in more.choices(faults, k=more.randint(0, 2)) if getattr(world.habits, habit) else ():
+            world.at(more.uniform(FIRST, LAST), _beginning(schedule, fault.__name__))
 
 
 def _beginning(schedule: "Schedule", kind: str) -> Callable[[], None]:
@@ -385,8 +385,7 @@ PLAIN: dict[str, Fault] = {
         replica_cut_off, replica_hears_late, *database_faults.FAULTS, everything_restarts,
     )
 }  # fmt: skip
-OF_FENCES: dict[str, Fault] = {fault.__name__: fault for fault in worker_faults.OF_FENCES}
-FAULTS = PLAIN | OF_FENCES
+FAULTS = PLAIN | {fault.__name__: fault for some in worker_faults.OF_HABITS.values() for fault in some}
 # What disturbs nobody but those who die.
 DEATHS = {"worker_dies", "worker_restarts", "worker_leaves", "many_die", "certificate_is_late"}
 WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}

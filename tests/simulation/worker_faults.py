@@ -3,6 +3,7 @@
 Each fault says for how many seconds it lasts.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -122,6 +123,8 @@ def certificate_is_late(schedule: "Schedule") -> float:
     if worker is None or worker.style == "mute":
         return 0.0
     world.tell(f"{worker.incarnation} dies, to be started again, and its supervisor says so")
+    # No other one.
+    worker.supervisor = None
     worker.die()
     mouth = Mouth(-worker.number, 0.0)
 
@@ -233,6 +236,17 @@ def worker_sleeps(schedule: "Schedule") -> float:
     return seconds + 1.0
 
 
+def lists_heard_late(schedule: "Schedule") -> float:
+    """The ways to all replicas are as slow as an echo may be: a list is older than much of the work when it is heard."""
+    random, world = schedule.world.more_random, schedule.world
+    seconds = random.uniform(20.0, 40.0)
+    world.tell(f"all replicas hear late for {seconds:.1f} s")
+    for replica in schedule.replicas:
+        replica.ear.latency = random.uniform(0.8, 0.98) * SETTINGS.max_gap
+        world.after(seconds, partial(setattr, replica.ear, "latency", 0.0))
+    return seconds + SETTINGS.max_gap
+
+
 NEVER_SHARE, SAME_SHARE = 0.3, 0.8
 BEHIND_SHARE = 0.5
 FAULTS = (
@@ -240,5 +254,5 @@ FAULTS = (
     answer_is_lost, certificate_is_late, restarts_heard_late, restarts_behind_a_standstill, second_process_is_believed,
     starts_unheard,
 )  # fmt: skip
-# By the second die, where there are fences.
-OF_FENCES = (worker_sleeps,)
+# By the second die, for those who have the habit.
+OF_HABITS = {"fenced": (worker_sleeps,), "listing": (lists_heard_late,)}
