@@ -237,7 +237,7 @@ def worker_sleeps(schedule: "Schedule") -> float:
 
 
 def lists_heard_late(schedule: "Schedule") -> float:
-    """The ways to all replicas are as slow as an echo may be: a list is older than much of the work when it is heard."""
+    """The ways to all replicas are as slow as an echo may be: when a list is heard, much of the work is newer."""
     random, world = schedule.world.more_random, schedule.world
     seconds = random.uniform(20.0, 40.0)
     world.tell(f"all replicas hear late for {seconds:.1f} s")
