@@ -11,9 +11,8 @@ from tests.simulation.replica import TTL
 if TYPE_CHECKING:
     from tests.simulation.workers import Worker
 
-# Workers to whom answers are slow, and by how many seconds at most. Slower ones would outlast the margin of beats that
-# come in time.
-SLOW_SHARE, SLOWEST = 0.3, 3.0
+# Workers to whom answers are slow, by how many seconds at most, and how long before the time is up at least.
+SLOW_SHARE, SLOWEST, IN_TIME = 0.3, 3.0, 0.2
 # It says goodbye when it is lost, or just ends.
 LEAVES_SHARE = 0.5
 # Between two looks at least, in seconds.
@@ -30,8 +29,9 @@ class Fenced:
         self.slept = 0.0
         self.fence = Fence(Pace.stated(TTL, worker.interval, None), self.clock(worker.world.now))
         self.heard_back = False
-        # The answer to a beat comes later by this.
-        self.slow = random.uniform(0.0, SLOWEST) if random.random() < SLOW_SHARE else 0.0
+        # The answer to a beat comes later by this, and before that of the beat behind it is needed.
+        left = self.fence.pace.window - worker.interval - 2 * worker.mouth.latency - IN_TIME
+        self.slow = random.uniform(0.0, min(SLOWEST, left)) if random.random() < SLOW_SHARE else 0.0
         # By ear: when it was last connected, and a beat that NATS took was not for it all the same.
         self.unrouted: dict[int, float] = {}
         self._look()

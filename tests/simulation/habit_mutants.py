@@ -13,7 +13,7 @@ from liveness.comparing import Compared, Comparing
 from liveness.intake import Intake
 from liveness.lease import RELEASED, Ending, Lease, Proof
 from liveness.leases import LeaseTable
-from liveness.messages import Heartbeat, decode_goodbye
+from liveness.messages import decode_goodbye
 from liveness.reports import Leak, Report, Reports, Unreported
 from tests.simulation.fenced import Fenced
 from tests.simulation.history import History
@@ -185,23 +185,10 @@ def what_was_listed_in_between_is_forgotten(self: Reports, lease: Lease, report:
     return LOOK(self, lease, report, *rows)
 
 
-@MUTANTS.wrong("leak", 0, Reports, "lost")
-def losses_begin_nothing_anew(_self: Reports) -> None:
-    """What was said in between was nothing."""
-
-
 @MUTANTS.wrong("leak", 0, reports, "_is_one")
 def of_two_each_lists_for_both(_book: LeaseTable, lease: Lease, _report: Report) -> bool:
     """Another process of the name, or a former one, may work on it."""
     return lease.ending is None and lease.epoch is not None
-
-
-@MUTANTS.wrong("leak", 0, Intake, "_report")
-def whoever_beats_reports(self: Intake, worker: str, beat: Heartbeat, now: float) -> None:
-    """Also one that does not bear the name."""
-    lease = self._book.get(worker)
-    if self.reports is not None and lease is not None:
-        self.reports.hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
 
 
 @MUTANTS.wrong("forgotten", 0, Comparing, "run_once")

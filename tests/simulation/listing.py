@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from tests.simulation.workers import Worker
 
 # Claims, and commits, of which the answer takes so many seconds at most: RUNNING, and not listed yet, or any more. Both
-# together less than leak_grace. Who beats more rarely than that lists until it has committed: two of its beats may miss
-# all that was listed between them.
-UNDER_WAY_SHARE, UNDER_WAY = 0.5, 2.9
+# together less than leak_grace; of one whose commits take no time, its claims. Who beats more rarely than leak_grace
+# lists until it has committed: two of its beats may miss all that was listed between them.
+UNDER_WAY_SHARE, UNDER_WAY, CLAIM_UNDER_WAY = 0.5, 2.9, 5.8
 FORGOTTEN_SHARE = 0.3
 # Much of what it runs is short: listed by one beat, or by none.
 SHORT_SHARE, SHORT = 0.6, (3.0, 12.0)
@@ -25,6 +25,7 @@ class Listing:
 
     def __init__(self, worker: "Worker") -> None:
         self.worker = worker
+        self._commits_at_once = worker.interval > SETTINGS.leak_grace or worker.world.more_random.random() < 0.5
         self.listed: dict[Claim, str] = {}
         # What it forgot, by claim, and when; and since when it does not list a row: it may have lost a former claim of
         # that, and not know it.
@@ -36,13 +37,14 @@ class Listing:
         """List it from when the answer is there; return how long it takes, `seconds` or less."""
         world = self.worker.world
         if world.more_random.random() < UNDER_WAY_SHARE:
-            world.after(world.more_random.uniform(0.0, UNDER_WAY), partial(self._begin, row, claim))
+            most = CLAIM_UNDER_WAY if self._commits_at_once else UNDER_WAY
+            world.after(world.more_random.uniform(0.0, most), partial(self._begin, row, claim))
         else:
             self._begin(row, claim)
         return world.more_random.uniform(*SHORT) if world.more_random.random() < SHORT_SHARE else seconds
 
     def _begin(self, row: Row, claim: Claim) -> None:
-        if (row, claim) in self.worker.claims:
+        if (row, claim) in self.worker.claims and claim not in self._finishing:
             self.listed[claim] = row.id
 
     def over(self, row: Row, claim: Claim) -> None:
@@ -72,7 +74,7 @@ class Listing:
         if world.now < UNTIL and world.more_random.random() < FORGOTTEN_SHARE:
             world.tell(f"{self.worker.incarnation} forgets {row.id}")
             self.forgotten[claim] = world.now
-        elif self.worker.interval > SETTINGS.leak_grace or world.more_random.random() >= UNDER_WAY_SHARE:
+        elif self._commits_at_once or world.more_random.random() >= UNDER_WAY_SHARE:
             return 0.0
         self.over(row, claim)
         return None if claim in self.forgotten else world.more_random.uniform(0.0, UNDER_WAY)
