@@ -40,6 +40,8 @@ class Budgets:
         # The crashes of each piece of work: when, and of whom; and those that somebody is known to have caused.
         self._crashes: defaultdict[tuple[str, int], list[tuple[float, Life]]] = defaultdict(list)
         self._explained: set[Life] = set()
+        # Lives of which it is not known whether a storm has let them go.
+        self.unsure: set[Life] = set()
 
     def taken(self, row: Row, end: Expiration) -> None:
         """Note that a row goes back, and judge whether that counts against it."""
@@ -59,7 +61,7 @@ class Budgets:
 
     def judged(self, held: Held, aside: set[Row]) -> None:
         """Judge what lives that have ended held, before it goes back, and what of it was set aside."""
-        counts = {row: self._killed(row) if self._is_crash(end) else (0, 0) for end, row in held}
+        counts = {row: self._killed(row, end) if self._is_crash(end) else (0, 0) for end, row in held}
         for end, row in held:
             others = [counts[other] for former, other in held if former is end and other is not row]
             self._judge(row, counts[row], others, is_aside=row in aside)
@@ -83,11 +85,12 @@ class Budgets:
             if least >= MOST * self._budget or (least >= self._budget and alone):
                 self._wrong("poison", f"row {row.id} has killed {least}, and goes back")
 
-    def _killed(self, row: Row) -> tuple[int, int]:
+    def _killed(self, row: Row, end: Expiration) -> tuple[int, int]:
         """Return how many it has killed, with the one that has just died: surely, and perhaps."""
-        crashes = [at for at, life in self._crashes.get((row.id, row.work), ()) if life not in self._explained]
-        surely, perhaps = (sum(self._counts(at, unsure) for at in crashes) for unsure in (-UNSURE, UNSURE))
-        return 1 + surely, 1 + perhaps
+        now, crashes = (self._world.now, (end.worker, end.epoch)), self._crashes.get((row.id, row.work), ())
+        counted = [(at, life) for at, life in [*crashes, now] if life not in self._explained]
+        surely = sum(self._counts(at, -UNSURE) and life not in self.unsure for at, life in counted)
+        return surely, sum(self._counts(at, UNSURE) for at, _ in counted)
 
     def _counts(self, at: float, unsure: float) -> bool:
         return at > self._world.now - self._window - unsure

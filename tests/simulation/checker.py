@@ -329,6 +329,9 @@ class Checker:
         if lease is not None and lease.ending is not None and lease.ending.let_go:
             self._held.add(key)
             self._let_go(id(replica), lease.group or replica.storms._restored, asked)
+        elif reason == "lapsed" and (lease is None or lease.ending is None):
+            # It was heard again behind the verdict, and what it had been is not known any more.
+            self.budgets.unsure.add(key)
         for one in self.processes[epoch.worker]:
             one.superseded = False
         self.world.tell(f"epoch {epoch.epoch} of {epoch.worker} ends ({reason})")

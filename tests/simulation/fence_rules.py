@@ -61,7 +61,9 @@ class Fences:
         self._checked["absent service"] += 1
         now = self._world.now
         since = now - WITHOUT_TROUBLE
-        its = process.excused_until, process.moved_at, process.frozen_until
+        # That it is connected first is no trouble.
+        moved_at = process.moved_at if process.moved_at > process.born_at else -1e9
+        its = process.excused_until, moved_at, process.frozen_until
         theirs = [max(one.broken_at, one.went_on_at) for one in self._nats.servers]
         reachable = all(one.up and not one.paused for one in self._nats.servers)
         if max(*its, *theirs) < since and reachable and process.mouth.server is not None:

@@ -30,7 +30,7 @@ class Fenced:
         self.fence = Fence(Pace.stated(TTL, worker.interval, None), self.clock(worker.world.now))
         self.heard_back = False
         # The answer to a beat comes later by this, and before that of the beat behind it is needed.
-        left = self.fence.pace.window - worker.interval - 2 * worker.mouth.latency - IN_TIME
+        left = TTL - self.fence.pace.margin - worker.interval - 2 * worker.mouth.latency - IN_TIME
         self.slow = random.uniform(0.0, min(SLOWEST, left)) if random.random() < SLOW_SHARE else 0.0
         # By ear: when it was last connected, and a beat that NATS took was not for it all the same.
         self.unrouted: dict[int, float] = {}

@@ -67,11 +67,11 @@ class Leaks:
                 yield row, claim.process, forgotten_at
 
     def _is_owed(self, process: Worker) -> bool:
-        # Of two that live, or of one that is over by another's word, nothing that it lists counts; nor of one that says
-        # nothing of itself where others have.
+        # Of two that live, or of one that is over by another's word, nothing that it lists counts; nor of one that does
+        # not say when it began where there were others.
         same_name = self._processes[process.name]
         is_one = process.alive and not process.beside and same_name[-1] is process
-        return is_one and (process.style != "mute" or all(one.style == "mute" for one in same_name))
+        return is_one and (process.style in {"uptime", "hello"} or same_name[0] is process)
 
     def _judge(self, row: Row, process: Worker, forgotten_at: float) -> None:
         self._checked["forgotten"] += 1
