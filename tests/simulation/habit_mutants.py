@@ -86,7 +86,7 @@ def only_what_a_service_hears_is_proof(self: Fenced, sent: float, ears: list[Ear
         TAKEN(self, sent, ears)
 
 
-MUTANTS.constant("a_window_of_half_a_ttl", "absent service", 0, Pace, "window", property(lambda pace: pace.ttl / 2))
+MUTANTS.constant("a_window_of_half_a_ttl", "absent service", 21, Pace, "window", property(lambda pace: pace.ttl / 2))
 
 # Crash budgets.
 
@@ -185,7 +185,7 @@ def what_was_listed_in_between_is_forgotten(self: Reports, lease: Lease, report:
     return LOOK(self, lease, report, *rows)
 
 
-@MUTANTS.wrong("leak", 0, reports, "_is_one")
+@MUTANTS.wrong("leak", 1122, reports, "_is_one")
 def of_two_each_lists_for_both(_book: LeaseTable, lease: Lease, _report: Report) -> bool:
     """Another process of the name, or a former one, may work on it."""
     return lease.ending is None and lease.epoch is not None
