@@ -7,7 +7,7 @@ from tests.simulation.nats import Nats
 from tests.simulation.postgres import Claim, Expiration, Row
 from tests.simulation.replica import TTL
 from tests.simulation.rivals import is_replaced
-from tests.simulation.workers import Worker
+from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
 
 # Seconds: how long a worker has been without trouble that is lost without reason; twice what any window lasts.
@@ -39,9 +39,11 @@ class Fences:
             return
         # What it cannot see: beats that are taken and heard by nobody, and another one of its name.
         ear = id(replica.ear)
-        heard = [at for at in process.heard_by.get(ear, ())[:2] if at <= began]
+        former, last, again = process.heard_by.get(ear, NEVER)
+        # The first beat behind such a time may still be on its way to who hears late.
+        known = again - 2 * TTL if began - again < UNHEARD else former if last > began else last
         same_name = self._processes[process.name]
-        unseen = fenced.unrouted.get(ear, -1e9) > max(heard, default=-1e9)
+        unseen = fenced.unrouted.get(ear, -1e9) > known
         if unseen or process.beside or is_replaced(process, same_name, replica.ear):
             return
         # Nor that the verdict on a former one was under way when it began; what that left may be claimed anew.
