@@ -47,7 +47,8 @@ class Supervisor:
         mouth.on_accepted = self._accepted
         said = msgspec.json.encode({"incarnation": worker.incarnation, **how})
         worker.world.tell(f"the supervisor of {worker.incarnation} says {said.decode()}")
-        worker.nats.publish(mouth, f"liveness.goodbye.{worker.name}", said)
+        # A word by which all promises to it are over, as its own would be.
+        worker.said_goodbye = worker.nats.publish(mouth, f"liveness.goodbye.{worker.name}", said)
 
     def _accepted(self, subject: str, ears: list[Ear], sent: float) -> None:
         if subject[9] == "g":
