@@ -28,6 +28,7 @@ PROGRESS_SECONDS = 10.0
 )
 @click.option("--seed", type=click.IntRange(0), help="Run this seed alone.")
 @click.option("--story", is_flag=True, help="With --seed: tell what happened.")
+@click.option("--plain", is_flag=True, help="With --seed: without the habits that its workers may have.")
 @click.option(
     "--mutants", is_flag=True, help="Look among the seeds for one that catches each wrong version of the code."
 )
@@ -41,6 +42,7 @@ def main(  # noqa: PLR0913 - a line for each option
     checkpoint: Path | None,
     seed: int | None,
     story: bool,
+    plain: bool,
     mutants: bool,
     only: tuple[str, ...],
 ) -> None:
@@ -48,7 +50,7 @@ def main(  # noqa: PLR0913 - a line for each option
     seeds = range(first, first + schedules)
     try:
         if seed is not None:
-            well = _one(seed, story=story)
+            well = _one(seed, story=story, plain=plain)
         elif mutants:
             well = _mutants([MUTANTS[name] for name in only or MUTANTS], seeds, processes, nice)
         else:
@@ -58,8 +60,8 @@ def main(  # noqa: PLR0913 - a line for each option
     sys.exit(0 if well else 1)
 
 
-def _one(seed: int, *, story: bool) -> bool:
-    result, lines = replay(seed)
+def _one(seed: int, *, story: bool, plain: bool) -> bool:
+    result, lines = replay(seed, plain=plain)
     for line in lines if story else result.violations or [f"seed {seed}: no rule was broken"]:
         click.echo(line)
     return not result.violations
@@ -158,6 +160,7 @@ def _mutants(mutants: list[Mutant], seeds: range, processes: int, nice: int) -> 
         mutant = MUTANTS[catch.name]
         caught += catch.seed is not None
         changed = "" if catch.seed == mutant.seed else f"  (it says {mutant.seed})"
+        changed += " (--plain)" if catch.plain else ""
         seed = "NOT CAUGHT" if catch.seed is None else str(catch.seed)
         click.echo(f"{mutant.name:<50} {mutant.rule:<22} {seed:>14}  {', '.join(catch.rules)}{changed}")
     click.echo(f"{caught} of {len(mutants)} mutants caught, by seeds {seeds.start} to {seeds.stop - 1}")

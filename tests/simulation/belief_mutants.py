@@ -269,7 +269,7 @@ def storms_hold_for_ever(self: Storms, *arguments: Any) -> list[Lease]:
         return PASS(self, *arguments)
 
 
-@MUTANTS.wrong("storm", 84, Storms, "restored")
+@MUTANTS.wrong("storm", 92, Storms, "restored")
 def nobody_doubts_a_start(_self: Storms, _leases: int) -> None:
     """That nobody at all was heard since then says nothing."""
 

@@ -46,6 +46,21 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 18. `pass`: a storm's hold ends for one worker after the other, where 15 % of its group are no two.
 19. `offer`: no verdict but a lapse's takes at once what was claimed after it had been asked for. Not said of what it
     fixed and left to finish: who has not begun another life by then may have put that back and claimed it again.
+
+Of workers with habits (see habits.py) and of what they run, each in a module of its own:
+
+20. `certificate`: what is taken because somebody died is taken from one who has; and what a dead process held is back
+    within `CERTIFIED` seconds of its certificate, whatever comes late. Not said of one beside which another may live.
+21. `fence`: who goes by its own clock has stopped for as long as its margin when something is taken from it by silence.
+    Not said where beats were taken and heard by nobody, nor of a name that another process has, or had a moment ago.
+22. `absent service`: nobody is lost, by its own clock, while NATS takes all its beats and it reads the answers.
+23. `budget`: what is set aside was there when as many lives crashed as the budget says, within the window and not put
+    down to others; what somebody wanted, what a storm let go, and orphans are no crashes.
+24. `tie`: it was there at more of them than all else of the life that has just ended, or at twice the budget.
+25. `poison`: and what was there so often is set aside, and does not go back.
+26. `leak`: nothing goes back as leaked that a living process works on, unless another one has its name.
+27. `forgotten`: what a process has forgotten, which lists what it runs, is back within `FORGOTTEN` seconds of that and
+    of the last fault. Not said where it is not the only one of its name, or cannot be told from former ones.
 """
 
 from collections import Counter, defaultdict
@@ -55,9 +70,15 @@ from liveness.beginnings import AGREED_WITHIN
 from liveness.group import Group
 from liveness.lines import MOST_TTLS
 from liveness.storms import PASS_SECONDS, PERCENT_OF_A_PASS
+from tests.simulation.budget_rules import Budgets
+from tests.simulation.certificate_rules import Certificates
+from tests.simulation.fence_rules import Fences
+from tests.simulation.habits import WINDOW
+from tests.simulation.leak_rules import Leaks
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
+from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.rivals import is_replaced, may_be_anothers
 from tests.simulation.storm import has_to_keep, is_signed
@@ -66,10 +87,6 @@ from tests.simulation.world import World
 
 # Seconds by which a replica may hear late at worst.
 LATE = 6.0
-# Seconds after a process began in which a replica that dies takes with it what it had not looked for yet.
-FORGET = 2 * TTL
-# And in which what stands still makes its beginning look earlier than it was: it is believed by then.
-DOUBTED = 3 * TTL
 # Seconds after which work of one that was heard is back when nothing else is wrong: a ttl, what a stamp in a gap may be
 # too late, and a few looks; and what a storm adds that has had a sign: a ttl, and a pass for each worker.
 PROMPT = TTL + 2 * SETTINGS.max_gap + 4 * SETTINGS.echo_interval
@@ -104,10 +121,17 @@ class Checker:
         self._held: set[tuple[str, int]] = set()
         self._passes: dict[tuple[int, str], float] = {}
         self.news = News(postgres, self.wrong, self.checked)
+        others = self.processes, self.wrong, self.checked
+        self.certificates = Certificates(*others, late_by=lambda since: world.now - since)
+        self.fences = Fences(world, nats, *others)
+        self.budgets = Budgets(world, world.habits.budget, WINDOW, self.processes, self._held, self.wrong, self.checked)
+        self.leaks = Leaks(world, postgres, *others, calm_at=lambda: self.calm_at)
         nats.unnoticed = SETTINGS.max_gap + SETTINGS.echo_interval
         postgres.on_take = self.take
         postgres.on_end = self.end
         postgres.on_act = self.act
+        postgres.on_leak = self.leaks.taken
+        postgres.history.on_judged = self.budgets.judged
 
     def wrong(self, rule: str, what: str) -> None:
         """Note a violation."""
@@ -121,12 +145,16 @@ class Checker:
         self.world.tell(f"{replica.name} takes {row.id} of {expiration.worker} ({expiration.reason})")
         if claim is None:
             return
+        self.budgets.taken(row, expiration)
         self.checked["finisher"] += 1
         if claim.completed or claim.taken:
             self.wrong("finisher", f"row {row.id} is taken though its claim was over")
         self._by_offer(claim, expiration, row)
         process: Worker = claim.process
         self._by_beginning(process, expiration, row)
+        self.certificates.judge(process, claim, expiration, row)
+        if expiration.reason in BY_SILENCE:
+            self.fences.taken(process, claim, expiration, row)
         if expiration.reason in BY_SILENCE and not self._kept(process, expiration, row):
             return
         if not process.alive:
@@ -140,14 +168,14 @@ class Checker:
             self.checked["goodbye"] += 1
             heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
             # Who was silent for a ttl is over: see incarnations.py.
-            known = any(1.0 < began - at < TTL + sum(self._stood_still(at, began)) for at in heard)
+            known = any(1.0 < began - at < TTL + sum(self.stood_still(at, began)) for at in heard)
             known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
             known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
             if known and process.style in {"uptime", "hello"}:
                 self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
     def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
-        return claimed_at - process.born_at < max(self._stood_still(process.born_at, began), default=0.0)
+        return claimed_at - process.born_at < max(self.stood_still(process.born_at, began), default=0.0)
 
     def _by_offer(self, claim: Claim, expiration: Expiration, row: Row) -> None:
         if expiration.reason == "lapsed" or row.id in expiration.remainder:
@@ -197,7 +225,7 @@ class Checker:
         # By a late verdict, if anything was missed, or if who gave it had lost it from sight before it claimed.
         ears = [end.decided[0].ear for end in self.postgres.expirations[process.name][-2:-1]]
         unseen = process.said_goodbye or any(process.heard_by.get(id(ear), NEVER)[1] <= claim.at for ear in ears)
-        return process.beside or unseen or bool(self._stood_still(claim.at, until)) or self.postgres.is_nameless(claim)
+        return process.beside or unseen or bool(self.stood_still(claim.at, until)) or self.postgres.is_nameless(claim)
 
     def _kept(self, process: Worker, expiration: Expiration, row: Row) -> bool:
         replica, began = expiration.decided
@@ -214,7 +242,7 @@ class Checker:
                 heard = former
             # One that was heard again only after a full ttl was given up in between, and rightly; what it said since
             # may still be on its way to a replica that hears late.
-            if began - again < LATE + sum(self._stood_still(again, began)):
+            if began - again < LATE + sum(self.stood_still(again, began)):
                 continue
             if 0.0 <= began - heard < TTL - 0.01:
                 self.wrong("promise", f"{one.incarnation} was heard {began - heard:.2f} s ago and loses {row.id}")
@@ -261,7 +289,7 @@ class Checker:
         replica, began = expiration.decided
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
-        late = self._stood_still(process.born_at, began)
+        late = self.stood_still(process.born_at, began)
         # All of its beats may have been late, and by as much; and what is late by less than a second agrees. Of hellos,
         # one is enough for a replica that has not heard it before, and another one may have answered it meanwhile.
         greets = process.style == "hello" and process.first_heard.get(id(replica.ear), 0.0) > claimed_at
@@ -301,6 +329,9 @@ class Checker:
         if lease is not None and lease.ending is not None and lease.ending.let_go:
             self._held.add(key)
             self._let_go(id(replica), lease.group or replica.storms._restored, asked)
+        elif reason == "lapsed" and (lease is None or lease.ending is None):
+            # It was heard again behind the verdict, and what it had been is not known any more.
+            self.budgets.unsure.add(key)
         for one in self.processes[epoch.worker]:
             one.superseded = False
         self.world.tell(f"epoch {epoch.epoch} of {epoch.worker} ends ({reason})")
@@ -336,56 +367,17 @@ class Checker:
                 what = f"{row.id} of {claim.process.incarnation} is RUNNING"
                 self.wrong("hello", f"{worker.incarnation} is answered while {what}")
 
-    def _doubtful(self, newest: Worker) -> float:
-        born_at, (stutters_at, well_at, gaps) = newest.born_at, self.stutters
-        still = sum(self._stood_still(born_at, born_at + DOUBTED))
-        heard_at = max((newest.first_heard.get(id(ear), born_at) for ear in self.nats.ears), default=born_at)
-        # What was not believed by then is never known to a second: a beat is no older than the gap before the last.
-        lasts = stutters_at < max(well_at, heard_at) + DOUBTED
-        return SETTINGS.echo_interval + max(still, gaps + AGREED_WITHIN if lasts else 0.0)
-
-    def _stood_still(self, since: float, until: float) -> list[float]:
+    def stood_still(self, since: float, until: float) -> list[float]:
+        """Return how long replicas and servers stood still between, the longest last."""
         return sorted(lasted for began, lasted in set(self.standstills) if began < until and began + lasted > since)
-
-    def waiting(self) -> list[str]:
-        """Return what is left to come back, a line each."""
-        left = []
-        for row in self.postgres.rows.values():
-            if row.status != "RUNNING" or row.claim is None or row.claim.process.alive:
-                continue
-            former: Worker = row.claim.process
-            same_name = self.processes[row.owner or ""]
-            living = [one for one in same_name if one.alive and not one.superseded]
-            newest = (living or same_name)[-1]
-            # A beginning is known to an echo at best, and errs on the side of the living.
-            tellable = newest.style in {"uptime", "hello"} and row.touched < newest.born_at - self._doubtful(newest)
-            forgotten = any(newest.born_at < moment < newest.born_at + FORGET for moment in self.replica_deaths)
-            # A conflict that lasts: nothing is taken from anybody.
-            if len(living) > 1 or (living and (not tellable or former.beside or forgotten)):
-                continue
-            left.append(f"{row.id} of {former.incarnation}, dead since {former.died_at:.2f}")
-        return left
-
-    def out_of_step(self, replicas: list[Any]) -> list[str]:
-        """Return where a book has an epoch that is not open: the leader's, or a follower's who waits for its end."""
-        return [
-            f"{replica.name} has {lease.worker} under epoch {lease.epoch}, which is over"
-            for replica in replicas
-            if not replica.paused
-            for lease in (replica.book if self._leads(replica) else list(replica.book.endings.values()))
-            if lease.epoch is not None
-            and (lease.worker not in self.postgres.open or self.postgres.open[lease.worker].epoch != lease.epoch)
-        ]
-
-    def _leads(self, replica: Any) -> bool:
-        return bool(replica.leadership.leading and replica.store.leader.term == self.postgres.term)
 
     def finish(self, replicas: list[Any]) -> None:
         """Judge what is left at the end."""
         self.checked["in step"] += 1
-        for out in self.out_of_step(replicas):
+        for out in out_of_step(self.postgres, replicas):
             self.wrong("in step", out)
         self.checked["dead work"] += 1
-        for left in self.waiting():
+        for left in waiting(self):
             self.wrong("dead work", f"{left} is still RUNNING")
+        self.leaks.finish()
         self.news.finish()

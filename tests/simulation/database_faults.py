@@ -5,8 +5,8 @@ Each fault says for how many seconds it lasts.
 
 from typing import TYPE_CHECKING
 
-from tests.simulation.postgres import SLOW_SHARE
 from tests.simulation.replica import TTL
+from tests.simulation.transaction import SLOW_SHARE
 from tests.simulation.worker_faults import rarest
 
 if TYPE_CHECKING:

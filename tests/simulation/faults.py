@@ -21,9 +21,13 @@ FIRST, LAST = 0.5 * TTL, 13 * TTL
 def plan(schedule: "Schedule") -> None:
     """Put the faults of a schedule on its heap: one to six of them, beside the workers' own deaths."""
     random, world = schedule.world.random, schedule.world
-    kinds = random.choices(list(FAULTS), weights=[WEIGHTS.get(kind, 1) for kind in FAULTS], k=random.randint(2, 6))
+    kinds = random.choices(list(PLAIN), weights=[WEIGHTS.get(kind, 1) for kind in PLAIN], k=random.randint(2, 6))
     for kind in kinds:
         world.at(random.uniform(FIRST, LAST), _beginning(schedule, kind))
+    more = world.more_random
+    for habit, faults in worker_faults.OF_HABITS.items():
+        for fault in more.choices(faults, k=more.randint(0, 2)) if getattr(world.habits, habit) else ():
+            world.at(more.uniform(FIRST, LAST), _beginning(schedule, fault.__name__))
 
 
 def _beginning(schedule: "Schedule", kind: str) -> Callable[[], None]:
@@ -35,6 +39,8 @@ def _beginning(schedule: "Schedule", kind: str) -> Callable[[], None]:
         # While replicas stutter, nothing is ever well; and one that is cut off for good gives the lead away late.
         calm_at = math.inf if schedule.patience > 1.0 else schedule.world.now + max(lasts, TTL)
         schedule.checker.calm_at = max(schedule.checker.calm_at, calm_at)
+        if kind not in DEATHS:
+            schedule.checker.certificates.disturbed_at = schedule.checker.calm_at
 
     return begin
 
@@ -369,7 +375,7 @@ def everything_restarts(schedule: "Schedule") -> float:
     return max(all_servers_die(schedule), all_replicas_die(schedule), database_faults.database_away(schedule))
 
 
-FAULTS: dict[str, Fault] = {
+PLAIN: dict[str, Fault] = {
     fault.__name__: fault
     for fault in (
         *worker_faults.FAULTS, fleet_dies, superseded_goes_on,
@@ -379,6 +385,9 @@ FAULTS: dict[str, Fault] = {
         replica_cut_off, replica_hears_late, *database_faults.FAULTS, everything_restarts,
     )
 }  # fmt: skip
+FAULTS = PLAIN | {fault.__name__: fault for some in worker_faults.OF_HABITS.values() for fault in some}
+# What disturbs nobody but those who die.
+DEATHS = {"worker_dies", "worker_restarts", "worker_leaves", "many_die", "certificate_is_late"}
 WEIGHTS = {"worker_dies": 3, "worker_restarts": 3, "route_breaks": 3, "restarts_behind_a_standstill": 2}
 ALL_SHARE = 0.5
 LEADER_SHARE = 0.7

@@ -11,7 +11,8 @@ from functools import partial
 
 from tests.simulation.world import World
 
-Message = tuple[str, bytes]
+# Its subject and payload, and when it was sent.
+Message = tuple[str, bytes, float]
 # Seconds within which a server that goes on has read all its sockets, and the share of those that it does not read at
 # once. Less than the grace that a gap leaves.
 DRAIN, LATER_SHARE = 2.9, 0.4
@@ -64,8 +65,8 @@ class Mouth:
         self.blocked: tuple[Server | None, float] = (None, 0.0)
         # What it says is for one ear: a replica's echoes, which the others would only ignore.
         self.only: Ear | None = None
-        # Called for every message that a server accepted, with the ears that it went to.
-        self.on_accepted: Callable[[str, list[Ear]], None] | None = None
+        # Called for every message that a server accepted, with the ears that it went to, and when it was sent.
+        self.on_accepted: Callable[[str, list[Ear], float], None] | None = None
 
 
 class Nats:
@@ -82,11 +83,12 @@ class Nats:
         # The chance that the stream does not acknowledge all of a batch.
         self.lost_ack = LOST_ACK
 
-    def publish(self, mouth: Mouth, message: Message) -> bool:
+    def publish(self, mouth: Mouth, subject: str, payload: bytes) -> bool:
         """Send; False when the connection is down (and what was sent is lost)."""
         server = mouth.server
         if server is None or not server.up:
             return False
+        message = (subject, payload, self.world.now)
         if mouth.latency:
             # Its own order is kept, whatever the others do.
             mouth.free_at = arrives = max(mouth.free_at, self.world.now + mouth.latency)
@@ -108,7 +110,7 @@ class Nats:
             self._accept(mouth, server, message)
 
     def _accept(self, mouth: Mouth, server: Server, message: Message) -> None:
-        now, (subject, payload) = self.world.now, message
+        now, (subject, payload, sent) = self.world.now, message
         if mouth.only is not None:
             heard = [mouth.only]
         else:
@@ -118,7 +120,7 @@ class Nats:
                 if theirs is server or (route and theirs is not None and not theirs.paused):
                     heard.append(ear)
             if mouth.on_accepted is not None:
-                mouth.on_accepted(subject, heard)
+                mouth.on_accepted(subject, heard, sent)
         for ear in heard:
             # Behind what is still on its way, even when the way is short again.
             if ear.latency or ear.free_at > now:
@@ -135,7 +137,7 @@ class Nats:
             # What was under way on a connection that is gone never arrives.
             if ear.server is not None and ear.connection == connection:
                 ear.accepted_at = accepted_at
-                ear.hear(*message)
+                ear.hear(message[0], message[1])
             else:
                 ear.lost.add(accepted_at)
 

@@ -154,11 +154,12 @@ class Piece(msgspec.Struct):
 
 
 class Catch(msgspec.Struct):
-    """By which seed a mutant was caught, None if by none, and which rules were broken there."""
+    """By which seed a mutant was caught, None if by none, which rules were broken there, and whether without habits."""
 
     name: str
     seed: int | None
     rules: list[str]
+    plain: bool = False
 
 
 class CodeChangedError(Exception):
@@ -174,9 +175,9 @@ def rule_of(sentence: str) -> str:
     return sentence.partition(":")[0]
 
 
-def run_seed(seed: int) -> Result:
-    """Run one seed. What its parts raise, and nobody expects, is a violation."""
-    schedule = Schedule(seed)
+def run_seed(seed: int, *, plain: bool = False) -> Result:
+    """Run one seed, perhaps without habits. What its parts raise, and nobody expects, is a violation."""
+    schedule = Schedule(seed, plain=plain)
     try:
         return schedule.run()
     except Exception as error:  # noqa: BLE001 - the other seeds go on, and this one is told
@@ -228,14 +229,17 @@ def counting_tokens() -> Iterator[None]:
 
 
 def catch(mutant: Mutant, seeds: Iterable[int]) -> Catch:
-    """Look, in this process, for the first of `seeds` that breaks the mutant's rule, and no rule without the mutant."""
+    """Look, in this process, for the first of `seeds` that breaks the mutant's rule, and no rule without the mutant.
+
+    Each is run as it is, and without habits.
+    """
     with logging_to(Quiet()):
-        for seed in seeds:
+        for seed, plain in itertools.product(seeds, (False, True)):
             with mutant.applied():
-                violations = run_seed(seed).violations
+                violations = run_seed(seed, plain=plain).violations
             rules = sorted({rule_of(sentence) for sentence in violations})
-            if mutant.rule in rules and not run_seed(seed).violations:
-                return Catch(mutant.name, seed, rules)
+            if mutant.rule in rules and not run_seed(seed, plain=plain).violations:
+                return Catch(mutant.name, seed, rules, plain)
     return Catch(mutant.name, None, [])
 
 

@@ -2,7 +2,7 @@
 
 A transaction begins, checks its term if it acts (and holds off the next term while it lasts), does everything at its
 commit, and is then told, or not: it may fail before, during and after the commit. One whose process stands still is
-ended by Postgres after `IDLE_SECONDS`. What the statements do is taken from `liveness/sql`, one method for each.
+ended by Postgres after a second. What the statements do is taken from `liveness/sql`, one method for each.
 """
 
 from collections import defaultdict
@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.hearing import Hearing
+from tests.simulation.habits import WINDOW
+from tests.simulation.history import History
+from tests.simulation.transaction import SLOW_SHARE, Transaction
 from tests.simulation.world import Ask, World
 
 if TYPE_CHECKING:
     from tests.simulation.leader import Leader
-
-IDLE_SECONDS = 1.0
 
 
 class Claim:
@@ -33,9 +34,10 @@ class Claim:
 
 
 class Row:
-    """A piece of work."""
+    """A piece of work. `crashes` is what `liveness.reclaim` has of those, and when."""
 
-    __slots__ = ("claim", "id", "locked_until", "mark", "owner", "status", "touched")
+    __slots__ = ("claim", "crashes", "id", "locked_until", "mark", "owner", "poisonous", "status", "touched",
+    "twin", "work")  # fmt: skip
 
     def __init__(self, number: int) -> None:
         self.id = str(number)
@@ -45,6 +47,11 @@ class Row:
         self.mark = 0
         self.locked_until = -1.0
         self.claim: Claim | None = None
+        self.crashes: list[tuple[float, Expiration]] = []
+        # It kills whoever runs it; and how often new work has come in its place.
+        self.poisonous, self.work = False, 0
+        # Who claims it claims that, too: they always travel together.
+        self.twin: Row | None = None
 
     def touch(self, now: float) -> None:
         """Change it: its version is another one."""
@@ -69,8 +76,8 @@ class Epoch:
 class Expiration:
     """Why an epoch ended, and what of it is not finished."""
 
-    __slots__ = ("at", "decided", "epoch", "finished", "incarnation", "last_beat", "offlined", "reason", "recovered",
-    "remainder", "worker")  # fmt: skip
+    __slots__ = ("at", "crash", "decided", "epoch", "explained", "finished", "incarnation", "last_beat", "offlined",
+    "reason", "recovered", "remainder", "worker")  # fmt: skip
 
     def __init__(self, worker: str, epoch: int, incarnation: str | None, reason: str, at: float) -> None:
         self.worker = worker
@@ -78,6 +85,8 @@ class Expiration:
         self.incarnation = incarnation
         self.reason = reason
         self.at = at
+        # Whether it counts against work, and somebody is known to have killed it.
+        self.crash = self.explained = False
         self.last_beat: float | None = None
         # Whose transaction it was, and when that was asked for.
         self.decided: tuple[Any, float] = (None, 0.0)
@@ -138,6 +147,8 @@ class Postgres:
         self.on_take: Callable[..., None] = lambda *_: None
         self.on_end: Callable[..., None] = lambda *_: None
         self.on_act: Callable[[int], None] = lambda _: None
+        self.on_leak: Callable[[Row, Claim], None] = lambda *_: None
+        self.history = History(world.habits.budget, WINDOW)
 
     # What the host's workers do.
 
@@ -150,14 +161,17 @@ class Postgres:
         """Let a process claim the first PENDING row."""
         if not self.writable:
             return None
+        return next((row for row in self.rows.values() if self.claim_row(row, process)), None)
+
+    def claim_row(self, row: Row, process: Any) -> bool:
+        """Let a process claim that row, if it is PENDING and nobody locks it."""
         now = self.world.now
-        for row in self.rows.values():
-            if row.status == "PENDING" and row.locked_until <= now:
-                row.status, row.owner = "RUNNING", process.name
-                row.claim = Claim(process, now)
-                row.touch(now)
-                return row
-        return None
+        if row.status != "PENDING" or row.locked_until > now:
+            return False
+        row.status, row.owner = "RUNNING", process.name
+        row.claim = Claim(process, now)
+        row.touch(now)
+        return True
 
     def complete(self, row: Row, claim: Claim) -> bool | None:
         """Let a process finish a claim: True, or False if the row is not its own any more; None: not now."""
@@ -168,6 +182,8 @@ class Postgres:
         claim.completed += 1
         # New work comes in its place.
         row.status, row.owner, row.claim = "PENDING", None, None
+        row.crashes.clear()
+        row.work += 1
         row.touch(self.world.now)
         return True
 
@@ -262,11 +278,30 @@ class Postgres:
         """Put a row back into the queue."""
         claim = row.claim
         self.on_take(row, claim, expiration)
-        row.status, row.owner, row.claim = "PENDING", None, None
-        row.touch(now)
-        if claim is not None:
-            claim.taken += 1
+        if expiration.crash:
+            row.crashes.append((now, expiration))
+        self._free(row, "PENDING", now)
         self.tell("workflow.reclaimed", row.id, expiration.worker, self._transactions)
+
+    def set_aside(self, row: Row, expiration: Expiration, now: float) -> None:
+        """Set a row aside that has killed too often."""
+        self.history.explain(row, expiration, now)
+        self._free(row, "FAILED", now)
+        self.tell("workflow.quarantined", row.id, expiration.worker, self._transactions)
+
+    def put_back_leaked(self, row: Row, now: float) -> None:
+        """Put a single row back that its living owner does not list."""
+        worker = row.owner or ""
+        if row.claim is not None:
+            self.on_leak(row, row.claim)
+        self._free(row, "PENDING", now)
+        self.tell("workflow.reclaimed", row.id, worker, self._transactions)
+
+    def _free(self, row: Row, status: str, now: float) -> None:
+        if row.claim is not None:
+            row.claim.taken += 1
+        row.status, row.owner, row.claim = status, None, None
+        row.touch(now)
 
     def is_nameless(self, claim: Claim) -> bool:
         """Say whether it was claimed when no epoch of the name was open, but for the last one."""
@@ -293,93 +328,3 @@ class Postgres:
         """Raise DatabaseRefusedError if the poisoned name is among these."""
         if self.poison is not None and self.poison in names:
             raise DatabaseRefusedError("poison")
-
-
-# Of acting transactions, so many take some hundredths of a second in which other things happen.
-SLOW_SHARE = 0.3
-
-
-class Transaction:
-    """One transaction, from its beginning to the answer that its process gets, or does not get."""
-
-    def __init__(
-        self,
-        postgres: Postgres,
-        process: Process,
-        leader: "Leader",
-        body: Callable[[float], Any],
-        *,
-        acts: bool,
-        resume: Callable[[Any, BaseException | None], None],
-    ) -> None:
-        self.postgres, self.process, self.leader = postgres, process, leader
-        self.body, self.acts, self.resume = body, acts, resume
-        # When it was asked for, which is when its cases were decided, and when it began.
-        self.asked = self.began = postgres.world.now
-        self.proven = process.hearing.now
-        self.failing = ""
-        self.number = 0
-
-    def begin(self) -> None:
-        """Begin, perhaps when there is a connection for it, and commit some time later."""
-        postgres, random = self.postgres, self.postgres.world.random
-        if postgres.slowness and random.random() < postgres.waits:
-            postgres.world.after(random.uniform(0.0, postgres.slowness), lambda: self.process.when_awake(self._begin))
-        else:
-            self._begin()
-
-    def _begin(self) -> None:
-        postgres, random = self.postgres, self.postgres.world.random
-        if self.process.dead:
-            return
-        self.began = postgres.world.now
-        if postgres.flaky and random.random() < postgres.flaky:
-            self.failing = random.choice("bda")
-        if not postgres.up or self.failing == "b":
-            postgres.world.after(0.05, lambda: self._answer(None, DatabaseAwayError("away")))
-            return
-        if self.acts and not postgres.holds(self.leader):
-            self._answer(None, NotLeaderError("not the leader"))
-            return
-        self.number = postgres.next_transaction()
-        if self.acts:
-            postgres.acting[self.number] = self.leader.term or 0
-        self.leader.term_at_begin = self.leader.term or 0
-        takes = random.uniform(0.0, postgres.slowness) if postgres.slowness else 0.0
-        if takes or (self.acts and random.random() < SLOW_SHARE):
-            postgres.world.after(takes or random.uniform(0.01, 0.4), self._commit)
-        else:
-            self._commit()
-
-    def linger(self) -> None:
-        """Commit some time later, as one that acts and has begun: the latest that did."""
-        postgres = self.postgres
-        self.number = postgres.latest_transaction
-        postgres.acting[self.number] = self.leader.term or 0
-        postgres.world.after(postgres.world.random.uniform(0.01, 0.4), self._commit)
-
-    def _answer(self, value: Any, error: BaseException | None) -> None:
-        if not self.process.dead:
-            self.process.when_awake(lambda: self.resume(value, error))
-
-    def _commit(self) -> None:
-        postgres = self.postgres
-        if self.process.paused and not self.process.dead:
-            # Idle in its transaction.
-            postgres.world.after(IDLE_SECONDS, lambda: postgres.acting.pop(self.number, None))
-            self._answer(None, DatabaseAwayError("terminated"))
-            return
-        postgres.acting.pop(self.number, None)
-        if self.process.dead:
-            return
-        if not postgres.up or self.failing == "d" or (self.acts and postgres.read_only):
-            self._answer(None, DatabaseAwayError("gone"))
-            return
-        postgres.deciding, postgres.proven = (self.process, self.asked), self.proven
-        try:
-            value = postgres.commit(self.leader, self.body, self.began, acts=self.acts)
-        except DatabaseRefusedError as error:
-            self._answer(None, error)
-            return
-        lost, postgres.lost_answer = postgres.lost_answer or self.failing == "a", False
-        self._answer(value, DatabaseAwayError("lost the answer") if lost else None)

@@ -1,16 +1,17 @@
 """One replica: the real parts, wired as in `liveness.assembly`, and driven by virtual time.
 
 Everything that decides is the real code: Hearing, Lines, LeaseTable, Incarnations, Storms, Listening, Intake,
-Greetings, Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership and restore. What is modelled is what
-surrounds them: the rounds (a duty runs when it is woken and has something to do, one at a time, and waits after a
-failure), the loop's clock, and a process that can stand still or die.
+Greetings, Grants, Probes, Expiry, Finish, Sweep, Relay, Follow, Leadership, Reports, Comparing and restore. What is
+modelled is what surrounds them: the rounds (a duty runs when it is woken and has something to do, one at a time, and
+waits after a failure), the loop's clock, and a process that can stand still or die.
 """
 
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.comparing import Comparing
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.follow import Follow
@@ -24,6 +25,7 @@ from liveness.listening import Listening
 from liveness.probes import Probes
 from liveness.publishing import Event
 from liveness.relay import Relay
+from liveness.reports import Reports
 from liveness.restore import restore
 from liveness.settings import Settings
 from liveness.storms import Storms
@@ -32,6 +34,7 @@ from liveness.wakes import Wakes
 from tests.simulation import idle
 from tests.simulation.nats import Ear, Mouth, Nats, Server
 from tests.simulation.postgres import Postgres
+from tests.simulation.rounds import EXPECTED, FOLLOWED_BY, did_something
 from tests.simulation.store import store_on
 from tests.simulation.world import Ask, World, drive
 
@@ -46,24 +49,13 @@ SETTINGS = Settings(
     gap_grace=3.0,
     storm_max_hold=60.0,
     leader_timeout=5.0,
+    leak_grace=6.0,
+    leak_action="reclaim",
 )
 TICK = SETTINGS.echo_interval
-# What a duty may meet: the next time it tries again.
-EXPECTED = (DatabaseAwayError, DatabaseRefusedError, NotLeaderError)
 # The chance that an event which is not acknowledged is in the stream all the same.
 LOST_ACK_ALONE = 0.5
-
-
-def did_something(value: Any) -> bool:
-    """Say whether a duty did anything that may be work for another."""
-    if value is None or isinstance(value, bool):
-        return value is True
-    return any(getattr(value, what, 0) for what in ("granted", "ended", "over", "items"))
-
-
-# What one duty makes to do for another, as in the assembly.
-FOLLOWED_BY = {"grants": "expiry", "expiry": "grants", "finish": "greetings", "takeover": "grants"}
-LEAD_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 3, 12
+LEAD_TICKS, COMPARE_TICKS, FOLLOW_TICKS, SWEEP_TICKS = 2, 4, 3, 12
 
 
 class Replica:
@@ -72,10 +64,11 @@ class Replica:
     settings = SETTINGS
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
-        "_asleep", "_links", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "cut_off", "dead",
-        "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership", "link_down_at",
-        "link_up_at", "listening", "look_at", "mouth", "name", "nats", "paused", "paused_at", "postgres", "published",
-        "relay", "replies", "started", "store", "storms", "sweep", "wakes", "went_on_at", "world",
+        "_asleep", "_links", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "comparing", "cut_off",
+        "dead", "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership",
+        "link_down_at", "link_up_at", "listening", "look_at", "mouth", "name", "nats", "paused", "paused_at",
+        "postgres", "published", "relay", "replies", "reports", "started", "store", "storms", "sweep", "wakes",
+        "went_on_at", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
@@ -133,15 +126,9 @@ class Replica:
         )  # fmt: skip
         probes = Probes(book=book, ask=lambda *_: False, on_answer=self.intake.probe_answer)
         self.expiry = Expiry(
-            chunk=SETTINGS.reclaim_chunk,
-            book=book,
-            hearing=hearing,
-            storms=storms,
-            probes=probes,
-            store=store,
-            clock=clock,
-            wakes=wakes,
-        )
+            chunk=SETTINGS.reclaim_chunk, book=book, hearing=hearing, storms=storms, probes=probes, store=store,
+            clock=clock, wakes=wakes,
+        )  # fmt: skip
         self.finish = Finish(store, clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)
         self.relay = Relay(store=store, settings=settings, publish=self._publish_events)
@@ -151,6 +138,11 @@ class Replica:
             hears=lambda: not hearing.deaf(clock()),
         )  # fmt: skip
         self.replies: dict[str, Callable[[bytes], None]] = {}
+        self.intake.reports = self.reports = Reports(leak_grace=settings.leak_grace, wedge_after=0.0)
+        self.comparing = Comparing(
+            book=book, hearing=hearing, reports=self.reports, store=store, settings=settings, clock=clock,
+            counts=Counter(), leading=lambda: self.leadership.leading,
+        )  # fmt: skip
 
     async def _start(self) -> None:
         await self.leadership.take()
@@ -243,7 +235,7 @@ class Replica:
         self.disconnected()
 
     def _send(self, subject: str, payload: bytes) -> bool:
-        return self.nats.publish(self.mouth, (subject, payload))
+        return self.nats.publish(self.mouth, subject, payload)
 
     async def _publish(self, _subject: str, _payload: bytes) -> bool:
         # What a worker is told changes nothing here: those that are superseded find out when they write.
@@ -317,6 +309,7 @@ class Replica:
     def _listen_anew(self, now: float) -> None:
         self.sweep.listening_since = now
         self.storms.lost(now)
+        self.reports.lost()
 
     def _tick(self) -> None:
         if self.dead:
@@ -362,6 +355,8 @@ class Replica:
             self._do("relay", self.relay.run_once)
         if self.postgres.left:
             self._do("finish", self.finish.run_once)
+        if self._ticks % COMPARE_TICKS == 0 and self.reports.of:
+            self._do("comparing", self.comparing.run_once)
         if self._ticks % SWEEP_TICKS == 0:
             self._do("sweep", self.sweep.run_once)
 

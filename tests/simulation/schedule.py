@@ -9,6 +9,7 @@ from tests.simulation.checker import BOUND, Checker
 from tests.simulation.faults import plan
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Postgres
+from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL, Replica
 from tests.simulation.workers import STYLES, Worker
 from tests.simulation.world import World
@@ -33,15 +34,16 @@ class Result(msgspec.Struct):
 
 
 class Schedule:
-    """Everything of one seed."""
+    """Everything of one seed; `plain` without the habits that it may have."""
 
-    def __init__(self, seed: int, *, story: bool = False) -> None:
+    def __init__(self, seed: int, *, story: bool = False, plain: bool = False) -> None:
         self.seed = seed
-        self.world = world = World(seed, story=story)
+        self.world = world = World(seed, story=story, plain=plain)
         random = world.random
         self.nats = Nats(world)
         self.names = [f"w{number}" for number in range(5 if random.random() < FIVE_SHARE else random.randint(6, 8))]
         self.postgres = Postgres(world, rows=2 * len(self.names))
+        self._poison(world.habits.poisonous)
         self.checker = Checker(world, self.nats, self.postgres)
         self.faults: Counter[str] = Counter()
         self.replicas: list[Replica] = []
@@ -57,6 +59,19 @@ class Schedule:
         for name in self.names:
             self.postgres.registry[name] = ("ONLINE", 0.0)
             world.after(random.uniform(0.0, 3.0), self._starting(name, random.choice(STYLES)))
+
+    def _poison(self, many: int) -> None:
+        rows = self.world.more_random.sample(list(self.postgres.rows.values()), many)
+
+        def mend() -> None:
+            for row in rows:
+                row.poisonous = False
+
+        for row in rows:
+            row.poisonous = True
+        if self.world.habits.twins:
+            rows[0].twin, rows[1].twin = rows[1], rows[0]
+        self.world.at(SECONDS, mend)
 
     def ghosts(self, many: int) -> None:
         """Let there be work of so many who died long before anything of this began."""
@@ -88,6 +103,7 @@ class Schedule:
         rivals = [one for one in processes if one.alive]
         worker = Worker(self.world, self.nats, self.postgres, name, self._numbers, style, lambda: self.replicas)
         worker.on_hello = self.checker.hello
+        worker.on_lost, worker.on_end = self.checker.fences.lost, self._replace
         if hurries:
             worker.hurries, worker.mouth.latency = True, FAR
         worker.beside = bool(rivals)
@@ -101,6 +117,14 @@ class Schedule:
         self.world.tell(f"{worker.incarnation} ({style}) begins")
         worker.start()
         return worker
+
+    def _replace(self, worker: Worker) -> None:
+        """Start another process for one that has ended by its work, or by its own clock."""
+        more = self.world.more_random
+        seconds = more.uniform(0.5, 5.0)
+        self.last_fault = max(self.last_fault, self.world.now + seconds)
+        if not any(one.alive for one in self.checker.processes[worker.name]):
+            self.world.after(seconds, self._starting(worker.name, more.choice(STYLES)))
 
     def alive(self) -> list[Worker]:
         """Return the processes that live, in a stable order."""
@@ -138,15 +162,16 @@ class Schedule:
 
     def _unsettled(self) -> bool:
         checker = self.checker
-        return bool(checker.waiting() or self.postgres.outbox or checker.out_of_step(self.replicas))
+        left = waiting(checker) or checker.leaks.waiting()
+        return bool(left or self.postgres.outbox or out_of_step(self.postgres, self.replicas))
 
     def run(self) -> Result:
         """Let everything happen, then wait for quiet, and judge."""
         plan(self)
         world = self.world
         world.run(SECONDS)
-        end = max(SECONDS, self.last_fault) + BOUND * self.patience
-        while world.now < end and self._unsettled():
+        # A worker may end by itself still, of what is poisonous or lost to it.
+        while (end := max(SECONDS, self.last_fault) + BOUND * self.patience) > world.now and self._unsettled():
             world.run(min(world.now + TTL / 2, end))
         self.checker.finish(self.replicas)
         taken = sum(1 for what in self.postgres.committed.values() if what.startswith("workflow"))

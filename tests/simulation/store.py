@@ -1,33 +1,19 @@
 """liveness.store.Store on the model of Postgres: the interface that the duties use, statement by statement."""
 
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from liveness.store import Ended, Former, Found, Granted, Life, Pending, Progress, Walk
+from liveness.store import Ended, Former, Found, Granted, Life, Progress, Walk
 from liveness.verdicts import Case, Outcome, Recovery, Verdict
 from tests.simulation.leader import Leader
+from tests.simulation.leaks import Leaks
+from tests.simulation.outbox import Outbox
+from tests.simulation.parts import Parts
 from tests.simulation.postgres import Expiration, Postgres, Process, Row
 
 # Rows that one transaction puts back: few, so that reclaims are often left to finish.
 CHUNK = 2
-
-
-class Parts:
-    """What every part of the store has."""
-
-    def __init__(self, postgres: Postgres, process: Process, leader: Leader) -> None:
-        self.postgres = postgres
-        self.process = process
-        self.leader = leader
-
-    def act(self, body: Any) -> Awaitable[Any]:
-        """Return a transaction that acts."""
-        return self.postgres.transact(self.process, self.leader, body, acts=True)
-
-    def read(self, body: Any) -> Awaitable[Any]:
-        """Return a transaction that reads."""
-        return self.postgres.transact(self.process, self.leader, body, acts=False)
 
 
 class Epochs(Parts):
@@ -172,11 +158,27 @@ class Reclaims(Parts):
 
         def body(now: float) -> list[Verdict]:
             self.postgres.refuse([case.worker for case in cases])
-            return [self._settle(case, now) for case in sorted(cases, key=lambda case: case.worker)]
+            settled = [self._settle(case, now) for case in sorted(cases, key=lambda case: case.worker)]
+            ended = [one for one in settled if not isinstance(one, Verdict)]
+            if self.postgres.history.budget:
+                self._judge(ended, now)
+            return [one if isinstance(one, Verdict) else self._put_back(*one, now) for one in settled]
 
         return await self.act(body)  # type: ignore[no-any-return]
 
-    def _settle(self, case: Case, now: float) -> Verdict:
+    def _judge(self, ended: list[tuple[Expiration, list[Row]]], now: float) -> None:
+        """See liveness/store/budgets.py: before anything goes back."""
+        postgres, history = self.postgres, self.postgres.history
+        held = [(expiration, row) for expiration, mine in ended for row in mine]
+        # What somebody locks is left to the reclaim.
+        aside = {row for row in history.judge(held, now) if row.locked_until <= postgres.world.now}
+        history.on_judged(held, aside)
+        for expiration, mine in ended:
+            for row in [row for row in mine if row in aside]:
+                mine.remove(row)
+                postgres.set_aside(row, expiration, now)
+
+    def _settle(self, case: Case, now: float) -> Verdict | tuple[Expiration, list[Row]]:
         postgres = self.postgres
         status, beat_at = postgres.registry.get(case.worker, ("", -1e9))
         up = status == "ONLINE"
@@ -202,19 +204,23 @@ class Reclaims(Parts):
             for row in postgres.held_by(case.worker)
             if (untouched_for is None or row.touched < now - untouched_for) and not self._is_left(row, case.worker)
         ]
+        expiration.crash = case.crash
+        if up and case.reason != "restarted":
+            postgres.registry[case.worker] = ("OFFLINE", beat_at)
+            expiration.offlined = True
+        return expiration, mine
+
+    def _put_back(self, expiration: Expiration, mine: list[Row], now: float) -> Verdict:
+        postgres = self.postgres
         free = [row for row in mine if row.locked_until <= postgres.world.now][:CHUNK]
         for row in mine:
             if row in free:
                 postgres.put_back(row, expiration, now)
             else:
                 expiration.remainder[row.id] = row.mark
-        if up and case.reason != "restarted":
-            postgres.registry[case.worker] = ("OFFLINE", beat_at)
-            expiration.offlined = True
         postgres.note_left(expiration)
-        return Verdict(
-            worker=case.worker, epoch=found.epoch, outcome=Outcome.ENDED, items={"workflow": len(free)} if free else {}
-        )
+        items = {"workflow": len(free)} if free else {}
+        return Verdict(worker=expiration.worker, epoch=expiration.epoch, outcome=Outcome.ENDED, items=items)
 
     def _is_left(self, row: Row, worker: str) -> bool:
         return any(one.remainder.get(row.id) == row.mark for one in self.postgres.expirations[worker])
@@ -324,35 +330,6 @@ class Host(Parts):
         return await self.act(body)  # type: ignore[no-any-return]
 
 
-class Outbox(Parts):
-    """The outbox."""
-
-    async def add(self, kind: str, subject: str, _data: Mapping[str, Any]) -> None:
-        """See outbox_add.sql."""
-        await self.act(lambda _: self.postgres.tell(kind, subject, "", 0))
-
-    async def pending(self, behind: int, limit: int) -> list[Pending]:
-        """See outbox_pending.sql."""
-
-        def body(_now: float) -> list[Pending]:
-            return [
-                Pending(number, str(number), kind, subject, worker, False, transaction, "", "{}")  # noqa: FBT003
-                for number, (kind, subject, worker, transaction) in self.postgres.outbox.items()
-                if number > behind
-            ][:limit]
-
-        return await self.read(body)  # type: ignore[no-any-return]
-
-    async def clear(self, seqs: Sequence[int]) -> None:
-        """See outbox_clear.sql."""
-
-        def body(_now: float) -> None:
-            for number in seqs:
-                self.postgres.outbox.pop(number, None)
-
-        await self.act(body)
-
-
 def store_on(postgres: Postgres, process: Process, holder: str) -> Any:
     """Return what the duties take for a Store."""
     leader = Leader(postgres, process, holder)
@@ -363,4 +340,5 @@ def store_on(postgres: Postgres, process: Process, holder: str) -> Any:
         reclaims=Reclaims(*parts),
         host=Host(*parts),
         outbox=Outbox(*parts),
+        leaks=Leaks(*parts),
     )

@@ -54,10 +54,10 @@ def logging_to(log: Quiet) -> Iterator[None]:
             module.log = own
 
 
-def replay(seed: int) -> tuple[Result, list[str]]:
-    """Run one seed and return what became of it, and its story."""
+def replay(seed: int, *, plain: bool = False) -> tuple[Result, list[str]]:
+    """Run one seed, perhaps without habits, and return what became of it, and its story."""
     with logging_to(Told()):
-        schedule = Schedule(seed, story=True)
+        schedule = Schedule(seed, story=True, plain=plain)
         result = schedule.run()
     return result, [*_cast(schedule, result), "", *(result.story or ()), "", *_verdict(result)]
 

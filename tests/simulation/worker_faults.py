@@ -3,6 +3,7 @@
 Each fault says for how many seconds it lasts.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -122,13 +123,15 @@ def certificate_is_late(schedule: "Schedule") -> float:
     if worker is None or worker.style == "mute":
         return 0.0
     world.tell(f"{worker.incarnation} dies, to be started again, and its supervisor says so")
+    # No other one.
+    worker.supervisor = None
     worker.die()
     mouth = Mouth(-worker.number, 0.0)
 
     def say() -> None:
         mouth.server = schedule.nats.any_up()
         said = {"incarnation": worker.incarnation, "reason": "died", "exit_code": 137}
-        schedule.nats.publish(mouth, (f"liveness.goodbye.{worker.name}", msgspec.json.encode(said)))
+        schedule.nats.publish(mouth, f"liveness.goodbye.{worker.name}", msgspec.json.encode(said))
 
     lasts = _again(schedule, worker.name, always=True)
     world.after(random.uniform(0.0, lasts + 12.0), say)
@@ -222,6 +225,28 @@ def starts_unheard(schedule: "Schedule") -> float:
     return seconds + TTL
 
 
+def worker_sleeps(schedule: "Schedule") -> float:
+    """The machine of one worker sleeps, for less than its ttl or for more; its clock goes on."""
+    random, living = schedule.world.more_random, schedule.alive()
+    seconds = random.uniform(1.0, 25.0)
+    if living:
+        worker = random.choice(living)
+        schedule.world.tell(f"the machine of {worker.incarnation} sleeps for {seconds:.1f} s")
+        worker.sleep(seconds)
+    return seconds + 1.0
+
+
+def lists_heard_late(schedule: "Schedule") -> float:
+    """The ways to all replicas are as slow as an echo may be: when a list is heard, much of the work is newer."""
+    random, world = schedule.world.more_random, schedule.world
+    seconds = random.uniform(20.0, 40.0)
+    world.tell(f"all replicas hear late for {seconds:.1f} s")
+    for replica in schedule.replicas:
+        replica.ear.latency = random.uniform(0.8, 0.98) * SETTINGS.max_gap
+        world.after(seconds, partial(setattr, replica.ear, "latency", 0.0))
+    return seconds + SETTINGS.max_gap
+
+
 NEVER_SHARE, SAME_SHARE = 0.3, 0.8
 BEHIND_SHARE = 0.5
 FAULTS = (
@@ -229,3 +254,5 @@ FAULTS = (
     answer_is_lost, certificate_is_late, restarts_heard_late, restarts_behind_a_standstill, second_process_is_believed,
     starts_unheard,
 )  # fmt: skip
+# By the second die, for those who have the habit.
+OF_HABITS = {"fenced": (worker_sleeps,), "listing": (lists_heard_late,)}

@@ -4,9 +4,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from tests.simulation.fenced import Fenced
+from tests.simulation.habits import WORKERS_SHARE
+from tests.simulation.listing import Listing
 from tests.simulation.nats import Ear, Mouth, Nats, Server
 from tests.simulation.postgres import Claim, Postgres, Row
 from tests.simulation.replica import TTL, Replica
+from tests.simulation.supervised import Supervisor
 from tests.simulation.world import World
 
 # Between two and three beats in a ttl, so that a schedule is short, and some with hardly more than one:
@@ -29,10 +33,11 @@ class Worker:
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
         "_keeps", "_kept", "_named", "_replicas", "_subject", "_thaws", "_waiting_for_hello", "alive", "beat_at",
-        "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "first_heard",
-        "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "lost_work",
-        "mouth", "moved_at", "name", "nats", "number", "on_hello", "partitioned", "postgres", "said_goodbye",
-        "stalled_until", "storm_from", "storm_known", "storm_until", "style", "superseded", "world",
+        "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "fenced", "first_heard",
+        "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "listing",
+        "lost_work", "mouth", "moved_at", "name", "nats", "number", "on_end", "on_hello", "on_lost", "partitioned",
+        "postgres", "said_goodbye", "stalled_until", "storm_from", "storm_known", "storm_until", "style", "superseded",
+        "supervisor", "world",
     )  # fmt: skip
 
     def __init__(
@@ -89,12 +94,21 @@ class Worker:
         self.storm_known: set[int] | None = None
         self._replicas = replicas
         self.mouth = Mouth(number, random.uniform(0.05, 0.6) if random.random() < LATE_SHARE else 0.0)
-        self.mouth.on_accepted = self._accepted
+        self.mouth.on_accepted = self.accepted
         self._waiting_for_hello = style == "hello"
         # Beats that were kept for a connection that is down, and are sent late.
         self._keeps = random.random() < KEEPING_SHARE
         self._kept: list[bytes] = []
         self.on_hello: Callable[[Worker], None] = lambda _: None
+        # Called when it stops by its own clock, and when it has ended by that or by its work.
+        self.on_lost: Callable[[Worker], None] = lambda _: None
+        self.on_end: Callable[[Worker], None] = lambda _: None
+        habits, more = world.habits, world.more_random
+        self.fenced: Fenced | None = None
+        # The supervisor says which process has ended, so that one has to have said it, too.
+        named = habits.supervised and style != "mute" and more.random() < WORKERS_SHARE
+        self.supervisor = Supervisor(self) if named else None
+        self.listing = Listing(self) if habits.listing and more.random() < WORKERS_SHARE else None
 
     def start(self) -> None:
         """Begin to live."""
@@ -106,6 +120,9 @@ class Worker:
 
     def _begin(self) -> None:
         self.beating_since = self.world.now
+        # One that beats hardly more than once in its ttl is lost with any answer that is late.
+        if self.world.habits.fenced and self.interval < TTL / 2 and self.world.more_random.random() < WORKERS_SHARE:
+            self.fenced = Fenced(self)
         # A beat that was not due yet when the machine stood still is not late by that.
         self._thaws = self._thaws and self.world.now < self.frozen_until
         self._beat()
@@ -115,10 +132,13 @@ class Worker:
         latest = CLAIM_SECONDS[0] if self.hurries else CLAIM_SECONDS[1]
         self.world.after(self.world.random.uniform(CLAIM_SECONDS[0], latest), self._claim)
 
-    def _accepted(self, subject: str, ears: list[Ear]) -> None:
+    def accepted(self, subject: str, ears: list[Ear], sent: float) -> None:
+        """Note that NATS has taken what it said, and for whom."""
         if subject[9] == "g":
             # A goodbye renews nothing.
             return
+        if self.fenced is not None and subject[11] == "a":
+            self.fenced.taken(sent, ears)
         now, heard_by = self.world.now, self.heard_by
         for ear in ears:
             known = heard_by.get(id(ear))
@@ -177,7 +197,7 @@ class Worker:
         self.world.after(seconds, heal)
 
     def _say(self, kind: str, payload: bytes) -> bool:
-        return self.nats.publish(self.mouth, (f"liveness.{kind}.{self.name}", payload))
+        return self.nats.publish(self.mouth, f"liveness.{kind}.{self.name}", payload)
 
     # Its life.
 
@@ -206,12 +226,17 @@ class Worker:
         if not self.alive or self.world.now < self.stalled_until:
             return
         payload = self._payload()
+        if self.listing is not None:
+            payload = self.listing.payload(payload)
         if self._kept and self.mouth.server is not None:
             kept, self._kept = self._kept, []
             for late in kept:
                 self._say("heartbeat", late)
-        if not self.nats.publish(self.mouth, (self._subject, payload)) and self._keeps:
-            self._kept.append(payload)
+        if not self.nats.publish(self.mouth, self._subject, payload):
+            if self._keeps:
+                self._kept.append(payload)
+        elif self.fenced is not None:
+            self.fenced.said(self.world.now)
 
     def _hello(self) -> None:
         if not self.alive or not self._waiting_for_hello:
@@ -248,9 +273,23 @@ class Worker:
             return
         row = self.postgres.claim(self)
         if row is not None and row.claim is not None:
-            claim = row.claim
-            self.claims.append((row, claim))
-            world.after(world.random.uniform(*HOLD_SECONDS), lambda: self._complete(row, claim))
+            self._run(row, row.claim)
+            twin = row.twin
+            if twin is not None and self.postgres.claim_row(twin, self) and twin.claim is not None:
+                self._run(twin, twin.claim)
+
+    def _run(self, row: Row, claim: Claim) -> None:
+        world = self.world
+        self.claims.append((row, claim))
+        if row.poisonous:
+            world.after(world.more_random.uniform(*POISON_SECONDS), lambda: self._die_of(row, claim))
+            seconds = HOLD_SECONDS[1]
+        else:
+            seconds = world.random.uniform(*HOLD_SECONDS)
+        if self.listing is not None:
+            seconds = self.listing.claimed(row, claim, seconds)
+        if not row.poisonous:
+            world.after(seconds, lambda: self._complete(row, claim))
 
     def _complete(self, row: Row, claim: Claim) -> None:
         if not self.alive:
@@ -258,13 +297,39 @@ class Worker:
         if self.world.now < self.stalled_until:
             self.world.after(self.stalled_until - self.world.now + 0.1, lambda: self._complete(row, claim))
             return
+        if self.fenced is not None and self.fenced.passed():
+            return
+        takes = 0.0 if self.listing is None else self.listing.ends(row, claim)
+        if takes is None:
+            self.claims.remove((row, claim))
+            return
+        if takes:
+            self.world.after(takes, lambda: self._complete(row, claim))
+            return
         done = self.postgres.complete(row, claim)
         if done is None:
+            if self.listing is not None:
+                self.listing.failed(row, claim)
             self.world.after(1.0, lambda: self._complete(row, claim))
             return
         self.claims.remove((row, claim))
+        if self.listing is not None:
+            self.listing.over(row, claim)
         if not done:
             self.lost_work += 1
+
+    def _die_of(self, row: Row, claim: Claim) -> None:
+        if not self.alive:
+            return
+        if self.world.now < self.stalled_until:
+            self.world.at(self.stalled_until + 0.1, lambda: self._die_of(row, claim))
+        elif not row.poisonous:
+            # Somebody has mended it.
+            self._complete(row, claim)
+        else:
+            self.world.tell(f"{self.incarnation} dies of {row.id}")
+            self.die(killed=True)
+            self.on_end(self)
 
     def stall(self, seconds: float) -> None:
         """Do nothing for so long."""
@@ -277,17 +342,28 @@ class Worker:
         self.frozen_until, self.frozen_for, self._thaws = self.world.now + seconds, seconds, True
         self.stalled_until = max(self.stalled_until, self.frozen_until)
 
+    def sleep(self, seconds: float) -> None:
+        """Stand still for so long with its own machine alone."""
+        self.stall(seconds)
+        self.freeze(seconds)
+        if self.fenced is not None:
+            self.fenced.slept += seconds
+
     def due_at(self) -> float:
         """Return when its next beat reaches its server."""
         return self.beat_at + self.interval + self.mouth.latency
 
-    def die(self) -> None:
-        """End without a word; without effect on one that is over."""
+    def die(self, *, killed: bool = False) -> None:
+        """End without a word, perhaps by what it ran (`killed`); without effect on one that is over."""
         if not self.alive:
             return
         self.alive = False
         self.died_at = self.world.now
-        self.last_server, self.mouth.server = self.mouth.server, None
+        self.last_server = self.mouth.server
+        if self.supervisor is None:
+            self.mouth.server = None
+        else:
+            self.supervisor.ended(killed=killed)
 
     def leave(self) -> None:
         """Say goodbye and end."""
@@ -299,6 +375,8 @@ class Worker:
             self.said_goodbye = self._say("goodbye", msgspec.json.encode(named))
 
 
+# Seconds for which poisonous work runs.
+POISON_SECONDS = (1.0, 6.0)
 # Workers whose way to their server takes time, and those whose client keeps what it could not send.
 LATE_SHARE = 0.4
 KEEPING_SHARE = 0.3

@@ -6,16 +6,24 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any
 
+from tests.simulation.habits import Habits, drawn
+
+# What the second die's seeds differ in from the first one's.
+SECOND = 1 << 40
 # Things that may happen in one schedule: far more than ever do, unless two duties wake each other for ever.
 MOST = 1_000_000
 
 
 class World:
-    """The time, in seconds, and what is still to happen. `story` keeps lines when somebody wants to read them."""
+    """The time, in seconds, and what is still to happen. `story` keeps lines when somebody wants to read them.
 
-    def __init__(self, seed: int, *, story: bool = False) -> None:
+    A `plain` one has no habits (see there).
+    """
+
+    def __init__(self, seed: int, *, story: bool = False, plain: bool = False) -> None:
         self.now = 0.0
-        self.random = Random(seed)
+        self.random, self.more_random = Random(seed), Random(seed + SECOND)
+        self.habits = Habits() if plain else drawn(self.more_random)
         self.story: list[str] | None = [] if story else None
         self._heap: list[tuple[float, float, Callable[[], object] | None]] = []
         self._count = self._done = 0

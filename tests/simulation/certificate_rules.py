@@ -1,0 +1,54 @@
+"""The rule `certificate` of `checker`: who is said to have ended has, and its work is back without a ttl."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from tests.simulation.postgres import Claim, Expiration, Row
+from tests.simulation.replica import SETTINGS, TTL
+from tests.simulation.workers import Worker
+
+# Seconds after which work of one that is certified dead is back: its transaction, one more for what that left, and the
+# ticks before them. Less than what is left of a ttl, nearly always.
+CERTIFIED = 2 * SETTINGS.echo_interval + 1.0
+# And in which another process of the name may be taken for the one that lives.
+DOUBTED = 2 * TTL
+
+
+class Certificates:
+    """Watches the certificates of one schedule. `wrong` takes a rule and a sentence, `checked` counts."""
+
+    def __init__(
+        self,
+        processes: Mapping[str, Sequence[Worker]],
+        wrong: Callable[[str, str], None],
+        checked: Counter[str],
+        late_by: Callable[[float], float],
+    ) -> None:
+        self._processes = processes
+        self._wrong = wrong
+        self._checked = checked
+        self._late_by = late_by
+        # When the last fault that disturbed more than who died of it is over.
+        self.disturbed_at = 0.0
+
+    def judge(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
+        """Judge one row that goes back."""
+        same_name = self._processes[process.name]
+        if expiration.reason == "died":
+            self._checked["certificate"] += 1
+            if any(one.alive for one in same_name if one.incarnation == expiration.incarnation):
+                self._wrong("certificate", f"{expiration.incarnation} lives, and {row.id} is taken as a dead one's")
+        if process.alive or process.supervisor is None:
+            return
+        replica, _ = expiration.decided
+        certified_at = process.supervisor.certified.get(id(replica.ear))
+        if certified_at is None or process.beside or same_name[-1] is not process:
+            return
+        # By then it has read what the process said of itself, and does not doubt that no former one lives.
+        doubts = SETTINGS.echo_interval if same_name[0] is process else DOUBTED
+        known_at = process.first_heard.get(id(replica.ear), certified_at) + doubts
+        if known_at < min(certified_at, claim.at + SETTINGS.echo_interval):
+            self._checked["certificate"] += 1
+            late = self._late_by(max(self.disturbed_at, certified_at))
+            if late > CERTIFIED:
+                self._wrong("certificate", f"{row.id} of {process.incarnation} is back {late:.2f} s after all knew")
