@@ -100,7 +100,7 @@ def releases_count(ending: Ending) -> bool:
 @MUTANTS.wrong("budget", 7, cases, "is_crash")
 def lapses_in_a_storm_count(ending: Ending) -> bool:
     """What takes many at once counts against what each of them held."""
-    return IS_CRASH(ending) or (ending.let_go and ending.reason in cases.CRASHES)
+    return IS_CRASH(ending) or (ending.let_go and ending.reason in cases._CRASHES)
 
 
 @MUTANTS.wrong("budget", 22, cases, "is_crash")
@@ -109,7 +109,7 @@ def who_was_asked_to_go_has_crashed(ending: Ending) -> bool:
     return ending.reason == "died" or IS_CRASH(ending)
 
 
-MUTANTS.constant("orphans_count", "budget", 321, sweep, "CRASHES", cases.CRASHES | {"orphaned"})
+MUTANTS.constant("orphans_count", "budget", 321, sweep, "CRASHES", cases._CRASHES | {"orphaned"})
 
 
 @MUTANTS.wrong("budget", 22, History, "judge")
