@@ -5,7 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from unittest import mock
 
-from liveness import budgets, cases, reports, sweep
+import msgspec
+
+from liveness import budgets, cases, reports
 from liveness.budgets import Suspect
 from liveness.client.fence import Fence
 from liveness.client.pace import Pace
@@ -15,6 +17,9 @@ from liveness.lease import RELEASED, Ending, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import decode_goodbye
 from liveness.reports import Leak, Report, Reports, Unreported
+from liveness.store import Found
+from liveness.sweep import Sweep
+from liveness.verdicts import Case
 from tests.simulation.fenced import Fenced
 from tests.simulation.history import History
 from tests.simulation.mutant import Family
@@ -109,7 +114,10 @@ def who_was_asked_to_go_has_crashed(ending: Ending) -> bool:
     return ending.reason == "died" or IS_CRASH(ending)
 
 
-MUTANTS.constant("orphans_count", "budget", 321, sweep, "CRASHES", cases._CRASHES | {"orphaned"})
+@MUTANTS.wrong("budget", 321, Sweep, "_orphan_case")
+def orphans_count(self: Sweep, found: Found) -> Case:
+    """Who was dead when it claimed has died of what it claimed."""
+    return msgspec.structs.replace(ORPHAN_CASE(self, found), crash=True)
 
 
 @MUTANTS.wrong("budget", 22, History, "judge")
@@ -200,3 +208,4 @@ async def nobody_compares(_self: Comparing) -> Compared:
 GOODBYE, RELEASE, MARK = Intake.goodbye, LeaseTable.release, LeaseTable._mark
 PROVEN, TAKEN, IS_CRASH, GUILTY, JUDGE = Fence.proven, Fenced.taken, cases.is_crash, budgets.guilty, History.judge
 LOOK, LIST = Reports._look, Reports._list
+ORPHAN_CASE = Sweep._orphan_case
