@@ -16,7 +16,7 @@ from tests.simulation.pool import Summary, catch, rule_of, run, run_seed
 from tests.simulation.story import replay
 
 PROCESSES = 2
-SCHEDULES, CHUNK = 20_000, 2_000
+SCHEDULES, CHUNK = 6_000, 2_000
 # Where a mutant is looked for when the schedules have changed, and its own seed does not show it any more.
 SEARCHED = 1_000
 # Schedules that broke a rule once, of a million or two. Most of them run differently since, and some of them do not.
