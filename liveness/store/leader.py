@@ -14,7 +14,8 @@ takeover does.
 import contextlib
 import math
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ import structlog
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.share import Share
+from liveness.store.began import ASKED_MOST, Began
 from liveness.store.database import IDLE_SECONDS, Connection, Database
 from liveness.store.statements import leader_parts, leader_statement, statement_text
 
@@ -56,6 +58,7 @@ class Leader:
         self._database = database
         self._acts = acts
         self._share = share
+        self._clock: Callable[[], float] = time.monotonic
         self.holder = holder if acts else f"observing {holder}"
         self.term: int | None = None
         # How many tries to take the lead, one after the other, found a row held; and of which table the last one did.
@@ -173,14 +176,39 @@ class Leader:
 
         Raises NotLeaderError (nothing was done), DatabaseAwayError, DatabaseRefusedError.
         """
+        async with self._acting(patient=patient) as (connection, _):
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def dated_transaction(self, *, patient: bool = False) -> AsyncIterator[tuple[Connection, Began]]:
+        """As `transaction`, with when it began, which is what Postgres reckons every age in it back from.
+
+        What was measured before that may have waited long for a connection, and for whoever had our row. So Postgres is
+        asked how long ago it was, behind all waiting.
+        """
+        async with self._acting(patient=patient) as (connection, began):
+            for _ in range(ASKED_MOST - 1):
+                if began.is_exact:
+                    break
+                asked = self._clock()
+                seconds: float = await connection.fetchval(statement_text("since_begin"))
+                began.learn(seconds, asked=asked, answered=self._clock())
+            yield connection, began
+
+    @contextlib.asynccontextmanager
+    async def _acting(self, *, patient: bool) -> AsyncIterator[tuple[Connection, Began]]:
         self._leading()
+        began = Began(self._clock())
         async with self._database.transaction(patient=patient) as connection:
             # Asked again: it may have changed while this waited for a connection.
             term = self._leading()
-            if await connection.fetchval(self._text("leader_check"), term, self.holder) is None:
+            asked = self._clock()
+            seconds: float | None = await connection.fetchval(self._text("leader_check"), term, self.holder)
+            if seconds is None:
                 self._lost(term)
                 raise NotLeaderError(f"another replica acts: term {term} is over")
-            yield connection
+            began.learn(seconds, asked=asked, answered=self._clock())
+            yield connection, began
 
     async def fetch(self, statement: str, *parameters: Any) -> list[asyncpg.Record]:
         """Run one statement in a transaction that may act, and return its rows. Raises as `transaction` does."""

@@ -5,15 +5,14 @@ host's registry rows last (never waiting). A host that locks in any order finds 
 there is no cycle that it could lose.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import msgspec
 
 from liveness.errors import ContestedError, DatabaseRefusedError
+from liveness.store.began import Began
 from liveness.store.budgets import Budgets
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
@@ -29,8 +28,6 @@ from liveness.work import WorkTable
 UNFINISHED_AT_ONCE = 1_000
 # Refused rows that are read at once, of whatever share.
 REFUSED_READ = 1_000
-# When a transaction began is asked until it is known to so many seconds, and so often at most: the answer may be slow.
-EXACT_SECONDS, ASKED_MOST = 0.05, 3
 
 
 class Progress(msgspec.Struct):
@@ -42,13 +39,6 @@ class Progress(msgspec.Struct):
     looked_at: int = 0
     # Reclaims that the last chunk found unfinished.
     unfinished: int = 0
-
-
-class Began(NamedTuple):
-    """Between which loop times a transaction began."""
-
-    earliest: float
-    latest: float
 
 
 class Reclaims:
@@ -104,10 +94,8 @@ class Reclaims:
             return await self._settle(cases, 0)
 
     async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
-        asked_at = self._clock()
-        async with self._leader.transaction(patient=True) as connection:
+        async with self._leader.dated_transaction(patient=True) as (connection, began):
             await self._lock_tables(connection)
-            began = await self._began(connection, asked_at)
             cases = [_aged(case, began) for case in cases]
             with contested():
                 opened = await self._open_unheard(connection, cases)
@@ -218,24 +206,6 @@ class Reclaims:
             gone = await self._rows.retry(connection, due)
             await self._wake_relay(connection)
         return gone
-
-    async def _began(self, connection: Connection, asked_at: float) -> Began:
-        """Return the loop time at which the transaction began.
-
-        Postgres reckons every age back from that moment. A case was measured before it, and the wait for a connection
-        may have been long: taken as it is, `untouched_for` would reach into what the name's next life has touched
-        meanwhile. So Postgres is asked how long ago it began, behind all waiting.
-        """
-        # Never before it was asked for, whatever the database's clock was set to in between.
-        earliest, latest = asked_at, math.inf
-        for _ in range(ASKED_MOST):
-            before = self._clock()
-            seconds: float = await connection.fetchval(self._statements["since_begin"])
-            earliest = max(earliest, before - seconds)
-            latest = max(min(latest, self._clock() - seconds), asked_at)
-            if latest - earliest <= EXACT_SECONDS:
-                break
-        return Began(min(earliest, latest), latest)
 
     async def _lock_tables(self, connection: Connection) -> None:
         # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not

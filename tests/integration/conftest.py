@@ -43,7 +43,7 @@ def standing(store: Store) -> Callable[[], float]:
     def clock() -> float:
         return 0.0
 
-    store.reclaims._clock = clock
+    store.leader._clock = store.reclaims._clock = clock
     return clock
 
 

@@ -19,9 +19,9 @@ from tests.integration.conftest import case
 from tests.integration.test_sweep import Eye
 
 READING, ACTING = 2, 3
-# What one transaction asks that ends epochs and puts their work back: the tables; when it began; the epochs; each of
-# the two work tables; the registry; the host's checks and the relay's wake-up.
-SETTLE = ACTING + 1 + 1 + 1 + 2 + 2
+# What one transaction asks that ends epochs and puts their work back: the tables; the epochs; each of the two work
+# tables; the registry; the host's checks and the relay's wake-up.
+SETTLE = ACTING + 1 + 1 + 2 + 2
 # And of lives that crashed, whose work may have its crash budget behind it: what would be undone to find that out.
 WATCHED = 1
 # The same for a chunk of what was left: the tables; which reclaims; two work tables; the last two.

@@ -121,7 +121,7 @@ async def test_what_the_ended_process_touched_last_is_not_left_because_the_recko
 ) -> None:
     """When the transaction began is known to some 50 ms: where nobody can have claimed since, none of them are left."""
     offsets = itertools.chain([0.0], itertools.cycle([0.0, 0.04]))
-    monkeypatch.setattr(store.reclaims, "_clock", lambda: time.monotonic() + next(offsets))
+    monkeypatch.setattr(store.leader, "_clock", lambda: time.monotonic() + next(offsets))
     epoch = await grant("w1", incarnation="a")
     (touched,) = await host.workflows("w1")
 

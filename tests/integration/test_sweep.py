@@ -300,7 +300,8 @@ async def test_a_process_that_begins_while_the_sweep_looks_keeps_what_it_claims(
         return await takeable(finds, swept)
 
     monkeypatch.setattr(eye.sweep, "_takeable", claim_meanwhile)
-    eye.sweep._clock = eye.sweep._store.reclaims._clock = time.monotonic
+    store = eye.sweep._store
+    eye.sweep._clock = store.leader._clock = store.reclaims._clock = time.monotonic
     eye.hearing.start(time.monotonic())
     # However slow this machine is.
     eye.hearing._max_gap = 60.0
