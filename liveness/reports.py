@@ -252,11 +252,12 @@ class Reports:
 
 
 def folded_id(id: str) -> str:  # noqa: A002 - the word for it
-    """Return an id without what its spellings differ in: upper case, hyphens and braces of a UUID.
+    """Return an id without what its spellings differ in: upper case, a UUID's hyphens, braces and prefix of a URN.
 
-    That two ids are taken for one by it can only spare a row.
+    And white space: what a `char(n)` column is filled up with is gone where Postgres makes a text of it. That two ids
+    are taken for one by it can only spare a row.
     """
-    return id.lower().translate(_FOLDED)
+    return id.strip().lower().removeprefix("urn:uuid:").translate(_FOLDED)
 
 
 def _size_of(ids: Collection[str]) -> int:

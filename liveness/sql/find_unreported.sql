@@ -8,7 +8,7 @@ SELECT {owner_name} AS worker, {id}::text AS id, w.xmin::text AS mark
 FROM {work_table} AS w
 WHERE {owned_by_any $1::text[]} AND {running $4}
     AND ({owner_name}, {id}::text) NOT IN (SELECT l.worker, l.id FROM listed AS l)
-    AND ({owner_name}, lower(translate({id}::text, '-{}', ''))) NOT IN (SELECT l.worker, l.id FROM listed AS l)
+    AND ({owner_name}, lower(btrim(translate({id}::text, '-{}', '')))) NOT IN (SELECT l.worker, l.id FROM listed AS l)
     AND NOT EXISTS (
         SELECT FROM liveness.remainder AS d WHERE d.work = $5 AND d.worker = {owner_name} AND d.id = {id}::text
     )

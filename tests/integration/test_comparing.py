@@ -184,13 +184,32 @@ async def test_in_mode_observe_nothing_is_put_back(host: HostTables, eyes: Calla
 
 
 async def test_ids_are_the_same_however_they_are_spelled(host: HostTables, reclaiming: Eye, grant: Grant) -> None:
-    """Upper case, braces, no hyphens, and what cannot be an id beside them."""
-    ids = await host.workflows("w1", 4)
-    spelled = [ids[0], ids[1].upper(), "{" + ids[2] + "}", ids[3].replace("-", ""), "\0", "", "İ"]
+    """Upper case, braces, no hyphens, a URN, a space, and what cannot be an id beside them."""
+    ids = await host.workflows("w1", 6)
+    spelled = [ids[0], ids[1].upper(), "{" + ids[2] + "}", ids[3].replace("-", "")]
+    spelled += [f"urn:uuid:{ids[4]}", f" {ids[5]}\n", "\0", "", "İ"]
     reclaiming.beat("w1", spelled, await grant("w1"))
 
     assert await reclaiming.store.leaks.unreported({"w1": spelled}) == []
     assert (await reclaiming.until_leaked(("w1", spelled))).leaked == 0
+
+
+async def test_ids_that_the_column_fills_up_are_listed_as_a_worker_reads_them(
+    host: HostTables, eyes: Callable[..., Any]
+) -> None:
+    """A `char(n)` is read with its spaces, and has none where it is made a text."""
+    await host.connection.execute(
+        "CREATE TABLE jobs (id character(10) PRIMARY KEY, status text NOT NULL, owner text);"
+        " INSERT INTO jobs VALUES ('j-1', 'taken', 'w1'), ('j-2', 'taken', 'w1')"
+    )
+    work = {"name": "job", "table": "jobs", "owner": "owner", "running": "taken", "waiting": "open"}
+    eye = await eyes(work=[work], leak_action="reclaim")
+    held = await host.connection.fetchval("SELECT id FROM jobs ORDER BY id LIMIT 1")
+    assert held == "j-1" + 7 * " "
+    eye.beat("w1", [held], (await eye.store.epochs.grant([Life("w1", None, "a", 10.0)])).epochs["w1"])
+
+    assert (await eye.until_leaked(("w1", [held]))).items == 1
+    assert [row["owner"] for row in await host.connection.fetch("SELECT owner FROM jobs ORDER BY id")] == ["w1", None]
 
 
 async def test_a_row_that_is_claimed_between_the_two_beats_is_no_leak(
