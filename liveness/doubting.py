@@ -73,7 +73,7 @@ class Doubting:
         self._leading = leading
         self._acts = settings.mode == "act"
         self._marks = settings.mark_suspects and self._acts
-        self._refusals = Refusals(clock)
+        self._refusals, self._not_set_back = Refusals(clock), Refusals(clock)
         # What Postgres keeps; None: to be read.
         self._kept: dict[Key, Known] | None = None
         # Names of which rows are to be marked, or set back; and when that is tried again (loop time).
@@ -104,7 +104,7 @@ class Doubting:
             done.ended += await self._end(ended[start : start + BATCH], kept)
         if (self._unmarked or self._owing) and self._clock() >= self._again_at:
             await self._mark(list(self._unmarked))
-            await self._set_back(list(self._owing))
+            await self._set_back([name for name in self._owing if name not in self._not_set_back])
             self._again_at = self._clock() + AGAIN_SECONDS
         self._kept = kept
         return done
@@ -213,6 +213,9 @@ class Doubting:
     async def _set_back(self, names: Sequence[str]) -> None:
         self._owing.difference_update(names)
         for name, error in await apart(names, self._set_online):
+            # Somebody has to mend that first; and then it must not stay DEGRADED.
+            self._owing.add(name)
+            self._not_set_back.add(name)
             log.error("set_online_refused", worker=name, cause=str(error))
 
     async def _set_online(self, names: Sequence[str]) -> None:

@@ -297,6 +297,30 @@ async def test_rows_that_the_host_holds_are_marked_and_set_back_later(
     assert await kept(host) == 0
 
 
+async def test_what_the_registry_refuses_to_take_back_is_set_back_once_it_does_not(
+    host: HostTables, eye: Eye, grant: Grant
+) -> None:
+    """A worker that is heard is not left DEGRADED for ever, because a trigger of the host's was wrong for a while."""
+    await host.worker("w1")
+    await host.worker("w2")
+    eye.lives({"w1": await grant("w1", TTL), "w2": await grant("w2", TTL)})
+    assert await eye.look(4.0) == (2, 0)
+    await host.connection.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = 'check_violation'; END $$;"
+        " CREATE TRIGGER refuse BEFORE UPDATE ON worker FOR EACH ROW"
+        " WHEN (NEW.status = 'ONLINE' AND NEW.worker_name = 'w1') EXECUTE FUNCTION refuse()"
+    )
+    eye.beat("w1", "w2", interval=100.0)
+    assert await eye.look(0.5) == (0, 2)
+    assert (await host.worker_status("w1"), await host.worker_status("w2")) == (["DEGRADED"], ["ONLINE"])
+    await host.connection.execute("DROP TRIGGER refuse ON worker")
+    await eye.look(AGAIN_SECONDS)
+
+    assert await host.worker_status("w1") == ["ONLINE"]
+    assert await kept(host) == 0
+
+
 async def test_the_next_leader_tells_nothing_twice_and_takes_back_what_the_former_one_told(
     host: HostTables, eyes: Callable[..., Any], grant: Grant
 ) -> None:
