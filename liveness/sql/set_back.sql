@@ -6,6 +6,7 @@ WITH owing AS (
     SELECT x.worker, x.epoch, x.offlined
     FROM liveness.expiration AS x
     WHERE x.offlined IS NOT NULL AND x.recovered_at IS NOT NULL AND x.worker = ANY ($2::text[])
+        AND EXISTS (SELECT FROM liveness.epoch AS n WHERE n.worker = x.worker AND n.ended_at IS NULL)
     ORDER BY x.worker, x.epoch
     FOR UPDATE SKIP LOCKED
 ),

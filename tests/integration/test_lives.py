@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+import pytest
 
 from liveness.store import Life, Store
 from tests.conftest import HostTables
@@ -117,6 +118,29 @@ async def test_a_locked_row_is_set_back_later(dsn: str, host: HostTables, store:
     assert await host.worker_status("w1") == ["OFFLINE"]
     await transaction.rollback()
     await other.close()
+    await store.epochs.set_back()
+
+    assert await host.worker_status("w1") == ["ONLINE"]
+
+
+async def test_who_has_died_again_is_not_set_back(host: HostTables, store: Store, grant: Grant) -> None:
+    """Though it lived when it was asked for who is owed something: nobody is told to dispatch to the dead."""
+    await host.worker("w1")
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    epoch = await grant("w1")
+    await store.epochs.recover({"w1": epoch})
+    fetch = store.database.fetch
+
+    async def died_meanwhile(statement: str, *parameters: Any, **how: Any) -> Any:
+        rows = await fetch(statement, *parameters, **how)
+        await store.reclaims.settle([case("w1", epoch)])
+        return rows
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store.database, "fetch", died_meanwhile)
+        await store.epochs.set_back()
+    assert await host.worker_status("w1") == ["OFFLINE"]
+    await store.epochs.recover({"w1": await grant("w1")})
     await store.epochs.set_back()
 
     assert await host.worker_status("w1") == ["ONLINE"]
