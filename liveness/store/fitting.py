@@ -79,6 +79,9 @@ class _Fit:
             _check_registers(registry, table)
         await self._rights(registry, table, rights)
         _doubt_hidden(table)
+        if self._acts and settings.mark_suspects and registry.status is not None and registry.degraded is not None:
+            named = msgspec.structs.replace(registry, setting=registry.setting or "registry")
+            await self._value(named, "degraded", registry.degraded, table, registry.status)
         if not registry.setting:
             return
         _check_told_apart(registry, table)

@@ -94,6 +94,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "registry.offline = 'OFFLINE': the constraint workers_condition_check of public.workers refuses it:",
     ),
     (
+        with_workers({"status": "condition", "online": "up", "offline": "down", "up": ["up", "ill"], "degraded": "ill"})
+        | {"mark_suspects": True},
+        "registry.degraded = 'ill': the constraint workers_condition_check of public.workers refuses it:",
+    ),
+    (
         with_workers(owner="worker_id"),
         "work[0].owner_is = 'name': public.jobs.worker_id refers to public.workers.id, which is no name: set owner_is",
     ),
