@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from liveness.facts import End, Leaked, Life
+from liveness.figures import counted
 
 # Behind "because"; a reason that a later version brings is told by its name.
 _BECAUSE: Final[Mapping[str, str]] = {
@@ -34,9 +35,13 @@ def because(worker: str, life: Life | None) -> str:
 
 def because_leaked(worker: str, leaked: Leaked) -> str:
     """Return why `worker` lost a row though it lived, as the rest of a sentence behind "because"."""
+    return f"{worker}, which lived, left it out of what it says it runs{left_out_for(leaked)} (leaked)"
+
+
+def left_out_for(leaked: Leaked) -> str:
+    """Return for how long a row was left out, as it stands in a sentence; nothing if the record lacks it."""
     left_out = _number(leaked.evidence, "left_out_for")
-    for_long = "" if left_out is None else f" for {left_out:.1f} s"
-    return f"{worker}, which lived, left it out of what it says it runs{for_long} (leaked)"
+    return "" if left_out is None else f" for {left_out:.1f} s"
 
 
 def leaked_words(leaked: Leaked) -> str:
@@ -89,7 +94,7 @@ def _hearing(evidence: Mapping[str, Any]) -> str:
     now, lost, gaps = (_number(hearing, key) for key in ("now", "not_counted", "gaps"))
     if now is None or lost is None:
         return ""
-    in_gaps = "" if gaps is None else f" in {gaps:.0f} gaps"
+    in_gaps = "" if gaps is None else f" in {counted(int(gaps), 'gap')}"
     return f"the hearing clock stood at {now:.1f} s, with {lost:.1f} s not counted{in_gaps} since the service's start"
 
 

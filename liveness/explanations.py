@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from liveness.evidence import because, because_leaked, evidence_words, leaked_words
+from liveness.evidence import because, because_leaked, evidence_words, leaked_words, left_out_for
 from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
-
-MINUTE, HOUR, DAY = 60, 3600, 86400
+from liveness.figures import ordinal, past, seconds
 
 
 def told(answer: WhyAnswer) -> WhyAnswer:
@@ -49,10 +48,15 @@ def piece_sentence(piece: Piece) -> str:
     name, row = f"{piece.work} {piece.id}", piece.row
     if row is None:
         where = f"is not in {piece.table} any more" if piece.table else "is of a kind whose table is not known here"
-        return f"{name} {where}; it {_last_move(piece)}."
+        return _sentence(f"{name} {where}; it {_last_move(piece)}")
     if not piece.moves:
-        return f"{name} was never moved: {_now(row, piece.owner)}."
-    return f"{name} {_last_move(piece)}; now {_now(row, piece.owner)}."
+        return _sentence(f"{name} was never moved: {_now(row, piece.owner)}")
+    return _sentence(f"{name} {_last_move(piece)}; now {_now(row, piece.owner)}")
+
+
+def _sentence(words: str) -> str:
+    # It may end with what Postgres or the host has said, which may be a sentence.
+    return f"{words.rstrip('.')}."
 
 
 def _last_move(piece: Piece) -> str:
@@ -91,11 +95,34 @@ def _running(row: Row, owner: Owner | None) -> str:
             f"the life of {owner.worker} that held it is over, and the table refuses to put it back; that is tried "
             f"again every few minutes: {row.refused}"
         )
+    if row.fixed:
+        return _fixed(owner)
     if owner.standing is None:
         return f"owner {owner.worker}: nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"
     if owner.standing.state == "none":
         return _swept(row, owner, owner.standing)
-    return f"owner {owner.worker} {_leased(owner.standing)}"
+    return f"owner {owner.worker} {_leased(owner.standing)}{_left_out(row)}"
+
+
+def _fixed(owner: Owner) -> str:
+    # Whether a later life of the name lives, and is well, is nothing to this row.
+    over = (
+        f"the life of {owner.worker} that held it is over, and the row is fixed to go back: the host has it locked, or "
+        "it waits for its turn"
+    )
+    if owner.standing is None:
+        return f"{over}; nobody could say whether a service sees to it ({_nobody(owner)})"
+    return f"{over}; the next pass comes within seconds"
+
+
+def _left_out(row: Row) -> str:
+    if row.left_out is None:
+        return ""
+    for_long = left_out_for(row.left_out.leaked)
+    return (
+        f"; at {clock(row.left_out.found)} it had left it out of what it says it runs{for_long} (leaked), which was "
+        "told of, and nothing was taken"
+    )
 
 
 def _leased(standing: Standing) -> str:
@@ -113,7 +140,10 @@ def _leased(standing: Standing) -> str:
 def _living(standing: Standing) -> str:
     left = seconds(standing.remaining)
     if not standing.hearing:
-        return f"holds a lease, {_beaten(standing)}; {_deaf(standing)}"
+        heard = (
+            "not heard yet" if standing.silent_for is None else f"silent for {seconds(standing.silent_for)} of hearing"
+        )
+        return f"holds a lease, {heard}; {_deaf(standing)}"
     if standing.silent_for is None:
         return f"was not heard since the service has been listening, and has {left} left to be heard{_epoch(standing)}"
     alive = f"is alive, {_beaten(standing)}, its lease has {left} left{_epoch(standing)}"
@@ -146,13 +176,7 @@ def _waits(standing: Standing) -> str:
 
 def _swept(row: Row, owner: Owner, standing: Standing) -> str:
     """Return why work whose owner has no lease is RUNNING still, and when the sweep takes it, if ever."""
-    worker = f"owner {owner.worker}"
-    if row.fixed:
-        return (
-            f"{worker} is over and the row is fixed to go back: the host has it locked, or it waits for its turn; the "
-            "next pass comes within seconds"
-        )
-    whose = f"{worker} is {'up' if owner.up else 'not up'} in the registry and {_unheard(owner)}"
+    whose = f"owner {owner.worker} is {'up' if owner.up else 'not up'} in the registry and {_unheard(owner)}"
     if owner.differs_in_case_from is not None:
         return f"{whose}; it differs only in case from {owner.differs_in_case_from}, so it is left alone"
     if standing.refused is not None:
@@ -211,7 +235,10 @@ def worker_sentence(worker: WorkerTold) -> str:
     elif standing is None:
         now = f": nobody could say whether it lives ({_nobody(owner)}); {_recorded(owner)}"
     elif standing.state == "none":
-        now = f" has no lease: nothing was heard of it, and it is {'up' if owner.up else 'not up'} in the registry"
+        since = " since" if owner.life is not None else ""
+        now = (
+            f" has no lease: nothing was heard of it{since}, and it is {'up' if owner.up else 'not up'} in the registry"
+        )
     else:
         now = f" {_leased(standing)}"
     ended = [(life, life.end) for life in worker.lives if life.end is not None]
@@ -219,7 +246,7 @@ def worker_sentence(worker: WorkerTold) -> str:
     if ended:
         life, end = ended[-1]
         last = f"; its last life to end did so at {clock(end.expired)} because {because(owner.worker, life)}"
-    return f"{owner.worker}{now}; it holds {holds}{last}."
+    return _sentence(f"{owner.worker}{now}; it holds {holds}{last}")
 
 
 def piece_steps(piece: Piece) -> list[Step]:
@@ -236,6 +263,8 @@ def piece_steps(piece: Piece) -> list[Step]:
         what = "observed" if move.observed else move.outcome or "reclaimed"
         found.append(Step(move.reclaimed, what, move.worker, move.epoch, _moved(piece, move)))
     row, owner = piece.row, piece.owner
+    if row is not None and (left := row.left_out) is not None:
+        found.append(Step(left.found, "leaked", row.owner or "", left.epoch, leaked_words(left.leaked)))
     if owner is not None and owner.life is not None and (owner.worker, owner.life.epoch) not in lives:
         found += life_steps(owner.life)
     # To go back is a change, too.
@@ -263,6 +292,8 @@ def _moved(piece: Piece, move: Move) -> str:
         blamed = "; that death was put down to it"
     elif move.crash and move.outcome is None:
         blamed = "; that death counts against it and all that ran beside it"
+    if move.outcome == "exhausted":
+        return f"taken back {times}, and not put back: its attempts were used up{blamed}"
     if move.outcome is not None:
         return f"taken back {times}, and set aside: {move.outcome}{blamed}"
     return f"back in the queue {times}{blamed}"
@@ -308,31 +339,6 @@ def _in_order(steps: list[Step]) -> list[Step]:
 def clock(instant: Instant) -> str:
     """Return an instant for people: to the second, UTC, and how long ago that is."""
     return f"{instant.at[:19]}Z ({past(instant.ago)})"
-
-
-def past(ago: float) -> str:
-    """Return how long ago something was, for people."""
-    if ago < 0:
-        return f"in {seconds(-ago)}"
-    return f"{seconds(ago)} ago"
-
-
-def seconds(span: float) -> str:
-    """Return a span of time for people."""
-    if span < 2 * MINUTE:
-        return f"{span:.1f} s"
-    if span < 2 * HOUR:
-        return f"{span / MINUTE:.0f} min"
-    if span < 2 * DAY:
-        return f"{span / HOUR:.0f} h"
-    return f"{span / DAY:.0f} days"
-
-
-def ordinal(number: int) -> str:
-    """Return `1st`, `2nd`, `11th`."""
-    if number % 100 in {11, 12, 13}:
-        return f"{number}th"
-    return f"{number}{({1: 'st', 2: 'nd', 3: 'rd'}).get(number % 10, 'th')}"
 
 
 def _beaten(standing: Standing) -> str:

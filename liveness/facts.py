@@ -114,6 +114,14 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     ) = None
 
 
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """That a living worker left a row out of what it runs, which was told of: nothing was taken."""
+
+    found: Instant
+    epoch: int
+    leaked: Leaked
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the host's as it stands."""
 
@@ -126,6 +134,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     queue: str | None
     fixed: Annotated[bool, Meta(description="A reclaim has fixed that it goes back, and has not come to it yet.")]
     refused: Annotated[str, Meta(description="Why its table refuses to put it back, if it does.")] | None = None
+    left_out: Annotated[LeftOut, Meta(description="Set if it leaked as it stands now.")] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

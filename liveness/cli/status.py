@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Sequence
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
-from liveness.cli.terminal import console_for, printable
+from liveness.cli.terminal import console_for, literal, printable
+from liveness.figures import counted
 
 # Names in a line about some workers; the rest is in --json.
 NAMES_SHOWN = 10
@@ -31,7 +31,7 @@ def command(*, limit: int, offset: int, json_output: bool, **overrides: str | No
         return
     console = console_for()
     for line in lines(answer):
-        console.print(escape(line), highlight=False, soft_wrap=True)
+        console.print(literal(line), highlight=False, soft_wrap=True)
     if answer.workers:
         console.print(_table(answer))
     if len(answer.workers) < answer.leases:
@@ -44,10 +44,10 @@ def lines(answer: StatusAnswer) -> list[str]:
     troubles = "; ".join(trouble for trouble in answer.troubles if trouble not in answer.storms)
     state = troubles or ("storm" if answer.storms else "ready")
     acting = "" if answer.term is None else f", term {answer.term}"
-    outbox = "?" if answer.outbox is None else answer.outbox
+    outbox = "? events" if answer.outbox is None else counted(answer.outbox, "event")
     counts = (
-        f"{answer.leases} leases, {answer.wanting} waiting for an epoch, {answer.ending} for a verdict, "
-        f"{outbox} events in the outbox"
+        f"{counted(answer.leases, 'lease')}, {answer.wanting} waiting for an epoch, {answer.ending} for a verdict, "
+        f"{outbox} in the outbox"
     )
     said = [
         f"liveness {answer.version}, mode {answer.mode}{acting}, up {answer.uptime:.0f} s: {state}",
@@ -63,7 +63,9 @@ def lines(answer: StatusAnswer) -> list[str]:
     if answer.wedged:
         said.append(f"wedged: beats, runs something and gets nothing done: {_some(answer.wedged)}")
     if answer.refused:
-        said.append(f"refused: {answer.refused} rows, which their tables do not take back: see `liveness check`")
+        said.append(
+            f"refused: {counted(answer.refused, 'row')}, which their tables do not take back: see `liveness check`"
+        )
     if not answer.hearing:
         said.append("deaf: nothing can be heard now, so no lease lapses")
     # The first gap is the start.
@@ -83,13 +85,13 @@ def _table(answer: StatusAnswer) -> Table:
     table = Table("worker", "state", "remaining", "ttl", "last beat", "running", "epoch", "incarnation")
     for worker in answer.workers:
         table.add_row(
-            escape(worker.worker),
+            literal(worker.worker),
             worker.state,
             f"{worker.remaining:.1f} s",
             f"{worker.ttl:g} s",
             "not yet" if worker.silent_for is None else f"{worker.silent_for:.1f} s ago",
             str(worker.running),
             "-" if worker.epoch is None else str(worker.epoch),
-            escape(printable(worker.incarnation or "-")),
+            literal(worker.incarnation or "-"),
         )
     return table

@@ -6,16 +6,16 @@ import sys
 import click
 import msgspec
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from liveness.cli.alone import past_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
-from liveness.cli.terminal import console_for, printable
+from liveness.cli.terminal import console_for, literal, printable
 from liveness.errors import CannotStartError, LivenessError, NatsAwayError, NoServiceError
-from liveness.explanations import past, told, with_owners
+from liveness.explanations import told, with_owners
 from liveness.facts import ID_LENGTH, TOLD, TOLD_MOST, Owner, Piece, Step, WhyAnswer, WhyRequest, WorkerTold
+from liveness.figures import past
 from liveness.logs import configure
 from liveness.settings import Settings
 
@@ -101,7 +101,7 @@ def show(answer: WhyAnswer, console: Console) -> None:
     """Print the story: of each piece of work, or of the worker, the sentence and the table."""
     parts: list[Piece | WorkerTold] = [*answer.pieces, *([answer.worker] if answer.worker is not None else [])]
     for part in parts:
-        console.print(escape(printable(part.sentence)), highlight=False, soft_wrap=True)
+        console.print(literal(part.sentence), highlight=False, soft_wrap=True)
         if part.steps:
             console.print(table(part.steps))
         if part.more:
@@ -134,5 +134,5 @@ def table(steps: list[Step]) -> Table:
         # Below each other, and the evidence has the room.
         when = f"{step.when.at[:19]}Z\n{past(step.when.ago)}"
         epoch = "-" if step.epoch is None else str(step.epoch)
-        shown.add_row(when, *(escape(printable(cell)) for cell in (step.what, step.worker or "-", epoch, step.says)))
+        shown.add_row(when, *(literal(cell) for cell in (step.what, step.worker or "-", epoch, step.says)))
     return shown

@@ -12,7 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from liveness.facts import End, Instant, Leaked, Life, Move, Owner, Piece, Row, WhyAnswer, WorkerTold
+from liveness.facts import End, Instant, Leaked, LeftOut, Life, Move, Owner, Piece, Row, WhyAnswer, WorkerTold
 from liveness.store.database import PATIENCE, Connection, Database
 from liveness.store.statements import Statements
 from liveness.subjects import name_fault
@@ -171,6 +171,9 @@ def _row(record: asyncpg.Record, now: datetime) -> Row:
         queue=record["queue"],
         fixed=record["fixed"],
         refused=record["refused"],
+        left_out=None
+        if record["leak_evidence"] is None
+        else LeftOut(found=_known(record["leak_found_at"], now), epoch=record["leak_epoch"], leaked=_leaked(record)),
     )
 
 

@@ -100,6 +100,27 @@ async def test_what_is_said_of_a_refused_row_shows_nothing_of_it(
     assert "secret" not in kept + str(logs)
 
 
+async def test_what_the_next_life_has_claimed_is_not_told_to_be_refused(
+    host: HostTables, store: Store, grant: Grant, finish: Finish
+) -> None:
+    """Mended by hand, and claimed anew under the same name before it was tried again: that life is not over."""
+    (row,) = await host.workflows("w1")
+    await host.connection.execute(POISON)
+    await poison(host, row)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    await finish.run_once()
+    answer = await store.history.of_work(row, 20)
+    assert answer.pieces[0].row is not None
+    assert "no_poison" in (answer.pieces[0].row.refused or "")
+
+    await grant("w1")
+    await host.connection.execute("UPDATE workflow_execution SET kind = 'invoice', version = version + 1")
+    answer = await store.history.of_work(row, 20)
+
+    assert answer.pieces[0].row is not None
+    assert (answer.pieces[0].row.refused, answer.pieces[0].row.fixed) == (None, False)
+
+
 async def test_a_refused_row_is_tried_again_and_goes_back_when_it_is_mended(
     host: HostTables, store: Store, grant: Grant, finish: Finish
 ) -> None:

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from liveness.explanations import ordinal, past, piece_sentence, piece_steps, told, worker_sentence
-from liveness.facts import TOLD_MOST, Leaked, Piece, Standing, WhyAnswer
+from liveness.explanations import piece_sentence, piece_steps, told, worker_sentence
+from liveness.facts import TOLD_MOST, Leaked, LeftOut, Piece, Standing, WhyAnswer
+from liveness.figures import counted, ordinal, past
 from tests.unit.known import (
     EVIDENCE,
     NEXT_EPOCH,
@@ -131,6 +132,51 @@ def test_what_would_have_moved() -> None:
     ]
 
 
+def test_what_is_fixed_to_go_back_is_not_the_next_life_s() -> None:
+    """That its name lives again, and is well, keeps nobody from it."""
+    sentence = now(held(standing(), row(fixed=True)))
+    assert sentence.startswith("the life of w9 that held it is over, and the row is fixed to go back")
+    assert "alive" not in sentence
+    unseen = now(piece(row=row(fixed=True), owner=owner(unanswered="nobody answers")))
+    assert unseen.endswith("; nobody could say whether a service sees to it (nobody answers).")
+
+
+def test_a_leak_that_was_told_of_is_told() -> None:
+    """The row is RUNNING, and its worker is well: that is not all that there is to say."""
+    leaked = Leaked(incarnation="f3a1", decided_by="sidecar-0:71", transaction_id=81234, evidence=LEAK)
+    told_of = held(standing(), row(left_out=LeftOut(found=ago(90.0), epoch=NEXT_EPOCH, leaked=leaked)))
+
+    assert now(told_of).endswith(
+        f", epoch {NEXT_EPOCH}; at 2025-11-27T03:13:34Z (90.0 s ago) it had left it out of what it says it runs for "
+        "61.0 s (leaked), which was told of, and nothing was taken."
+    )
+    steps = piece_steps(told_of)
+    assert [step.what for step in steps] == ["granted", "changed", "leaked"]
+    assert (steps[2].worker, steps[2].epoch) == ("w9", NEXT_EPOCH)
+    assert steps[2].says.startswith(str(LEAK["why"]))
+
+
+def test_a_sentence_ends_once() -> None:
+    """Whatever the host's trigger has said at its end."""
+    refused = piece_sentence(held(standing(), row(refused="RaiseError: not on a Sunday.")))
+    assert refused.endswith(" again every few minutes: RaiseError: not on a Sunday.")
+    assert now(held(unheard(refused="no.."))).endswith("at every sweep: no.")
+
+
+def test_attempts_that_are_used_up_set_nothing_aside() -> None:
+    """To be set aside is what the operator chose for another case."""
+    spent = piece(row=row(status="FAILED", running=False), owner=None, moves=[move(outcome="exhausted", crash=True)])
+    says = {step.what: step.says for step in piece_steps(spent)}
+    assert says["exhausted"] == "taken back for the 1st time, and not put back: its attempts were used up"
+
+
+def test_one_gap_is_no_gaps() -> None:
+    """As people count."""
+    evidence = EVIDENCE | {"hearing": {"now": 60.0, "not_counted": 1.0, "gaps": 1}}
+    says = [step.says for step in piece_steps(piece(moves=[move(end(evidence=evidence))])) if step.what == "ended"]
+    assert "with 1.0 s not counted in 1 gap since the service's start" in says[0]
+
+
 @pytest.mark.parametrize(
     ("stands", "words"),
     [
@@ -142,7 +188,10 @@ def test_what_would_have_moved() -> None:
         ),
         (
             standing(hearing=False, silent_for=70.0, troubles=["NATS: not connected, so nothing can be heard"]),
-            "; the service is deaf just now, so silence counts against nobody (NATS: not connected, so nothing can",
+            (
+                "owner w9 holds a lease, silent for 70.0 s of hearing; the service is deaf just now, so silence counts "
+                "against nobody (NATS: not connected, so nothing can"
+            ),
         ),
     ],
 )
@@ -230,7 +279,10 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
         (held(unheard(), differs_in_case_from="W9"), "; it differs only in case from W9, so it is left alone."),
         (
             held(unheard(), row(fixed=True)),
-            "owner w9 is over and the row is fixed to go back: the host has it locked, or it waits for its turn; the",
+            (
+                "the life of w9 that held it is over, and the row is fixed to go back: the host has it locked, or it "
+                "waits for its turn; the next pass comes within seconds."
+            ),
         ),
         (piece(owner=None), "without an owner: nobody can say whose it is, so it is left alone."),
         (
@@ -358,6 +410,12 @@ def test_spans(seconds: float, words: str) -> None:
     """As exact as a person needs it."""
     assert past(seconds) == words
     assert past(-seconds) == f"in {words.removesuffix(' ago')}"
+
+
+def test_counts() -> None:
+    """One of them is one."""
+    assert [counted(number, "row") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    assert [counted(number, "life", "lives") for number in (1, 2)] == ["1 life", "2 lives"]
 
 
 def test_ordinals() -> None:
