@@ -21,6 +21,8 @@ from typing import Any, Final
 
 import msgspec
 
+from liveness.figures import counted
+
 # Beyond so many times the budget, it is not waited for what runs beside it to finish elsewhere.
 PATIENCE: Final = 2
 # What an event shows: so many crashes of one piece of work, and so many others that ran beside it. Enough to follow how
@@ -95,11 +97,14 @@ def evidence(
 
 def story(suspect: Suspect, deaths: Sequence[Death], *, window: float) -> str:
     """Return in one line why `suspect` is set aside, for whoever finds it in the host's table."""
-    died = [f"{suspect.worker} (beside {suspect.suspects - 1} others)"]
-    died += [f"{death.worker} at {death.at} (beside {death.suspects - 1} others)" for death in deaths[:DEATHS_SHOWN]]
+    died = [f"{suspect.worker} (beside {counted(suspect.suspects - 1, 'other')})"]
+    died += [
+        f"{death.worker} at {death.at} (beside {counted(death.suspects - 1, 'other')})"
+        for death in deaths[:DEATHS_SHOWN]
+    ]
     return (
-        f"set aside by liveness: {suspect.crash_count} workers died within {window / 3600:g} h while they ran this; "
-        f"the last first: {', '.join(died)}"
+        f"set aside by liveness: {counted(suspect.crash_count, 'worker')} died within {window / 3600:g} h while they "
+        f"ran this; the last first: {', '.join(died)}"
     )
 
 

@@ -56,7 +56,7 @@ async def refused(checked: Checked) -> list[Finding]:
                 says=f"its table refuses to put it back: {cause}",
                 why=(
                     f"{left.worker}, whose it was, is over (epoch {left.epoch}); it stays as it is and is tried again, "
-                    f"{RETRY_MOST:g} s later at most; {total} rows are refused in all"
+                    f"{RETRY_MOST:g} s later at most; {total} in all are refused"
                 ),
             )
         )

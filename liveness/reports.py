@@ -243,7 +243,8 @@ class Reports:
                     leaks.append(
                         Leak(
                             lease.worker, epoch, report.incarnation, row.work, row.id, row.mark,
-                            report.said_at - one.first, one.reports,
+                            # Both ends left it out, though the last one may not be one of those that count.
+                            report.said_at - one.first, max(one.reports, 2),
                         )
                     )  # fmt: skip
                     one = _Missing(row.mark, epoch, self._losses)

@@ -12,6 +12,7 @@ from liveness.assembly import Assembly
 from liveness.bus import Bus
 from liveness.errors import DatabaseAwayError, LivenessError, NoServiceError, NotLeaderError
 from liveness.facts import WhyAnswer, WhyRequest
+from liveness.figures import counted
 from liveness.listening import RECONNECT_GRACES
 from liveness.reclaim import reclaim
 from liveness.settings import Settings
@@ -87,7 +88,7 @@ async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = la
             )
     beats = parts.intake.counts["heartbeats"]
     workers = sum(lease.last_beat is not None for lease in parts.book)
-    click.echo(f"heard {beats} heartbeats of {workers} workers", err=True)
+    click.echo(f"heard {counted(beats, 'heartbeat')} of {counted(workers, 'worker')}", err=True)
 
 
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> Swept:

@@ -58,7 +58,7 @@ def command(*, postgres_dsn: str | None, seconds: float, json_output: bool) -> N
     if json_output:
         print_json(Report(findings))
     else:
-        console = Console()
+        console = Console(emoji=False)
         for line in lines(findings):
             console.print(line, highlight=False, soft_wrap=True)
     sys.exit(1 if findings else 0)

@@ -9,6 +9,7 @@ from liveness.cli.alone import reclaim_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.errors import NoServiceError
+from liveness.figures import PIECES, counted
 from liveness.logs import configure
 from liveness.settings import Settings
 
@@ -43,8 +44,8 @@ def command(*, worker: str, dry_run: bool, force: bool, json_output: bool, **ove
     if json_output:
         print_json(answer)
         return
-    click.echo(f"{answer.worker}: {answer.heard}; it holds {answer.held} pieces of work")
+    click.echo(f"{answer.worker}: {answer.heard}; it holds {counted(answer.held, *PIECES)}")
     if dry_run:
         click.echo("nothing was touched")
     else:
-        click.echo(f"put {answer.reclaimed} pieces of work back (epoch {answer.epoch})")
+        click.echo(f"put {counted(answer.reclaimed, *PIECES)} back (epoch {answer.epoch})")

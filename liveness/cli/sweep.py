@@ -9,6 +9,7 @@ from liveness.cli.alone import sweep_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.errors import NoServiceError
+from liveness.figures import PIECES, counted
 from liveness.logs import configure
 from liveness.settings import Settings
 
@@ -52,8 +53,9 @@ def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> Non
         click.echo(f"refused by Postgres: {name!r} ({why})")
     for work, rows in swept.ownerless.items():
         if rows:
-            click.echo(f"left alone: {rows} RUNNING {work} rows without an owner")
+            click.echo(f"left alone: {counted(rows, f'RUNNING {work} row')} without an owner")
     if dry_run:
-        click.echo(f"would end {len({*swept.lapsed, *swept.stale, *swept.orphaned})} lives; nothing was touched")
+        lives = len({*swept.lapsed, *swept.stale, *swept.orphaned})
+        click.echo(f"would end {counted(lives, 'life', 'lives')}; nothing was touched")
     else:
-        click.echo(f"ended {swept.ended} lives, put {swept.items} pieces of work back")
+        click.echo(f"ended {counted(swept.ended, 'life', 'lives')}, put {counted(swept.items, *PIECES)} back")

@@ -240,7 +240,7 @@ async def test_reclaim_with_a_service(liveness: Liveness, serve: Serve, host: Ho
     unheard = await liveness("reclaim", "silent")
     assert (unheard.code, unheard.err) == (0, "")
     assert "nothing was heard of it" in unheard.out
-    assert "put 1 pieces of work back" in unheard.out
+    assert "put 1 piece of work back" in unheard.out
     assert await host.state(silent) == ("PENDING", None)
 
 
@@ -279,22 +279,22 @@ async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, c
         refused, dry = await all_of(liveness("reclaim", "living"), liveness("reclaim", "dead", "--dry-run"))
         assert (refused.code, refused.out) == (1, "")
         assert "no service answers: listening for 3.02 s\n" in refused.err
-        assert re.search(r"^heard \d+ heartbeats of 1 workers$", refused.err, re.MULTILINE)
+        assert re.search(r"^heard \d+ heartbeats? of 1 worker$", refused.err, re.MULTILINE)
         assert "--force" in refused.err.splitlines()[-1]
         assert await host.state(kept) == ("RUNNING", "living")
         assert dry.code == 0
-        assert "it holds 1 pieces of work\nnothing was touched\n" in dry.out
+        assert "it holds 1 piece of work\nnothing was touched\n" in dry.out
         assert await host.state(taken) == ("RUNNING", "dead")
 
         dead = await liveness("reclaim", "dead")
         assert dead.code == 0
-        assert "put 1 pieces of work back" in dead.out
+        assert "put 1 piece of work back" in dead.out
         assert await host.state(taken) == ("PENDING", None)
         assert await host.state(kept) == ("RUNNING", "living")
 
         forced = await liveness("reclaim", "living", "--force")
     assert forced.code == 0
-    assert "put 1 pieces of work back" in forced.out
+    assert "put 1 piece of work back" in forced.out
     assert await host.state(kept) == ("PENDING", None)
     told = of_type(await published(client), "workflow.reclaimed")
     assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(taken, "dead"), (kept, "living")]

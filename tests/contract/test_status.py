@@ -18,7 +18,7 @@ def test_all_is_well() -> None:
     """Without anything out of the ordinary there are two lines; the gap at the start is none."""
     assert lines(answer("all-is-well")) == [
         "liveness 0.1.0, mode act, term 7, up 86400 s: ready",
-        "1 leases, 0 waiting for an epoch, 0 for a verdict, 0 events in the outbox",
+        "1 lease, 0 waiting for an epoch, 0 for a verdict, 0 events in the outbox",
     ]
 
 

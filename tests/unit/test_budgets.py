@@ -86,7 +86,7 @@ def test_the_story_names_every_crash() -> None:
 
     assert story(suspect("a", 2, suspects=2), deaths, window=86_400.0) == (
         "set aside by liveness: 2 workers died within 24 h while they ran this; the last first: "
-        "w1 (beside 1 others), w0 at 2026-01-07T15:51:15Z (beside 2 others)"
+        "w1 (beside 1 other), w0 at 2026-01-07T15:51:15Z (beside 2 others)"
     )
 
 

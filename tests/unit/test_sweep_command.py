@@ -18,4 +18,4 @@ def test_a_name_that_postgres_refuses_is_told_with_its_reason(monkeypatch: pytes
     said = CliRunner().invoke(sweep.command).output
 
     assert "refused by Postgres: 'w2' (CheckViolationError)" in said
-    assert "ended 1 lives, put 3 pieces of work back" in said
+    assert "ended 1 life, put 3 pieces of work back" in said
