@@ -78,7 +78,7 @@ class Comparing:
         asked = dict(self._reports.listing(self._book, names))
         if not asked:
             return
-        found = await self._store.leaks.unreported(asked)
+        found = await self._store.leaks.unreported(asked, told=self._reclaims)
         clock = self._clock()
         if self._hearing.deaf(clock) or self._hearing.in_gap(clock):
             # A beat that lists the row may lie unread.

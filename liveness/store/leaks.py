@@ -12,7 +12,7 @@ from liveness.store.leader import Leader
 from liveness.store.statements import Statements
 from liveness.work import CrashPolicy, WorkTable
 
-# Rows of one table in one look. A worker that has forgotten more has the others found when these are back.
+# Rows of one table in one look. Where more were forgotten, the others are found when these are back, or told of.
 FOUND_MOST = 5_000
 
 
@@ -46,9 +46,10 @@ class Leaks:
         self._chunk = chunk
         self._window = crashes.window
 
-    async def unreported(self, listed: Mapping[str, Sequence[str]]) -> list[Unreported]:
+    async def unreported(self, listed: Mapping[str, Sequence[str]], *, told: bool = True) -> list[Unreported]:
         """Return the RUNNING rows of the names in `listed` that these do not list: one statement for each table.
 
+        Those that were `told` of, and nobody has touched since, are among them unless that is False.
         Raises DatabaseAwayError, DatabaseRefusedError.
         """
         # Postgres cannot read U+0000, and no id has it. As it stands and folded: other alphabets fold otherwise there.
@@ -63,7 +64,7 @@ class Leaks:
         for work in self._statements.works:
             rows = await self._database.fetch(
                 self._statements.on(work, "find_unreported"), list(listed), workers, ids, work.running, work.work,
-                FOUND_MOST, *self._statements.given("find_unreported", work), patient=True,
+                FOUND_MOST, not told, *self._statements.given("find_unreported", work), patient=True,
             )  # fmt: skip
             found += [Unreported(row["worker"], work.work, row["id"], row["mark"]) for row in rows]
         return found

@@ -299,7 +299,9 @@ async def test_too_early(host: HostTables, serve: Serve, client: Client) -> None
     await serve(heartbeat_timeout=60)
     (workflow,) = await host.workflows("gone", untouched_for=3600)
     told = await until(client, workflow, "listened")
-    assert re.search(r"the sweep takes it when the service has listened for 60 s without a loss, in (5\d|60)\.\d s", told)
+    assert re.search(
+        r"the sweep takes it when the service has listened for 60 s without a loss, in (5\d|60)\.\d s", told
+    )
 
 
 async def test_a_worker_that_is_up_and_was_not_heard(host: HostTables, serve: Serve, client: Client) -> None:
