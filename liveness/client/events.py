@@ -75,18 +75,7 @@ def events(
     Raises ValueError for arguments that cannot be used, and while iterating CannotStartError when NATS refuses the
     reader as it is asked for.
     """
-    for setting, name in (("durable", durable), ("stream", stream)):
-        fault = _name_fault(name)
-        if fault is not None:
-            raise ValueError(f"{setting} ({name!r}) {fault}: choose letters, digits, '-' and '_'")
-    if types is not None and not types:
-        raise ValueError("types is empty, so no event would ever come: leave it out for all types")
-    for kind in types or ():
-        fault = name_fault(kind)
-        if fault is not None:
-            raise ValueError(f"types names {kind!r}, which {fault}: name event types as in 'workflow.reclaimed'")
-    if not (math.isfinite(ack_wait) and ack_wait > 0):
-        raise ValueError(f"ack_wait ({ack_wait:g}) has to be a number of seconds above 0")
+    check_arguments(durable=durable, types=types, stream=stream, ack_wait=ack_wait)
     problems = Problems(f"events for {durable}")
     connection = Connection(
         nats_url,
@@ -106,6 +95,22 @@ def events(
         )
 
     return _yield_events(consumer, connection, wanted)
+
+
+def check_arguments(*, durable: str, types: Sequence[str] | None, stream: str, ack_wait: float) -> None:
+    """Raise ValueError for arguments of `events` that cannot be used."""
+    for setting, name in (("durable", durable), ("stream", stream)):
+        fault = _name_fault(name)
+        if fault is not None:
+            raise ValueError(f"{setting} ({name!r}) {fault}: choose letters, digits, '-' and '_'")
+    if types is not None and not types:
+        raise ValueError("types is empty, so no event would ever come: leave it out for all types")
+    for kind in types or ():
+        fault = name_fault(kind)
+        if fault is not None:
+            raise ValueError(f"types names {kind!r}, which {fault}: name event types as in 'workflow.reclaimed'")
+    if not (math.isfinite(ack_wait) and ack_wait > 0):
+        raise ValueError(f"ack_wait ({ack_wait:g}) has to be a number of seconds above 0")
 
 
 async def _yield_events(

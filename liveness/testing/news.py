@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
-from liveness.client.events import Event
+from liveness.client.events import Event, check_arguments
 from liveness.eventdata import EVENT_TYPES, event_data
+from liveness.link import servers_of
 
 _AT: Final = "2026-01-01T00:00:00Z"
 _WORK: Final = "00000000-0000-4000-8000-000000000001"
@@ -104,10 +105,24 @@ class FakeEvents:
         await self._idle.wait()
 
     def __call__(
-        self, nats_url: str = "", *, durable: str = "test", types: Sequence[str] | None = None, **_options: Any
+        self,
+        nats_url: str,
+        *,
+        durable: str,
+        types: Sequence[str] | None = None,
+        stream: str = "LIVENESS_EVENTS",
+        event_prefix: str = "",
+        observed: bool = False,
+        ack_wait: float = 30.0,
+        inbox_prefix: str = "_INBOX",
     ) -> AsyncGenerator[Event, None]:
-        """Yield the events, those of `types` only if given; the rest of the arguments makes no difference."""
-        del nats_url, durable
+        """Yield the events, those of `types` only if given; the rest of the arguments makes no difference.
+
+        Raises ValueError for those that `liveness.events` does not take.
+        """
+        del event_prefix, observed, inbox_prefix
+        check_arguments(durable=durable, types=types, stream=stream, ack_wait=ack_wait)
+        servers_of(nats_url)
         return self._yield_events(types)
 
     async def _yield_events(self, types: Sequence[str] | None) -> AsyncGenerator[Event, None]:

@@ -267,7 +267,26 @@ def test_events_that_cannot_be(make: Callable[[FakeEvents], Event], words: str) 
 
 
 def test_fake_events_stand_for_the_real_ones() -> None:
-    """Whatever `liveness.events` can be called with."""
-    options = {name: None for name in inspect.signature(events).parameters if name != "nats_url"}
-    inspect.signature(FakeEvents()).bind("nats://x", **options)
+    """They can be called as these can, and in no other way: a typing error is found by the test, and not in use."""
+    assert inspect.signature(FakeEvents()) == inspect.signature(events)
     assert liveness.events is events
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("nats://x", {"durable": "bill.ing"}),
+        ("nats://x", {"durable": "billing", "types": []}),
+        ("nats://x", {"durable": "billing", "types": ["workflow reclaimed"]}),
+        ("nats://x", {"durable": "billing", "stream": ""}),
+        ("nats://x", {"durable": "billing", "ack_wait": 0.0}),
+        ("http://x", {"durable": "billing"}),
+    ],
+)
+def test_fake_events_refuse_what_the_real_ones_do(url: str, options: dict[str, Any]) -> None:
+    """With the same words."""
+    with pytest.raises(ValueError, match=r"\w") as real:
+        events(url, **options)
+    with pytest.raises(ValueError, match=r"\w") as fake:
+        FakeEvents()(url, **options)
+    assert str(fake.value) == str(real.value)
