@@ -8,6 +8,8 @@ import msgspec
 # Types by which owners and names are told, as they compare. Of all others two texts may mean the same.
 TEXTS: Final = frozenset({"text", "character varying"})
 KEYS: Final = TEXTS | {"uuid", "bigint", "integer", "smallint"}
+# Types of ids that a worker and Postgres write alike, but for case, hyphens and white space.
+LISTED: Final = KEYS | {"character"}
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,7 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
     setting: str = ""
     # What the catalogue says.
     id_type: str = "uuid"
+    id_base: str = "uuid"
     owner_type: str = "text"
     status_type: str = "text"
     status_cast: str = ""
@@ -106,6 +109,7 @@ class WorkTable(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(
             self,
             id_type=columns[self.id].type,
+            id_base=columns[self.id].base,
             owner_type=columns[self.owner].base,
             status_type=columns[self.status].type,
             status_cast=columns[self.status].parameter,

@@ -10,7 +10,7 @@ from liveness.store.database import PATIENCE, Connection, Database, contested
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
-from liveness.work import CrashPolicy, WorkTable
+from liveness.work import LISTED, CrashPolicy, WorkTable
 
 # Rows of one table in one look. Where more were forgotten, the others are found when these are back, or told of.
 FOUND_MOST = 5_000
@@ -62,6 +62,9 @@ class Leaks:
         workers, ids = [worker for worker, _ in pairs], [one for _, one in pairs]
         found = []
         for work in self._statements.works:
+            if work.id_base not in LISTED:
+                # 1.2 is 1.20: nobody can say what is not in a list.
+                continue
             rows = await self._database.fetch(
                 self._statements.on(work, "find_unreported"), list(listed), workers, ids, work.running, work.work,
                 FOUND_MOST, not told, *self._statements.given("find_unreported", work), patient=True,

@@ -227,6 +227,31 @@ async def test_ids_that_the_column_fills_up_are_listed_as_a_worker_reads_them(
     assert [row["owner"] for row in await host.connection.fetch("SELECT owner FROM jobs ORDER BY id")] == ["w1", None]
 
 
+@pytest.mark.parametrize(
+    ("kind", "stored", "listed", "leaks"),
+    [
+        ("numeric(6,2)", "1.20", "1.2", 0),
+        ("timestamptz", "2025-11-27 03:12:04+00", "2025-11-27T03:12:04+00:00", 0),
+        ("numeric(6,2)", "1.20", "other", 0),
+        ("bigint", "7", "8", 1),
+        ("varchar(9)", "j-1", "j-2", 1),
+    ],
+)
+async def test_ids_that_can_be_written_in_several_ways_are_never_missing(
+    host: HostTables, eyes: Callable[..., Any], kind: str, stored: str, listed: str, leaks: int
+) -> None:
+    """Nobody can say of them what a list leaves out."""
+    await host.connection.execute(
+        f"CREATE TABLE jobs (id {kind} PRIMARY KEY, status text NOT NULL, owner text);"  # noqa: S608 - of the test's own literals
+        f"INSERT INTO jobs VALUES ('{stored}', 'taken', 'w1')"
+    )
+    work = {"name": "job", "table": "jobs", "owner": "owner", "running": "taken", "waiting": "open"}
+    eye = await eyes(work=[work], leak_action="reclaim")
+    eye.beat("w1", [listed], (await eye.store.epochs.grant([Life("w1", None, "a", 10.0)])).epochs["w1"])
+
+    assert (await eye.until_leaked(("w1", [listed]))).items == leaks
+
+
 async def test_a_row_that_is_claimed_between_the_two_beats_is_no_leak(
     host: HostTables, reclaiming: Eye, grant: Grant
 ) -> None:
