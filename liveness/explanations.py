@@ -47,7 +47,11 @@ def piece_sentence(piece: Piece) -> str:
     """Return the one sentence about a piece of work."""
     name, row = f"{piece.work} {piece.id}", piece.row
     if row is None:
-        where = f"is not in {piece.table} any more" if piece.table else "is of a kind whose table is not known here"
+        where = "is of a kind whose table is not known here"
+        if piece.elsewhere:
+            where = f"is in {piece.table} and is no {piece.work} now, by the condition that the settings have for it"
+        elif piece.table:
+            where = f"is not in {piece.table} any more"
         return _sentence(f"{name} {where}; it {_last_move(piece)}")
     if not piece.moves:
         return _sentence(f"{name} was never moved: {_now(row, piece.owner)}")

@@ -205,6 +205,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     moves: Annotated[list[Move], Meta(description="The last ones, in the order of time.")]
     more: Annotated[bool, Meta(description="Whether there were moves before these.")]
     owner: Annotated[Owner, Meta(description="Who works on it.")] | None
+    elsewhere: Annotated[bool, Meta(description="There is a row, which is of another kind, by its `where`.")] = False
     sentence: str = ""
     steps: list[Step] = []
 

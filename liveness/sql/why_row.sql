@@ -1,10 +1,12 @@
--- One row of a work table as it stands, by its key; the id as the table writes it, whether or not it is there; and whether
--- a reclaim has fixed that the row goes back and has not come to it, or what the table had against that; and whether it
--- was told of as leaked, as it stands. What a column of the host's holds may be long.
+-- One row of a work table as it stands, by its key; the id as the table writes it, whether or not it is there, and
+-- whether it is there and no work of this kind; whether a reclaim has fixed that the row goes back and has not come to
+-- it, or what the table had against that; and whether it was told of as leaked, as it stands. What a column of the host's
+-- holds may be long.
 -- Refused by Postgres if the id is not of the column's type.
 -- $1: id as text  $2: word for this work  $3: running  $4: waiting
 SELECT
     coalesce({id}::text, a.id::text) AS id, {id} IS NOT NULL AS there,
+    {id} IS NULL AND EXISTS (SELECT FROM {work_table} AS w WHERE {id} = a.id) AS elsewhere,
     {status_shown} AS status, coalesce({running $3}, false) AS running,
     coalesce({with_status $4}, false) AS waiting, left({owner_name}, 1024) AS owner, {kind} AS kind, {queue} AS queue,
     CASE WHEN isfinite({touched}) THEN {touched}::timestamptz END AS touched_at,

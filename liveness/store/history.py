@@ -65,6 +65,7 @@ class History:
                         owner=await self._owner(connection, row.owner, now)
                         if row is not None and row.running and row.owner
                         else None,
+                        elsewhere=record is not None and record["elsewhere"],
                     )
                 )
         return WhyAnswer(known=bool(pieces), looked_in=list(tables.values()), pieces=pieces)

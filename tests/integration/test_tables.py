@@ -356,6 +356,19 @@ async def test_work_of_two_kinds_may_share_a_table(
 
     assert verdict.items == {"job": 3, "mail": 3}
     assert await connection.fetchval("SELECT count(*) FROM queue WHERE status = 'picked' AND entrypoint = 'c'") == 3
+    # A row that has become of the other kind since is not told to be gone.
+    moved = await connection.fetchval(
+        "UPDATE queue SET entrypoint = 'b' WHERE id = (SELECT min(id) FROM queue"
+        " WHERE entrypoint = 'a') RETURNING id::text"
+    )
+    told = {piece.work: piece for piece in (await store.history.of_work(moved, 20)).pieces}
+    assert {work: (piece.row is not None, piece.elsewhere) for work, piece in told.items()} == {
+        "job": (False, True),
+        "mail": (True, False),
+    }
+    await connection.execute("DELETE FROM queue WHERE id::text = $1", moved)
+    (gone,) = (await store.history.of_work(moved, 20)).pieces
+    assert (gone.row, gone.elsewhere) == (None, False)
 
 
 async def test_identifiers_and_values_cannot_become_sql(

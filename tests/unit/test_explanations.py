@@ -321,6 +321,8 @@ def test_work_that_nobody_runs() -> None:
     assert piece_sentence(done).endswith("was never moved: COMPLETED, so there is nothing to take back.")
     gone = piece(row=None, owner=None, moves=[move()])
     assert f"{WORK_ID} is not in public.workflow_execution any more; it {WENT_BACK}" in piece_sentence(gone)
+    other = piece_sentence(piece(row=None, owner=None, moves=[move()], elsewhere=True))
+    assert "is in public.workflow_execution and is no workflow now, by the condition that the settings have" in other
     unknown = piece(row=None, owner=None, moves=[move()], table="")
     assert "is of a kind whose table is not known here; it went back" in piece_sentence(unknown)
 
