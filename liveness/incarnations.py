@@ -89,6 +89,19 @@ class Incarnations:
                 self.replaced(lease.worker, other.incarnation, lease.epoch)
         return any(other.incarnation == incarnation for other in heard)
 
+    def introduced_late(self, lease: Lease, incarnation: str, begun: float) -> float:
+        """Note that `incarnation`, whose name `lease` bears, has beaten before it said hello; return when it began.
+
+        By its hello it began at `begun` (loop time).
+        """
+        claim = self.claims.get(lease.worker)
+        if claim is None:
+            return begun
+        self.greeted(lease, incarnation)
+        self.settled(lease.worker)
+        # By its own claim, or that of the one whose name it bears since then.
+        return min(begun, claim.latest if claim.incarnation == incarnation else claim.since)
+
     def judge(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
         """Say whose a beat is that is not plainly that of the incarnation which `lease` bears.
 
@@ -270,8 +283,18 @@ class Incarnations:
         # What any of them may have touched is kept.
         return (heard[-1].incarnation, min(min(one.begun, one.since) for one in heard)) if heard else None
 
-    def rival_over(self, lease: Lease, now: float) -> None:
-        """Note that whoever claimed to be beside the incarnation that `lease` bears is over."""
+    def other_over(self, lease: Lease, incarnation: str | None, now: float) -> None:
+        """Note that `incarnation` is over; whether the one that `lease` bears lives, its ttl tells."""
+        claim = self.claims.get(lease.worker)
+        if claim is not None and claim.incarnation == incarnation:
+            # It was not believed yet to have replaced the other one.
+            self._rival_over(lease, now)
+            self.replaced(lease.worker, incarnation, None)
+        if (claim := self.claims.get(lease.worker)) is not None:
+            # Or it was heard beside the two.
+            claim.thirds.pop(incarnation or "", None)
+
+    def _rival_over(self, lease: Lease, now: float) -> None:
         claim = self.claims.get(lease.worker)
         if claim is not None and self._followed(lease, claim, now) is not None:
             return
@@ -279,11 +302,6 @@ class Incarnations:
         if lease.incarnation is not None and self._is_to_be_looked_for(lease, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
-
-    def third_over(self, worker: str, incarnation: str | None) -> None:
-        """Note that whoever was heard beside what `worker` bears and what is claimed is over."""
-        if (claim := self.claims.get(worker)) is not None:
-            claim.thirds.pop(incarnation or "", None)
 
     def acted_upon(self, lease: Lease, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.

@@ -14,7 +14,7 @@ from liveness.errors import MessageError
 from liveness.hearing import Hearing
 from liveness.lease import Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
-from liveness.messages import Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
+from liveness.messages import Goodbye, Heartbeat, Hello, Superseded, decode_goodbye, decode_heartbeat, decode_hello
 from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
@@ -166,12 +166,21 @@ class Intake:
             return
         details = {"exit_code": goodbye.exit_code, "signal": goodbye.signal} if goodbye.reason == "died" else None
         arrival = self._clock()
-        proof = Proof(goodbye.reason, details, told_at=arrival)
+        proof = Proof(goodbye.reason, details, told_at=arrival, uptime=goodbye.uptime)
         if self._book.release(worker, goodbye.incarnation, self._hearing.stamp(arrival), proof):
             log.info("goodbye", worker=worker, reason=goodbye.reason)
             self._wakes.endings.set()
         else:
-            self._complain("goodbye_stale", worker, "of a life that is over, or of another incarnation than the living")
+            self._complain("goodbye_stale", worker, self._why_stale(worker, goodbye))
+
+    def _why_stale(self, worker: str, goodbye: Goodbye) -> str:
+        lease = self._book.get(worker)
+        if lease is None or lease.incarnation != goodbye.incarnation or not lease.has_begun_since(goodbye.uptime):
+            return "of a life that is over, or of another incarnation than the living"
+        return (
+            f"it comes late, of a life that is over: said at an age of {goodbye.uptime:.3f} s, and its incarnation has "
+            f"begun another life since, by its hello at {lease.hello_uptime:.3f} s"
+        )
 
     def _take(self, worker: str, beat: Heartbeat) -> None:
         arrival = self._clock()

@@ -49,11 +49,15 @@ class Arrived(msgspec.Struct, frozen=True, gc=False):
 
 
 class Proof(msgspec.Struct, frozen=True, gc=False):
-    """Word that a life is over: why, what the evidence keeps of it, and when it was read (loop time), if it was."""
+    """Word that a life is over: why, what the evidence keeps of it, and when it was read (loop time), if it was.
+
+    `uptime` is how old (seconds) the incarnation was when it was said, where that is stated.
+    """
 
     reason: str
     details: Details | None = None
     told_at: float | None = None
+    uptime: float | None = None
 
 
 RELEASED = Proof("released")
@@ -117,6 +121,22 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     after: int | None = None
     # The incarnation before which all that former processes of the name held is, or will be, looked for.
     introduced: str | None = None
+    # How old (seconds) it was, by its own clock, when it said the newest hello that was heard of it.
+    hello_uptime: float | None = None
+
+    def bear(self, incarnation: str | None) -> None:
+        """Bear that incarnation from now on; of another one no hello is known."""
+        if incarnation != self.incarnation:
+            self.incarnation, self.hello_uptime = incarnation, None
+
+    def note_hello(self, uptime: float | None) -> None:
+        """Note what a hello of its incarnation states; one that comes late is older than the newest."""
+        if uptime is not None and (self.hello_uptime is None or uptime > self.hello_uptime):
+            self.hello_uptime = uptime
+
+    def has_begun_since(self, uptime: float | None) -> bool:
+        """Say whether its incarnation has said hello when it was older than `uptime`, as far as both are stated."""
+        return uptime is not None and self.hello_uptime is not None and uptime < self.hello_uptime
 
     @property
     def worker(self) -> str:

@@ -13,7 +13,7 @@
 5. An epoch joins a lease later than its first beat, when Postgres has issued it. Until then the lease is wanting.
 6. A new incarnation is proof that the former one is over: at once by `hello`, by heartbeats as `incarnations` says.
    What was touched before it began is the former life's; without an uptime nothing is taken. A beat of a former
-   incarnation renews nothing.
+   incarnation renews nothing; nor does a goodbye from before the newest hello of its own incarnation end anything.
 7. What is owed to everybody after a gap (`extend`, `grace`), and the limit to that, are kept by `lines`.
 """
 
@@ -110,7 +110,9 @@ class LeaseTable:
         lease = self._leases.get(worker.encode())
         incarnation, begun = beat.incarnation or "", arrival - (beat.uptime or 0.0)
         if lease is None:
-            self._arrive(self._start(worker, now, beat), incarnation, begun, idle=True)
+            lease = self._start(worker, now, beat)
+            self._arrive(lease, incarnation, begun, idle=True)
+            lease.note_hello(beat.uptime)
             return Heard.STARTED
         if lease.incarnation != incarnation:
             if self.incarnations.is_former(worker, incarnation):
@@ -118,17 +120,14 @@ class LeaseTable:
             idle = not self.incarnations.greeted(lease, incarnation)
             new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited, idle=idle)
             self.restart(worker, now, new, former=lease.incarnation)
+            lease.note_hello(beat.uptime)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
         if lease.introduced != incarnation:
             # It beat before it said hello, and nobody has looked for a former life's work yet.
-            claim = self.incarnations.claims.get(worker)
-            if claim is not None:
-                # Its own, or that of the one whose name it bears since then.
-                begun = min(begun, claim.latest if claim.incarnation == incarnation else claim.since)
-                self.incarnations.greeted(lease, incarnation)
-                self.incarnations.settled(worker)
+            begun = self.incarnations.introduced_late(lease, incarnation, begun)
             self._arrive(lease, incarnation, begun, idle=False)
+        lease.note_hello(beat.uptime)
         return self.beat(worker, now, beat, arrival)
 
     def restart(self, worker: str, now: float, new: Arrival, *, former: str | None) -> bool:
@@ -155,7 +154,7 @@ class LeaseTable:
             lease.ending.reborn_at, lease.ending.reborn_idle = new.begun, new.idle
         self.incarnations.replaced(worker, former, lease.epoch)
         self.incarnations.believed(lease, new)
-        lease.incarnation = new.incarnation
+        lease.bear(new.incarnation)
         return ended
 
     def reinstate(self, worker: str, now: float) -> None:
@@ -164,7 +163,7 @@ class LeaseTable:
         ending = lease.ending
         if ending is not None and lease.incarnation is not None:
             self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
-            lease.incarnation = ending.incarnation or lease.incarnation
+            lease.bear(ending.incarnation or lease.incarnation)
             self._go_on(lease, now)
 
     def arrived(self, worker: str, incarnation: str) -> None:
@@ -217,7 +216,7 @@ class LeaseTable:
                 # The life that ends here has ended there already, and this is the next one's epoch.
                 self.reborn(worker, now)
             if lease.ending is None and incarnation is not None:
-                lease.incarnation = incarnation
+                lease.bear(incarnation)
                 self.incarnations.introduce(lease, incarnation)
             self.granted(worker, epoch)
         if worker in self.arrivals and self.arrivals[worker].incarnation == incarnation:
@@ -234,20 +233,16 @@ class LeaseTable:
     def release(self, worker: str, incarnation: str | None, now: float, proof: Proof = RELEASED) -> bool:
         """End the life of `worker` on proof, and say whether there was such a life.
 
-        Only the life of that very incarnation ends, or one without incarnation if None is given.
+        Only the life of that very incarnation ends, or one without incarnation if None is given; none that has begun
+        since that was said.
         """
         lease = self._leases.get(worker.encode())
         if lease is None:
             return False
         if lease.incarnation != incarnation:
-            claim = self.incarnations.claims.get(worker)
-            if claim is not None and claim.incarnation == incarnation:
-                # It was not believed yet to have replaced the other one: whether that lives, its ttl tells.
-                self.incarnations.rival_over(lease, now)
-                self.incarnations.replaced(worker, incarnation, None)
-            self.incarnations.third_over(worker, incarnation)
+            self.incarnations.other_over(lease, incarnation, now)
             return False
-        return self._prove(lease, now, proof)
+        return not lease.has_begun_since(proof.uptime) and self._prove(lease, now, proof)
 
     def end(self, worker: str, now: float, proof: Proof) -> bool:
         """End the life of `worker`, whatever its incarnation, on an operator's word; False if there is none."""
@@ -345,9 +340,9 @@ class LeaseTable:
                 return Heard.CONFLICT if conflict or whose is Whose.CONFLICT else Heard.RENEWED
             case Whose.NEXT:
                 self.incarnations.replaced(worker, own, lease.epoch)
-                lease.incarnation = beat.incarnation
+                lease.bear(beat.incarnation)
             case Whose.UNNAMED | Whose.ADOPTED:
-                lease.incarnation = beat.incarnation
+                lease.bear(beat.incarnation)
                 self.changed[worker] = lease
                 return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
             case Whose.NEW:
@@ -390,7 +385,8 @@ class LeaseTable:
         if successor is not None and lease.ending is not None:
             # It is heard already, and what it has touched is not taken.
             self.incarnations.replaced(lease.worker, lease.incarnation, lease.epoch)
-            lease.incarnation, lease.ending.reborn_at = successor
+            lease.bear(successor[0])
+            lease.ending.reborn_at = successor[1]
             self.incarnations.left_alone(lease.worker, successor[0])
         return True
 

@@ -79,10 +79,12 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Without `exit_code` and `signal`, or with exit code 0, it is a release. Anything else is a certificate:
     whoever published it saw the process end. It ends only the life of the incarnation it names; without one it
-    ends only a life that had none.
+    ends only a life that had none. And it ends none that has begun since, by the hello of its incarnation that states a
+    greater uptime: then it comes late.
     """
 
     incarnation: Incarnation | None = None
+    uptime: Annotated[float, Meta(ge=0, description="Seconds since this incarnation began.")] | None = None
     exit_code: Annotated[int, Meta(ge=-(2**31), le=2**31 - 1, description="With which the process ended.")] | None = (
         None
     )

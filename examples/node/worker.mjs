@@ -84,7 +84,8 @@ class Heart {
     this.#leaving = true;
     clearInterval(this.#timer);
     if (this.#connected) {
-      this.nats.publish(`liveness.goodbye.${name}`, JSON.stringify({ incarnation: this.#incarnation }));
+      const [incarnation, uptime] = [this.#incarnation, this.#uptime()];
+      this.nats.publish(`liveness.goodbye.${name}`, JSON.stringify({ incarnation, uptime }));
       await Promise.race([this.nats.flush(), sleep(1000)]);
     }
     await this.nats.close();

@@ -32,10 +32,14 @@ now() {
 born="$(now)"
 readonly born
 
-state() {
+# Who speaks, and since when.
+who() {
     local age=$(($(now) - born))
-    printf '{"incarnation":"%s","ttl":%s,"interval":%s,"uptime":%d.%02d}' \
-        "$LIVENESS_INCARNATION" "$ttl" "$interval" $((age / 100)) $((age % 100))
+    printf '"incarnation":"%s","uptime":%d.%02d' "$LIVENESS_INCARNATION" $((age / 100)) $((age % 100))
+}
+
+state() {
+    printf '{%s,"ttl":%s,"interval":%s}' "$(who)" "$ttl" "$interval"
 }
 
 # What is said, and its payload, which has to be ASCII: its length is counted in bytes.
@@ -80,7 +84,7 @@ beat() {
     # A server that is gone without a word does not answer.
     while ((unanswered < 3)) && publish heartbeat "$(state)" && ask; do
         if ! lives_for "$interval"; then
-            publish goodbye "{\"incarnation\":\"$LIVENESS_INCARNATION\"}" && ask || return
+            publish goodbye "{$(who)}" && ask || return
             # With the last answer it has the goodbye; a connection that is closed before may take it along.
             while ((unanswered > 0)) && IFS= read -r -t 2 -u 3 line; do
                 if [[ "$line" == PONG* ]]; then unanswered=$((unanswered - 1)); fi

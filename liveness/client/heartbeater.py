@@ -335,7 +335,7 @@ class Heartbeater(Standing):
         link = self._connection.link
         if link is not None and not self.adopted:
             try:
-                goodbye = msgspec.json.encode(self._goodbye)
+                goodbye = msgspec.json.encode(msgspec.structs.replace(self._goodbye, uptime=self._beats.uptime))
                 await link.deliver(self._subjects.goodbye(self.worker), goodbye, LEAVE_SECONDS)
             except Exception as error:  # noqa: BLE001 - no fault of the heartbeat may reach the worker's own code
                 self._problems.report("goodbye", f"the goodbye may be lost: {error}")

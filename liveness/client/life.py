@@ -1,6 +1,7 @@
 """What the service says of a worker's life: that it has begun, and under which epoch; that it is over."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -90,7 +91,10 @@ class Life:
             # Said again with every hello: one that nobody heard would leave the former life as it is. And no answer to
             # an earlier hello counts: this goodbye may end the life that it tells of.
             self._number += 1
-            goodbye = msgspec.json.encode(Goodbye(incarnation=self._incarnation))
+            # Older than the hello, by however little, and however coarse the clock is: should it come late, by another
+            # server, it must not end the life that the hello begins.
+            uptime = max(math.nextafter(beats.uptime, -math.inf), 0.0)
+            goodbye = msgspec.json.encode(Goodbye(incarnation=self._incarnation, uptime=uptime))
             link.send(self._subjects.goodbye(self._worker), goodbye)
         sent = self._clock()
         hello = Hello(incarnation=self._incarnation, ttl=beats.ttl, uptime=beats.uptime, probe=True, via=link.server_id)

@@ -84,7 +84,9 @@ async def test_a_command_that_stands_still_is_stopped_in_the_end(spy: Spy, run: 
         last = await spy.beat()
 
     # Five intervals later.
-    assert await spy.next() == Goodbye(incarnation=last.incarnation, signal=signal.SIGTERM)
+    told = await spy.next()
+    assert isinstance(told, Goodbye)
+    assert told == Goodbye(incarnation=last.incarnation, uptime=told.uptime, signal=signal.SIGTERM)
     assert await child.end() == 128 + signal.SIGTERM
     assert "stopping it" in child.lines[-1]
 

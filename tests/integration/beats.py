@@ -47,12 +47,13 @@ class Spy:
         return message
 
     async def goodbye(self) -> Goodbye:
-        """Wait for a goodbye, and check that nothing stands behind it."""
+        """Wait for a goodbye, check that nothing stands behind it, and return it without its uptime, which it has."""
         while isinstance(message := await self.next(), Heartbeat):
             pass
         await delivered(self.client)
         assert self._heard.empty()
-        return message
+        assert message.uptime is not None
+        return msgspec.structs.replace(message, uptime=None)
 
     async def silent(self) -> bool:
         """Return whether nothing came beyond what was waited for."""

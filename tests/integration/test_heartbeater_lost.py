@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import nats as nats_py
 import pytest
+from nats.aio.client import Client
 
 from liveness.client import Heartbeater, LostError, life
 from liveness.client.clock import clock
@@ -14,7 +15,7 @@ from liveness.embedded import NatsServer
 from liveness.messages import Goodbye, Heartbeat, HelloAnswer, Superseded
 from tests.conftest import SOON, HostTables, delivered
 from tests.integration.beats import FakeServer, Spy, spying
-from tests.integration.running import Serve, hello
+from tests.integration.running import News, Serve, ask, hello
 from tests.integration.test_heartbeater_hello import Desk, answer_to
 
 REFUSED = b"-ERR 'Permissions Violation for Publish to \"liveness.4.1.heartbeat.w1\"'\r\n"
@@ -249,6 +250,30 @@ async def test_a_new_life_begins_when_everything_is_dropped(
         assert await host.state(claimed) == ("RUNNING", "w1")
 
 
+async def test_a_goodbye_that_comes_behind_the_next_life_leaves_it_alone(
+    serve: Serve, host: HostTables, nats: NatsServer, client: Client, news: News, ahead: Callable[[float], None]
+) -> None:
+    """By another server that stood still it may come as late as that; the one with which it leaves counts."""
+    service = await serve()
+    assert service.parts is not None
+    counts = service.parts.intake.counts
+    await host.worker("w1")
+    goodbyes = await client.subscribe("liveness.goodbye.w1")
+    async with Heartbeater(nats.url, worker="w1", ttl=60) as worker:
+        assert await worker.welcome(SOON)
+        ahead(55)
+        await soon(worker.lost)
+        async with asyncio.timeout(SOON):
+            await worker.begin_again()
+        (claimed,) = await host.workflows("w1")
+        await client.publish("liveness.goodbye.w1", (await goodbyes.next_msg(SOON)).data)
+        (line,) = (await ask(client, "status"))["workers"]
+        assert (counts["goodbye_stale"], line["epoch"], line["state"]) == (1, worker.epoch, "live")
+        assert await host.state(claimed) == ("RUNNING", "w1")
+    assert (await news.until("workflow.reclaimed")).subject == claimed
+    assert counts["goodbye_stale"] == 1
+
+
 async def test_beats_count_while_the_next_life_is_waited_for(
     nats: NatsServer, desk: Desk, ahead: Callable[[float], None]
 ) -> None:
@@ -373,8 +398,9 @@ async def test_a_life_that_did_not_end_is_given_up_again(
         for epoch in (7, 7, 9):
             while isinstance(message := await spy.next(), Heartbeat):
                 pass
-            assert message == Goodbye(incarnation="mine")
+            assert message == Goodbye(incarnation="mine", uptime=message.uptime)
             said, answer = await desk.next()
+            assert (message.uptime or 0.0) < (said.uptime or 0.0)
             assert (worker.epoch, said.incarnation, again.done()) == (None, "mine", False)
             await answer(answer_to(said, epoch))
         async with asyncio.timeout(SOON):

@@ -3,6 +3,7 @@
 import pytest
 
 from liveness.beginnings import Arrival
+from liveness.lease import Proof
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, lapsed, lease_of, live, restored, says
@@ -32,6 +33,86 @@ def test_a_hello_ends_the_former_life_at_once(book: LeaseTable) -> None:
     assert lease_of(book).incarnation == "b"
     assert says(book, "a", at=6.0, uptime=50.0) is Heard.STALE
     assert not book.arrivals
+
+
+def late(book: LeaseTable, incarnation: str, uptime: float | None) -> bool:
+    """Say whether a goodbye, said by a process `uptime` seconds old, is passed by."""
+    return not book.release("w", incarnation, 9.0, Proof("released", uptime=uptime))
+
+
+@pytest.mark.parametrize(
+    ("greeted", "uptime", "passed_by"),
+    [(7.0, 6.9, True), (7.0, 7.0, False), (7.0, 7.1, False), (7.0, None, False), (None, 6.9, False), (0.1, 0.0, True)],
+)
+def test_a_goodbye_from_before_the_hello_is_of_a_life_that_is_over(
+    book: LeaseTable, greeted: float | None, uptime: float | None, *, passed_by: bool
+) -> None:
+    """Where both state how old the process was; else it ends whatever its incarnation lives."""
+    hello(book, "a", at=8.0, uptime=greeted)
+
+    assert late(book, "a", uptime) is passed_by
+    assert ("w" in book.endings) is not passed_by
+
+
+@pytest.mark.parametrize("hellos", [(5.0, 8.0), (8.0, 5.0)])
+def test_the_newest_hello_counts_whatever_comes_first(book: LeaseTable, hellos: tuple[float, float]) -> None:
+    """An older one may come late as well."""
+    for uptime in hellos:
+        hello(book, "a", at=8.0, uptime=uptime)
+
+    assert late(book, "a", 7.0)
+    assert not late(book, "a", 8.0)
+
+
+def test_the_first_hello_of_a_name_counts() -> None:
+    """Nobody has heard the life before it, and its goodbye may be on its way."""
+    book = LeaseTable(TTL)
+    hello(book, "a", at=8.0, uptime=5.0)
+
+    assert late(book, "a", 4.0)
+
+
+def test_a_beat_is_no_hello(book: LeaseTable) -> None:
+    """It is no news that a process beats which is about to leave."""
+    hello(book, "a", at=1.0, uptime=1.0)
+    says(book, "a", at=8.0, uptime=8.0)
+
+    assert not late(book, "a", 7.0)
+
+
+def test_a_goodbye_and_its_hello_in_their_order_and_the_goodbye_again(book: LeaseTable) -> None:
+    """The former life ends, the next one begins and stays, and its own goodbye ends it."""
+    assert not late(book, "a", 6.0)
+    hello(book, "a", at=6.5, uptime=6.1)
+    book.ended("w", 1, 7.0)
+    book.granted("w", 2)
+
+    assert late(book, "a", 6.0)
+    assert (lease_of(book).epoch, lease_of(book).ending) == (2, None)
+    assert not late(book, "a", 9.0)
+
+
+def test_of_another_incarnation_no_hello_is_known(book: LeaseTable) -> None:
+    """How old its predecessor was says nothing of a process: neither of one that says hello, nor of one that beats."""
+    hello(book, "a", at=1.0, uptime=500.0)
+    hello(book, "b", at=2.0, uptime=1.0)
+    book.ended("w", 1, 3.0)
+    book.granted("w", 2)
+    assert late(book, "b", 0.5)
+    assert not late(book, "b", 2.0)
+    says(book, "c", at=4.0, uptime=0.5)
+    book.ended("w", 2, 5.0)
+
+    assert lease_of(book).incarnation == "c"
+    assert not late(book, "c", 0.25)
+
+
+def test_who_was_restored_has_said_hello_to_nobody_here() -> None:
+    """What was heard before a start of the service is not known after it."""
+    book = LeaseTable(TTL)
+    restored(book, "w", incarnation="a")
+
+    assert not late(book, "a", 1.0)
 
 
 def test_the_life_that_hello_begins_goes_on_under_a_new_epoch(book: LeaseTable) -> None:

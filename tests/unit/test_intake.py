@@ -152,6 +152,22 @@ def test_a_goodbye_of_somebody_else_or_illegible_ends_nothing(way: Way, payload:
     assert way.intake.counts["goodbye_malformed"] + way.intake.counts["goodbye_stale"] == 1
 
 
+def test_a_goodbye_that_comes_behind_the_next_hello_is_passed_by(way: Way) -> None:
+    """The life that has begun since goes on, and it is said why."""
+    way.beat("w", incarnation="a", uptime=5.0)
+    way.hello(incarnation="a", uptime=8.25)
+    way.woken("endings")
+    with capture_logs() as logs:
+        way.goodbye("w", b'{"incarnation": "a", "uptime": 8.0}')
+
+    assert not way.book.endings
+    assert not way.woken("endings")
+    assert way.intake.counts["goodbye_stale"] == 1
+    assert [line["event"] for line in logs] == ["goodbye_stale"]
+    assert "comes late, of a life that is over: said at an age of 8.000 s" in logs[0]["complaint"]
+    assert "by its hello at 8.250 s" in logs[0]["complaint"]
+
+
 def test_a_certificate_keeps_what_it_saw(way: Way) -> None:
     """Exit code and signal are evidence."""
     way.beat("w")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from liveness.beginnings import AGREED_WITHIN, APART
+from liveness.lease import Proof
 from liveness.leases import Heard, LeaseTable
 from liveness.lines import MOST_TTLS
 from liveness.messages import Heartbeat
@@ -39,6 +40,9 @@ class Model:
         # Those that a newer one has replaced for certain, and those that some proof has ended.
         self.replaced: set[str] = set()
         self.over: set[str] = set()
+        # Who bears the name, and how old it was, at most, when it said hello since.
+        self.bears: str | None = None
+        self.hello: int | None = None
 
     @property
     def ends(self) -> bool:
@@ -159,6 +163,10 @@ class Book(RuleBasedStateMachine):
         self.take(name, beat, heard, former)
         if heard is not Heard.STALE:
             assert lease_of(self.book, name).incarnation == incarnation
+            one = self.model[name]
+            if one.bears != incarnation:
+                one.bears, one.hello = incarnation, None
+            one.hello = max((said for said in (one.hello, uptime) if said is not None), default=None)
 
     def rivals_of(self, name: str, incarnation: str) -> set[str]:
         """Return who is over, too, when this one says hello for the first time."""
@@ -211,15 +219,17 @@ class Book(RuleBasedStateMachine):
             self.book.granted(name, self.epochs)
             self.model[name].epoch = self.epochs
 
-    @rule(name=NAMES, incarnation=st.none() | INCARNATIONS)
-    def goodbye(self, name: str, incarnation: str | None) -> None:
-        """A goodbye comes: it ends that incarnation's life, and no other."""
+    @rule(name=NAMES, incarnation=st.none() | INCARNATIONS, uptime=UPTIMES)
+    def goodbye(self, name: str, incarnation: str | None, uptime: int | None) -> None:
+        """A goodbye comes: it ends that incarnation's life, and no other; nor one that has begun since."""
         one = self.model.get(name)
         lease = self.book.get(name)
         expected = one is not None and not one.proven and lease is not None and lease.incarnation == incarnation
         claim = self.book.incarnations.claims.get(name)
         beside = lease is not None and claim is not None and claim.incarnation == incarnation != lease.incarnation
-        assert self.book.release(name, incarnation, self.now) == expected
+        if one is not None and uptime is not None and one.hello is not None and uptime < one.hello:
+            expected = False
+        assert self.book.release(name, incarnation, self.now, Proof("released", uptime=uptime)) == expected
         if one is not None and beside and incarnation is not None:
             # It is over before it was believed, and what it says from now on is stale.
             one.over.add(incarnation)
@@ -230,6 +240,14 @@ class Book(RuleBasedStateMachine):
             if one.reborn:
                 assert incarnation is not None
                 assert lease_of(self.book, name).incarnation != incarnation
+
+    @precondition(lambda self: any(one.hello is not None for one in self.model.values()))
+    @rule(data=st.data(), older=st.integers(-2, 1))
+    def goodbye_of_who_said_hello(self, data: st.DataObject, older: int) -> None:
+        """A goodbye comes of whoever bears the name, from about when it said hello."""
+        name, one = self.some(data, *(name for name, one in self.model.items() if one.hello is not None))
+        assert one.hello is not None
+        self.goodbye(name, one.bears, max(one.hello + older, 0))
 
     @precondition(lambda self: self.book.arrivals)
     @rule(data=st.data(), holding=st.booleans())
@@ -350,6 +368,9 @@ class Book(RuleBasedStateMachine):
             lease = lease_of(self.book, name)
             assert (lease.ending is not None) == one.ends == (name in self.book.endings)
             assert (lease.epoch, lease.last_beat, lease.stated) == (one.epoch, one.last_beat, one.stated)
+            if one.bears != lease.incarnation:
+                one.bears, one.hello = lease.incarnation, None
+            assert lease.hello_uptime == one.hello
             if lease.ending is None:
                 assert self.book.lines.deadline(lease) == self.deadline(one)
             else:

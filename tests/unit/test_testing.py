@@ -84,6 +84,18 @@ async def test_a_worker_that_is_lost() -> None:
     assert told == ["lost"]
 
 
+async def test_the_goodbye_of_a_life_that_is_given_up_is_older_than_the_next_hello() -> None:
+    """By however little, though no time has passed between: it may come behind that."""
+    async with FakeHeartbeater(worker="w1", ttl=10) as worker:
+        worker.elapse(5)
+        await worker.begin_again()
+        assert worker.goodbye is not None
+        assert worker.goodbye.uptime is not None
+        (_, hello) = worker._stage.hellos
+        assert hello.uptime == 5.0
+        assert 4.999 < worker.goodbye.uptime < 5.0
+
+
 async def test_a_worker_that_is_superseded() -> None:
     """It lives under another epoch from then on."""
     told = []
@@ -130,7 +142,7 @@ async def test_what_the_worker_says_is_noted() -> None:
     assert worker.was_held == ["x", "y"]
     assert [(beat.running, beat.progress) for beat in worker.heartbeats] == [(None, None), (["x", "y"], 1)]
     assert worker.said_goodbye
-    assert worker.goodbye == Goodbye(incarnation=worker.incarnation, exit_code=3)
+    assert worker.goodbye == Goodbye(incarnation=worker.incarnation, uptime=0.0, exit_code=3)
     assert not await worker.beat()
 
 
@@ -188,7 +200,8 @@ def test_the_fake_one_without_a_loop() -> None:
         with pytest.raises(LostError, match="no"):
             worker.begin_again(SOON)
     assert (worker.was_held, worker.said_goodbye, worker.progress) == (["x"], True, 0)
-    assert worker.goodbye == Goodbye(incarnation=worker.incarnation)
+    assert worker.goodbye is not None
+    assert worker.goodbye == Goodbye(incarnation=worker.incarnation, uptime=worker.goodbye.uptime)
     assert worker.heartbeats
 
 
