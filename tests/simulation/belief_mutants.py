@@ -143,6 +143,19 @@ def a_goodbye_ends_any_incarnation(
     return self.end(worker, now, proof)
 
 
+@MUTANTS.wrong("goodbye", 41, Lease, "has_begun_since")
+def a_late_goodbye_counts(_self: Lease, _uptime: float | None) -> bool:
+    """Of its own incarnation, whatever that has begun since."""
+    return False
+
+
+@MUTANTS.wrong("goodbye", 57, Lease, "note_hello")
+def the_first_hello_is_remembered(self: Lease, uptime: float | None) -> None:
+    """And not the newest."""
+    if self.hello_uptime is None:
+        self.hello_uptime = uptime
+
+
 @MUTANTS.wrong("goodbye", 1054, LeaseTable, "_prove")
 def a_life_ends_with_what_came_after_it(self: LeaseTable, lease: Lease, now: float, proof: Proof) -> bool:
     """A lapse that proof overtakes forgets since when its successor is there."""

@@ -16,7 +16,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
    claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice; or its
    hello, by which alone a replica that was started since believes it.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
-5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives.
+5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives;
+   nor a life whose hello was read before it, in time: its own incarnation's, which has begun again.
 6. `storm`: while three names or more behind a broken route live and beat, all of them heard since it broke before, and
    the other server has nobody, nothing is taken from them by silence until the hold has passed; nor by a replica that
    saw the storm, before they can have been heard again. Said of the others when one is silent by itself; not of a
@@ -73,6 +74,7 @@ from liveness.storms import PASS_SECONDS, PERCENT_OF_A_PASS
 from tests.simulation.budget_rules import Budgets
 from tests.simulation.certificate_rules import Certificates
 from tests.simulation.fence_rules import Fences
+from tests.simulation.goodbye_rules import LATE, ends_a_later_life
 from tests.simulation.habits import WINDOW
 from tests.simulation.leak_rules import Leaks
 from tests.simulation.nats import DRAIN, Nats, Server
@@ -85,8 +87,6 @@ from tests.simulation.storm import has_to_keep, is_signed
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
 
-# Seconds by which a replica may hear late at worst.
-LATE = 6.0
 # Seconds after which work of one that was heard is back when nothing else is wrong: a ttl, what a stamp in a gap may be
 # too late, and a few looks; and what a storm adds that has had a sign: a ttl, and a pass for each worker.
 PROMPT = TTL + 2 * SETTINGS.max_gap + 4 * SETTINGS.echo_interval
@@ -141,7 +141,7 @@ class Checker:
     def take(self, row: Row, claim: Claim | None, expiration: Expiration) -> None:
         """Judge one row that goes back."""
         # What a reclaim leaves to finish was decided with it.
-        replica, began = expiration.decided
+        replica, _ = expiration.decided
         self.world.tell(f"{replica.name} takes {row.id} of {expiration.worker} ({expiration.reason})")
         if claim is None:
             return
@@ -159,20 +159,30 @@ class Checker:
             return
         if not process.alive:
             self._by_death(process, claim, expiration, row)
-            return
+        elif not claim.dropped:
+            self._from_the_living(process, claim, expiration, row)
+
+    def _from_the_living(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
         if expiration.reason in BY_SILENCE:
-            self._by_silence(process, replica, began, row)
+            self._by_silence(process, *expiration.decided, row)
         elif expiration.reason == "restarted":
             self._by_restart(process, expiration, claim.at, row)
         elif expiration.reason in {"released", "died"}:
-            self.checked["goodbye"] += 1
-            heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
-            # Who was silent for a ttl is over: see incarnations.py.
-            known = any(1.0 < began - at < TTL + sum(self.stood_still(at, began)) for at in heard)
-            known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
-            known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
-            if known and process.style in {"uptime", "hello"}:
-                self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
+            self._by_goodbye(process, claim, expiration, row)
+
+    def _by_goodbye(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
+        if process.again is not None and expiration.incarnation == process.incarnation:
+            # Its own: judged with the end of the life.
+            return
+        self.checked["goodbye"] += 1
+        replica, began = expiration.decided
+        heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
+        # Who was silent for a ttl is over: see incarnations.py.
+        known = any(1.0 < began - at < TTL + sum(self.stood_still(at, began)) for at in heard)
+        known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
+        known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
+        if known and process.style in {"uptime", "hello"}:
+            self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
 
     def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
         return claimed_at - process.born_at < max(self.stood_still(process.born_at, began), default=0.0)
@@ -334,6 +344,11 @@ class Checker:
             self.budgets.unsure.add(key)
         for one in self.processes[epoch.worker]:
             one.superseded = False
+            if reason == "released" and one.epoch == epoch.epoch:
+                late = ends_a_later_life(one, replica, asked, self.stood_still)
+                self.checked["goodbye"] += late is not None
+                if late:
+                    self.wrong("goodbye", f"{one.incarnation} has begun another life, which its late goodbye ends")
         self.world.tell(f"epoch {epoch.epoch} of {epoch.worker} ends ({reason})")
 
     def _let_go(self, replica: int, group: Group, asked: float) -> None:

@@ -35,7 +35,7 @@ class Fences:
     def taken(self, process: Worker, claim: Claim, expiration: Expiration, row: Row) -> None:
         """Judge a row that is taken by silence."""
         fenced, (replica, began) = process.fenced, expiration.decided
-        if fenced is None or not (process.alive or fenced.fence.lost) or not fenced.heard_back:
+        if fenced is None or not (process.alive or fenced.fence.lost) or not fenced.heard_back or claim.dropped:
             return
         # What it cannot see: beats that are taken and heard by nobody, and another one of its name.
         ear = id(replica.ear)

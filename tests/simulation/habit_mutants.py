@@ -31,14 +31,14 @@ MUTANTS = Family()
 # Certificates.
 
 
-@MUTANTS.wrong("certificate", 57, Intake, "goodbye")
+@MUTANTS.wrong("certificate", 124, Intake, "goodbye")
 def certificates_are_not_read(self: Intake, subject: str, payload: bytes, _reply: str = "") -> None:
     """Only a worker's own word counts."""
     if decode_goodbye(payload).reason == "released":
         GOODBYE(self, subject, payload)
 
 
-@MUTANTS.wrong("certificate", 828, LeaseTable, "_mark")
+@MUTANTS.wrong("certificate", 1521, LeaseTable, "_mark")
 def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A beat that was under way undoes it, and a storm holds it."""
     MARK(self, lease, now, deadline, proof)
@@ -57,7 +57,7 @@ def a_certificate_ends_whoever_bears_the_name(
 # Fences.
 
 
-@MUTANTS.wrong("fence", 305, Fence, "proven")
+@MUTANTS.wrong("fence", 57, Fence, "proven")
 def a_fence_counts_from_the_answer(self: Fence, _sent: float, now: float) -> None:
     """However long ago the beat was sent."""
     PROVEN(self, now, now)

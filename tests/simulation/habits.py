@@ -15,6 +15,7 @@ WORKERS_SHARE = 0.6
 # Crashes, and seconds within which they count against a piece of work: in each schedule some come too late.
 BUDGETS, WINDOW = (2, 2, 3), 100.0
 TWINS_SHARE = 0.4
+AGAIN_SHARE = 0.2
 
 
 class Habits(msgspec.Struct, frozen=True):
@@ -27,13 +28,16 @@ class Habits(msgspec.Struct, frozen=True):
     # Pieces of work that kill whoever runs them, and whether two of them are always claimed together.
     poisonous: int = 0
     twins: bool = False
+    # By a die of its own: those that begin again under their incarnation.
+    again: bool = False
 
 
-def drawn(random: Random) -> Habits:
+def drawn(random: Random, third: Random) -> Habits:
     """Draw the habits of a schedule."""
+    again = third.random() < AGAIN_SHARE
     if random.random() >= ANY_SHARE:
-        return Habits()
+        return Habits(again=again)
     fenced, supervised, listing, counts = (random.random() < EACH_SHARE for _ in range(4))
     budget, poisonous = (random.choice(BUDGETS), random.randint(0, 3)) if counts else (0, 0)
     twins = poisonous > 1 and random.random() < TWINS_SHARE
-    return Habits(fenced, supervised, listing, budget, poisonous, twins)
+    return Habits(fenced, supervised, listing, budget, poisonous, twins, again)

@@ -41,7 +41,8 @@ class Leaks:
             self._wrong("finisher", f"row {row.id} leaks though its claim was over")
         forgotten_at = None if process.listing is None else process.listing.forgotten_at(row, claim)
         ear = self._postgres.deciding[0].ear
-        if process.alive and forgotten_at is None and not is_replaced(process, self._processes[process.name], ear):
+        works = process.alive and not claim.dropped and forgotten_at is None
+        if works and not is_replaced(process, self._processes[process.name], ear):
             self._wrong("leak", f"{process.incarnation} works on {row.id}, and it goes back as leaked")
         elif forgotten_at is not None and self._is_owed(process):
             self._judge(row, process, forgotten_at)

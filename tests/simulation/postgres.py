@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Claim:
     """One claim of a row by a process, and how it ended."""
 
-    __slots__ = ("at", "completed", "process", "taken", "touched")
+    __slots__ = ("at", "completed", "dropped", "process", "taken", "touched")
 
     def __init__(self, process: Any, at: float) -> None:
         self.process = process
@@ -31,6 +31,8 @@ class Claim:
         self.touched = at
         self.completed = 0
         self.taken = 0
+        # Its process has given up the life in which it claimed it, and lives on.
+        self.dropped = False
 
 
 class Row:

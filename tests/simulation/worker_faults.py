@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from tests.simulation.again import LATEST
 from tests.simulation.nats import DRAIN, Mouth, Server
 from tests.simulation.replica import SETTINGS, TTL
 from tests.simulation.workers import INTERVALS, STYLES, Worker
@@ -247,6 +248,14 @@ def lists_heard_late(schedule: "Schedule") -> float:
     return seconds + SETTINGS.max_gap
 
 
+def worker_begins_again(schedule: "Schedule") -> float:
+    """A worker gives its life up and begins another one, and its goodbye may come behind its hello."""
+    some = [one.again for one in schedule.alive() if one.again is not None and one.again.may_begin]
+    if some:
+        schedule.world.more_random.choice(some).begin()
+    return LATEST if some else 0.0
+
+
 NEVER_SHARE, SAME_SHARE = 0.3, 0.8
 BEHIND_SHARE = 0.5
 FAULTS = (
@@ -255,4 +264,4 @@ FAULTS = (
     starts_unheard,
 )  # fmt: skip
 # By the second die, for those who have the habit.
-OF_HABITS = {"fenced": (worker_sleeps,), "listing": (lists_heard_late,)}
+OF_HABITS = {"fenced": (worker_sleeps,), "listing": (lists_heard_late,), "again": (worker_begins_again,)}

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from tests.simulation.again import Again
 from tests.simulation.fenced import Fenced
 from tests.simulation.habits import WORKERS_SHARE
 from tests.simulation.listing import Listing
@@ -32,12 +33,12 @@ class Worker:
 
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
-        "_keeps", "_kept", "_named", "_replicas", "_subject", "_thaws", "_waiting_for_hello", "alive", "beat_at",
-        "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "fenced", "first_heard",
-        "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server", "listing",
-        "lost_work", "mouth", "moved_at", "name", "nats", "number", "on_end", "on_hello", "on_lost", "partitioned",
-        "postgres", "said_goodbye", "stalled_until", "storm_from", "storm_known", "storm_until", "style", "superseded",
-        "supervisor", "world",
+        "_keeps", "_kept", "_named", "_replicas", "_subject", "_thaws", "_waiting_for_hello", "again", "alive",
+        "beat_at", "beating_since", "beside", "born_at", "claims", "died_at", "epoch", "excused_until", "fenced",
+        "first_heard", "frozen_for", "frozen_until", "heard_by", "hurries", "incarnation", "interval", "last_server",
+        "listing", "lost_work", "mouth", "moved_at", "name", "nats", "number", "on_end", "on_hello", "on_lost",
+        "partitioned", "postgres", "said_goodbye", "stalled_until", "storm_from", "storm_known", "storm_until", "style",
+        "superseded", "supervisor", "world",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +110,7 @@ class Worker:
         named = habits.supervised and style != "mute" and more.random() < WORKERS_SHARE
         self.supervisor = Supervisor(self) if named else None
         self.listing = Listing(self) if habits.listing and more.random() < WORKERS_SHARE else None
+        self.again = Again(self) if habits.again and style == "hello" else None
 
     def start(self) -> None:
         """Begin to live."""
@@ -139,6 +141,8 @@ class Worker:
             return
         if self.fenced is not None and subject[11] == "a":
             self.fenced.taken(sent, ears)
+        if self.again is not None and subject[11] == "l":
+            self.again.accepted(ears)
         now, heard_by = self.world.now, self.heard_by
         for ear in ears:
             known = heard_by.get(id(ear))
@@ -196,7 +200,8 @@ class Worker:
 
         self.world.after(seconds, heal)
 
-    def _say(self, kind: str, payload: bytes) -> bool:
+    def say(self, kind: str, payload: bytes) -> bool:
+        """Say it, if there is a connection."""
         return self.nats.publish(self.mouth, f"liveness.{kind}.{self.name}", payload)
 
     # Its life.
@@ -231,7 +236,7 @@ class Worker:
         if self._kept and self.mouth.server is not None:
             kept, self._kept = self._kept, []
             for late in kept:
-                self._say("heartbeat", late)
+                self.say("heartbeat", late)
         if not self.nats.publish(self.mouth, self._subject, payload):
             if self._keeps:
                 self._kept.append(payload)
@@ -242,13 +247,16 @@ class Worker:
         if not self.alive or not self._waiting_for_hello:
             return
         self.world.after(HELLO_SECONDS, self._hello)
-        if self.world.now < self.stalled_until:
-            return
+        if self.world.now >= self.stalled_until:
+            self.greet(self._answered)
+
+    def greet(self, answered: Callable[[bytes], None]) -> None:
+        """Say hello, and let `answered` take the answer."""
         # As many inboxes as questions; the first answer counts.
         reply = f"{self.incarnation}@{self.world.now}"
         for replica in self._replicas():
-            replica.replies[reply] = self._answered
-        self._say("hello", self._payload() + b"\n" + reply.encode())
+            replica.replies[reply] = answered
+        self.say("hello", self._payload() + b"\n" + reply.encode())
 
     def _answered(self, payload: bytes) -> None:
         if not self.alive or not self._waiting_for_hello:
@@ -269,7 +277,8 @@ class Worker:
         world = self.world
         soon = self.hurries and not self.claims
         world.after(CLAIM_SECONDS[0] if soon else world.random.uniform(*CLAIM_SECONDS), self._claim)
-        if world.now < self.stalled_until or len(self.claims) >= MOST_CLAIMS:
+        waits = self.again is not None and self.again.waiting
+        if waits or world.now < self.stalled_until or len(self.claims) >= MOST_CLAIMS:
             return
         row = self.postgres.claim(self)
         if row is not None and row.claim is not None:
@@ -292,7 +301,7 @@ class Worker:
             world.after(seconds, lambda: self._complete(row, claim))
 
     def _complete(self, row: Row, claim: Claim) -> None:
-        if not self.alive:
+        if not self.alive or claim.dropped:
             return
         if self.world.now < self.stalled_until:
             self.world.after(self.stalled_until - self.world.now + 0.1, lambda: self._complete(row, claim))
@@ -319,7 +328,7 @@ class Worker:
             self.lost_work += 1
 
     def _die_of(self, row: Row, claim: Claim) -> None:
-        if not self.alive:
+        if not self.alive or claim.dropped:
             return
         if self.world.now < self.stalled_until:
             self.world.at(self.stalled_until + 0.1, lambda: self._die_of(row, claim))
@@ -372,7 +381,8 @@ class Worker:
             self.alive = False
             self.died_at = self.world.now
             named = {} if self.style == "mute" else {"incarnation": self.incarnation}
-            self.said_goodbye = self._say("goodbye", msgspec.json.encode(named))
+            uptime = {"uptime": self.died_at - self.born_at} if self.style == "hello" else {}
+            self.said_goodbye = self.say("goodbye", msgspec.json.encode(named | uptime))
 
 
 # Seconds for which poisonous work runs.

@@ -8,8 +8,8 @@ from typing import Any
 
 from tests.simulation.habits import Habits, drawn
 
-# What the second die's seeds differ in from the first one's.
-SECOND = 1 << 40
+# What the second die's seeds differ in from the first one's, and the third's.
+SECOND, THIRD = 1 << 40, 2 << 40
 # Things that may happen in one schedule: far more than ever do, unless two duties wake each other for ever.
 MOST = 1_000_000
 
@@ -23,7 +23,7 @@ class World:
     def __init__(self, seed: int, *, story: bool = False, plain: bool = False) -> None:
         self.now = 0.0
         self.random, self.more_random = Random(seed), Random(seed + SECOND)
-        self.habits = Habits() if plain else drawn(self.more_random)
+        self.habits = Habits() if plain else drawn(self.more_random, Random(seed + THIRD))
         self.story: list[str] | None = [] if story else None
         self._heap: list[tuple[float, float, Callable[[], object] | None]] = []
         self._count = self._done = 0
