@@ -22,6 +22,19 @@ _BECAUSE: Final[Mapping[str, str]] = {
 }
 
 
+# Behind "may be dead"; a cause that a later version brings is told by its name.
+_SUSPICIONS: Final[Mapping[str, str]] = {
+    "silent": "silent for two of its intervals",
+    "probe": "it was asked, and nobody answered",
+    "disconnected": "NATS has lost its connection",
+}
+
+
+def suspicion(cause: str) -> str:
+    """Return why a worker is suspected, in words."""
+    return _SUSPICIONS.get(cause, cause)
+
+
 def because(worker: str, life: Life | None) -> str:
     """Return why a life of `worker` ended, as the rest of a sentence behind "because"."""
     end = None if life is None else life.end

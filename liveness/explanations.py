@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from liveness.evidence import because, because_leaked, evidence_words, leaked_words, left_out_for
+from liveness.evidence import because, because_leaked, evidence_words, leaked_words, left_out_for, suspicion
 from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
 from liveness.figures import ordinal, past, seconds
 
@@ -144,16 +144,18 @@ def _leased(standing: Standing) -> str:
 def _living(standing: Standing) -> str:
     left = seconds(standing.remaining)
     if not standing.hearing:
-        heard = (
-            "not heard yet" if standing.silent_for is None else f"silent for {seconds(standing.silent_for)} of hearing"
-        )
+        silent = standing.silent_for
+        heard = "not heard yet" if silent is None else f"silent for {seconds(silent)} of hearing"
         return f"holds a lease, {heard}; {_deaf(standing)}"
     if standing.silent_for is None:
         return f"was not heard since the service has been listening, and has {left} left to be heard{_epoch(standing)}"
-    alive = f"is alive, {_beaten(standing)}, its lease has {left} left{_epoch(standing)}"
-    return (
-        f"{alive}; another process beats under its name: nothing is taken from either" if standing.conflict else alive
-    )
+    how = "is alive" if standing.suspected is None else f"may be dead ({suspicion(standing.suspected)})"
+    how += f", {_beaten(standing)}, its lease has {left} left{_epoch(standing)}"
+    if standing.wedged:
+        how += "; it says that it runs something, and gets nothing done (wedged): nothing is taken for that"
+    if standing.conflict:
+        how += "; another process beats under its name: nothing is taken from either"
+    return how
 
 
 def _waits(standing: Standing) -> str:

@@ -154,6 +154,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     remaining: Annotated[float, Meta(ge=0, description="Seconds until its lease lapses if nothing is heard.")] = 0.0
     overdue: Annotated[float, Meta(ge=0, description="Seconds since it lapsed, or since the proof.")] = 0.0
     conflict: Annotated[bool, Meta(description="Two incarnations beat under its name.")] = False
+    suspected: Annotated[str, Meta(description="Why it may be dead: silent, probe or disconnected.")] | None = None
+    wedged: Annotated[bool, Meta(description="It says that it runs something, and gets nothing done.")] = False
     storm: Annotated[str, Meta(description="The storm that holds its lapse, in a line.")] | None = None
     storm_left: Annotated[float, Meta(ge=0, description="Seconds that it holds it at most; None: no end.")] | None = (
         None

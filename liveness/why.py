@@ -83,6 +83,10 @@ def _of_lease(parts: Assembly, lease: Lease | None, now: float) -> dict[str, Any
         "silent_for": None if lease.last_beat is None else max(now - lease.last_beat, 0.0),
     }
     if ending is None:
+        suspect = parts.suspects.suspected.get(lease.worker)
+        # A beat takes it back, whether or not anybody has looked since.
+        known["suspected"] = None if suspect is None or suspect.last_beat != lease.last_beat else suspect.cause
+        known["wedged"] = parts.reports.is_wedged(parts.book, lease.name)
         return known | {"remaining": max(parts.book.lines.deadline(lease) - now, 0.0)}
     known |= {"reason": ending.reason, "overdue": max(now - (ending.at if ending.proof else ending.deadline), 0.0)}
     if (hold := parts.storms.hold(lease, now)) is not None:

@@ -191,6 +191,25 @@ async def test_a_leak_that_is_told_of(host: HostTables, serve: Serve, client: Cl
     assert "leaked" not in (await story(client, workflow))["sentence"]
 
 
+async def test_one_that_is_not_well(host: HostTables, serve: Serve, client: Client, news: News) -> None:
+    """Why its row is DEGRADED, and that it gets nothing done, is told as long as it is so."""
+    await serve(gap_grace=0, wedge_after=0.3, max_gap=0.05)
+    (workflow,) = await host.workflows("w1")
+    told_of = asyncio.create_task(news.until("worker.wedged"))
+    async with asyncio.timeout(SOON):
+        while not told_of.done():
+            await beat(client, "w1", ttl=60, interval=0.3, running=[workflow], progress=7)
+            await asyncio.wait({told_of}, timeout=0.1)
+    await until(client, workflow, r"owner w1 is alive, .*; it says that it runs something, and gets nothing done")
+    await news.until("worker.suspected")
+    await until(client, workflow, r"owner w1 may be dead \(silent for two of its intervals\), last beat")
+    await beat(client, "w1", ttl=60, interval=100, running=[workflow], progress=8)
+
+    await until(
+        client, workflow, r"owner w1 is alive, last beat \d\.\d s ago, its lease has \d\d\.\d s left, epoch \d+\."
+    )
+
+
 async def test_a_name_that_is_heard_again(host: HostTables, serve: Serve, client: Client, news: News) -> None:
     """Its recovery is a step of the story, and a second loss is the second time."""
     await serve(heartbeat_timeout=1, gap_grace=0)

@@ -183,6 +183,17 @@ def test_one_gap_is_no_gaps() -> None:
         (standing(conflict=True), "; another process beats under its name: nothing is taken from either."),
         (standing(epoch=None), "59.6 s left, its epoch is being issued."),
         (
+            standing(suspected="silent"),
+            "owner w9 may be dead (silent for two of its intervals), last beat 0.4 s ago, its",
+        ),
+        (standing(suspected="probe"), "owner w9 may be dead (it was asked, and nobody answered), last beat"),
+        (standing(suspected="disconnected"), "owner w9 may be dead (NATS has lost its connection), last beat"),
+        (standing(suspected="of a later version"), "owner w9 may be dead (of a later version), last beat"),
+        (
+            standing(wedged=True),
+            "; it says that it runs something, and gets nothing done (wedged): nothing is taken for that.",
+        ),
+        (
             standing(silent_for=None, remaining=48.0),
             "owner w9 was not heard since the service has been listening, and has 48.0 s left to be heard, epoch",
         ),
