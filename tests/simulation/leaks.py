@@ -10,8 +10,10 @@ from tests.simulation.parts import Parts
 class Leaks(Parts):
     """Rows that their workers do not list."""
 
-    async def unreported(self, listed: Mapping[str, Sequence[str]]) -> list[Unreported]:
+    async def unreported(self, listed: Mapping[str, Sequence[str]], *, told: bool) -> list[Unreported]:
         """See find_unreported.sql."""
+        # Here all go back, and none is only told of.
+        assert told
 
         def body(_now: float) -> list[Unreported]:
             left = {(one.worker, number) for one in self.postgres.unfinished() for number in one.remainder}
