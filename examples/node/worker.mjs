@@ -53,6 +53,9 @@ class Heart {
 
   /** The fencing token of this life, once the service has told it: hand it to whatever the work touches outside. */
   epoch = null;
+  /** The ids of all work that it holds, and how much it has got done. */
+  held = new Set();
+  progress = 0;
   /** Called when the work of this life was given away. */
   onSuperseded = () => {};
 
@@ -60,7 +63,8 @@ class Heart {
     const heart = new Heart();
     heart.nats = await connect({
       servers: NATS_URL.split(","),
-      name: `worker ${name}`,
+      // By it, and nothing else, a lost connection is told to be this worker's.
+      name: `liveness worker ${name}`,
       // For ever: NATS may be away for longer than any number of attempts.
       waitOnFirstConnect: true,
       maxReconnectAttempts: -1,
@@ -105,7 +109,8 @@ class Heart {
 
   #state() {
     const [incarnation, seq, uptime, via] = [this.#incarnation, ++this.#seq, this.#uptime(), this.nats.info?.server_id];
-    return JSON.stringify({ incarnation, seq, ttl, interval, uptime, probe: true, via });
+    const [running, progress] = [[...this.held], this.progress];
+    return JSON.stringify({ incarnation, seq, ttl, interval, uptime, probe: true, via, running, progress });
   }
 
   #answer(message) {
@@ -163,6 +168,20 @@ function parsed(message) {
   }
 }
 
+async function carryOut(id, version, lost) {
+  try {
+    // What you would do. On SIGTERM it is finished first, and beaten for until then.
+    await sleep(Number(WORK_SECONDS) * 1000, undefined, { signal: lost });
+  } catch (error) {
+    if (!lost.aborted) throw error;
+    const { rowCount } = await database.query(GIVE_BACK, [id, name, version]);
+    console.log(`${name} was given up, and has dropped ${id}${rowCount ? "" : ", which another may have"}`);
+    return;
+  }
+  const { rowCount } = await database.query(FINISH, [id, name, version]);
+  console.log(`${name} has ${rowCount ? "finished" : "lost"} ${id}`);
+}
+
 const stop = new AbortController();
 for (const signal of ["SIGTERM", "SIGINT"]) process.once(signal, () => stop.abort());
 
@@ -180,18 +199,15 @@ try {
       continue;
     }
     const [{ id, version }] = rows;
+    heart.held.add(id);
     console.log(`${name} has claimed ${id}`);
     try {
-      // What you would do. On SIGTERM it is finished first, and beaten for until then.
-      await sleep(Number(WORK_SECONDS) * 1000, undefined, { signal: lost.signal });
-    } catch (error) {
-      if (!lost.signal.aborted) throw error;
-      const { rowCount } = await database.query(GIVE_BACK, [id, name, version]);
-      console.log(`${name} was given up, and has dropped ${id}${rowCount ? "" : ", which another may have"}`);
-      continue;
+      await carryOut(id, version, lost.signal);
+    } finally {
+      // Behind the last statement about it.
+      heart.held.delete(id);
+      heart.progress += 1;
     }
-    const { rowCount } = await database.query(FINISH, [id, name, version]);
-    console.log(`${name} has ${rowCount ? "finished" : "lost"} ${id}`);
   }
 } finally {
   // However it ends: what it holds goes back at once.

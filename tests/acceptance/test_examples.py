@@ -311,5 +311,6 @@ async def test_a_worker_says_and_hears_all(
     assert row is not None
     assert tuple(row) == (epoch, beat.incarnation)
     assert (beat.ttl, beat.interval, beat.probe) == (LONG, LONG / 5, True)
+    assert beat.running == [workflow]
     assert beat.via == client._server_info["server_id"]
     assert await eventually(lambda: host.state(workflow), lambda state: state == ("RUNNING", "w1"))
