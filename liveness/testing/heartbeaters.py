@@ -1,5 +1,6 @@
 """Heartbeaters whose fate a test decides."""
 
+import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from uuid import UUID
 
 from liveness.client.heartbeater import Heartbeater
 from liveness.client.synchronous import SyncHeartbeater
+from liveness.client.thread import LeftError
 from liveness.messages import Goodbye, Heartbeat, Superseded
 from liveness.testing.stage import Stage
 
@@ -100,7 +102,13 @@ class FakeHeartbeater(Heartbeater):
         if self._task is not None and not self._leaving:
             self._stage.paused.clear()
             self.beat_now()
-            await self._stage.paused.wait()
+            # Or until it leaves meanwhile, and sends none any more.
+            waiting = [asyncio.ensure_future(event.wait()) for event in (self._stage.paused, self._left)]
+            try:
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for one in waiting:
+                    one.cancel()
         return self.beats_sent > before
 
     def lose(self) -> None:
@@ -213,7 +221,9 @@ class FakeSyncHeartbeater(SyncHeartbeater):
 
     def beat(self) -> bool:
         """Let it send a beat now; return whether it did."""
-        return self._thread.ask(self._fake.beat, None)
+        with contextlib.suppress(LeftError):
+            return self._thread.ask(self._fake.beat, None)
+        return False
 
     def lose(self) -> None:
         """Let the time pass until it is lost; `margin` seconds are left to stop in. Raises RuntimeError if adopted."""
@@ -238,4 +248,8 @@ class FakeSyncHeartbeater(SyncHeartbeater):
         async def played() -> None:
             act()
 
-        self._thread.ask(played, None)
+        try:
+            self._thread.ask(played, None)
+        except LeftError:
+            # There is no other thread any more.
+            act()

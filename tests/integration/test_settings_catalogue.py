@@ -176,6 +176,8 @@ async def test_wrong_tables_are_answered_by_one_line(host: HostTables, settings:
         with_workers({"name": "id"}, owner="place"),
         with_workers({"status": "condition", "online": "up", "offline": "down"}),
         {"registry": WORKERS},
+        job() | {"mark_suspects": True},
+        {"mark_suspects": True},
     ],
     ids=str,
 )

@@ -213,6 +213,28 @@ def test_the_fake_one_whose_hello_is_answered_later() -> None:
         assert worker.epoch == 7
 
 
+async def test_who_leaves_keeps_nobody_waiting_for_a_beat() -> None:
+    """Whichever of the two comes first."""
+    async with FakeHeartbeater(worker="w1") as worker:
+        beat = asyncio.create_task(worker.beat())
+        await asyncio.sleep(0)
+        await worker.drain()
+        async with asyncio.timeout(SOON):
+            assert not await beat
+        assert not await worker.beat()
+
+
+def test_behind_the_block_a_sync_one_is_as_the_other() -> None:
+    """No beat is sent, the time passes, and nobody hears what is said."""
+    with FakeSyncHeartbeater(worker="w1", ttl=10) as worker:
+        assert worker.drain()
+    assert not worker.beat()
+    worker.elapse(3)
+    worker.lose()
+    with pytest.raises(RuntimeError, match="nobody hears it"):
+        worker.supersede()
+
+
 async def test_events_are_finished_as_those_of_a_stream() -> None:
     """When the next one is asked for; the one whose body fails comes again."""
     source, seen = FakeEvents(), []
