@@ -175,7 +175,7 @@ async def test_what_the_table_refuses_waits_and_the_rest_goes_back(
     explained, status = await all_of(liveness("why", twice, config=config), liveness("status", config=config))
     assert "the table refuses to put it back" in explained.out
     assert "procrastinate_jobs_queueing_lock_idx_v1" in explained.out
-    assert "refused: 1 rows" in status.out
+    assert "refused: 1 row," in status.out
 
     finishing, _ = await start_job_worker(SYSTEM, "finish", "work", "elsewhere")
     await finishing.said(f"finished {plain}")
