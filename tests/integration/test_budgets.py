@@ -266,7 +266,7 @@ async def test_the_story_is_cut_to_what_its_column_holds(host: HostTables, store
 
     assert await host.state(workflow) == ("FAILED", None)
     told = await host.connection.fetchval("SELECT error FROM workflow_execution")
-    assert told == "set aside by liveness: 1 workers died within 24 h while they ran this"[:40]
+    assert told == "set aside by liveness: 1 worker died within 24 h while they ran this"[:40]
 
 
 async def test_of_a_life_beyond_a_chunk_the_killer_is_found_all_the_same(host: HostTables, stores: Stores) -> None:
