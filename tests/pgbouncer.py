@@ -75,8 +75,9 @@ class PgBouncer(EmbeddedServer):
             [self._program, "pgbouncer.ini"],
             log=self.folder / "pgbouncer.log",
             claim=claim,
-            # Ends it at once in every version; what the others mean has changed.
-            stop_signal=signal.SIGQUIT,
+            # Ends it at once, in every version, and also where whoever started the tests ignores the others, as a
+            # shell does for what it runs in the background. It keeps nothing.
+            stop_signal=signal.SIGKILL,
             death_signal=signal.SIGKILL,
             account=NOBODY if root else None,
             folder=self.folder,
