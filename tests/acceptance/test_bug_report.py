@@ -93,7 +93,9 @@ async def test_killed_workers_work_is_completed_by_another_worker(
     assert event.subject == item
     await outbox_is_empty(host)
     events = await published(client)
-    assert sorted(one["type"] for one in events) == sorted([f"{kind}.reclaimed", "worker.expired"])
+    # On a slow machine it is silent for long enough to be suspect before it lapses.
+    types = sorted(one["type"] for one in events if one["type"] != "worker.suspected")
+    assert types == sorted([f"{kind}.reclaimed", "worker.expired"])
     told = of_type(events, f"{kind}.reclaimed")[0]
     data = told["data"]
     assert data == msgspec.to_builtins(event.data)

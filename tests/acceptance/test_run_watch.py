@@ -94,11 +94,13 @@ async def test_a_command_that_stands_still_is_stopped_in_the_end(spy: Spy, run: 
 async def test_the_work_of_a_command_that_stands_still_goes_back(serve: Serve, host: HostTables, run: Run) -> None:
     """By the ttl, as if it was silent; where it may live on and goes on, it is a worker again."""
     await serve()
-    await host.worker("w1")
+    # However late it is heard for the first time, no sweep takes it for stale before.
+    await host.worker("w1", silent_for=-60)
     child = await run(
         *(on_signal("echo line"), "--ttl", "1", "--watch", "output", *PATIENCE, "--if-given-up", "continue")
     )
     await child.said("up")
+    await eventually(lambda: host.connection.fetchval("SELECT count(*) FROM liveness.epoch WHERE worker = 'w1'"), bool)
     (workflow,) = await host.workflows("w1")
 
     await eventually(lambda: host.state(workflow), lambda state: state == ("PENDING", None))
