@@ -14,7 +14,7 @@ from tests.pgbouncer import find_pgbouncer
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Longer than the ttl of 2 s.
-SECONDS = 3.0
+SECONDS = 2.4
 
 
 async def tell(stage: Stage) -> None:

@@ -6,18 +6,15 @@ Twenty times: `python -m tests.outages --replicas 20`.
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.outages.replicas import killed, paused, take_over
 
 # About a second to notice, and what a busy machine takes.
 TAKEOVER_SECONDS = 4.0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-async def test_leader_killed_in_the_middle(tmp_path: Path, seed: int) -> None:
+async def test_leader_killed_in_the_middle(tmp_path: Path) -> None:
     """When the leader is killed in the middle of 200 lapses, the other does the rest: each once, and told once."""
-    takeover = await take_over(tmp_path, seed, killed)
+    takeover = await take_over(tmp_path, 1, killed)
     sys.stdout.write(f"takeover after {takeover.seconds:.2f} s, {takeover.reclaimed_before} reclaimed before\n")
     assert not takeover.violations, "\n".join(map(str, takeover.violations))
     assert takeover.seconds < TAKEOVER_SECONDS
