@@ -6,8 +6,10 @@ migrated once. A nats-server for each test: it starts in milliseconds, and no te
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -25,10 +27,22 @@ from tests.pgbouncer import PgBouncer, find_pgbouncer
 
 # An end that never comes is a failure of the test, not of its patience.
 SOON = 20.0
+LOOK_SECONDS = 0.02
 # A database is some 300 files, and gone a second later: no disk has to see them where there is memory to hold them.
 # What a server needs is about 150 MB; a container's share of memory may be less than that.
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 ENOUGH_MEMORY = 2 * 2**30
+
+# The run's processes and some hundred others load the same modules. Where the environment forbids to keep what was
+# compiled, as many a container's does, each would compile them anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through the modules of all tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -67,6 +81,14 @@ def postgres(postgres_folder: Path) -> Iterator[PostgresServer]:
     asyncio.run(server.stop())
 
 
+async def look_again() -> None:
+    """Wait a moment, between two looks at what tells nobody that it has changed.
+
+    Looks without a pause would keep a core from those who are to bring it about.
+    """
+    await asyncio.sleep(LOOK_SECONDS)
+
+
 async def delivered(client: Client) -> None:
     """Return once the server has all that `client` was given to send.
 
@@ -98,7 +120,8 @@ def command(postgres: PostgresServer) -> Iterator[Callable[[str], None]]:
 @contextlib.contextmanager
 def _database(server: PostgresServer, command: Callable[[str], None], template: str) -> Iterator[str]:
     name = f"test_{uuid.uuid4().hex}"
-    command(f"CREATE DATABASE {name} TEMPLATE {template}")
+    # By the file: a sixth less work for Postgres than block by block through its log.
+    command(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield named(server.dsn, name)
     # Whoever was killed or paused in the test may have left a connection.
     command(f"DROP DATABASE {name} WITH (FORCE)")

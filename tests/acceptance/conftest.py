@@ -17,12 +17,11 @@ from nats import connect as connect_to_nats
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer
-from tests.conftest import SOON, delivered
+from tests.conftest import SOON, delivered, look_again
 from tests.integration.beats import Spy, spying
 
 # What `liveness serve` promises about its end.
 STOP_SECONDS = 5.0
-LOOK_SECONDS = 0.02
 WORKER = Path(__file__).with_name("worker_process.py")
 
 # Everything about as short as the settings allow.
@@ -47,7 +46,7 @@ async def eventually(look: Callable[[], Awaitable[Seen]], wanted: Callable[[Seen
                 if wanted(found):
                     return found
                 # Nothing tells a test that another process has changed a row or listens on a port.
-                await asyncio.sleep(LOOK_SECONDS)
+                await look_again()
     except TimeoutError as error:
         # The look may have lost its own patience, which is another failure.
         if not patience.expired():

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from liveness.embedded import NatsServer
 from liveness.service import Service
 from liveness.subjects import OWN, Subjects
-from tests.conftest import SOON, delivered
+from tests.conftest import SOON, delivered, look_again
 
 NAMES = ["w1", "host-7.example.org", "wörker", "a.b.c.d", "x", "y", "zzz"]
 
@@ -42,16 +42,16 @@ async def known(service: Service, *names: str) -> None:
 
     async with asyncio.timeout(SOON):
         # Nobody tells when a lease has its epoch.
-        while granted() != sorted(names):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        while granted() != sorted(names):
+            await look_again()
 
 
 async def leads(*services: Service) -> None:
     """Wait until these lead."""
     async with asyncio.timeout(SOON):
         # Nobody tells when one does.
-        while not all(one.parts is not None and one.parts.leadership.leading for one in services):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        while not all(one.parts is not None and one.parts.leadership.leading for one in services):
+            await look_again()
 
 
 async def remap(server: NatsServer, shares: int) -> None:

@@ -19,7 +19,7 @@ from liveness.messages import Heartbeat
 from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.store import Life, Progress, Store
-from tests.conftest import HostTables
+from tests.conftest import HostTables, look_again
 from tests.integration.conftest import Grant, case, finish_chunk
 from tests.integration.running import News, Serve, ask, beat
 from tests.unit.makers import lease_of
@@ -453,7 +453,7 @@ async def test_from_a_heartbeat_that_leaves_a_row_out_to_the_event(
     while not done:
         await beat(client, "w1", running=[], ttl=60, incarnation="a", uptime=1_000.0)
         await beat(client, "w2", ttl=60)
-        await ask(client, "status")
+        await look_again()
         done = (await looks()).items
         done = done or await host.count("PENDING")
 

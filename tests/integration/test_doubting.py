@@ -22,7 +22,7 @@ from liveness.settings import Settings
 from liveness.store import Doubt, Life, Store
 from liveness.storms import Storms
 from liveness.suspects import Suspects
-from tests.conftest import HostTables
+from tests.conftest import HostTables, look_again
 from tests.integration.conftest import Grant, case
 from tests.integration.running import News, Serve, ask, beat
 from tests.unit.makers import lease_of
@@ -503,7 +503,7 @@ async def test_from_a_silent_worker_to_the_event_and_back(
     assert (status["workers"][0]["state"], status["suspects"]) == ("suspect", ["w1"])
     async with asyncio.timeout(20.0):
         while await host.worker_status("w1") != ["DEGRADED"]:
-            await ask(client, "status")
+            await look_again()
     await beat(client, "w1", interval=0.5, ttl=60, incarnation="a")
     recovered = await news.until("worker.recovered")
     assert isinstance(recovered.data, WorkerRecovered)
@@ -518,6 +518,7 @@ async def test_from_a_wedged_worker_to_the_event(serve: Serve, client: Client, n
         async with asyncio.timeout(20.0):
             status = await ask(client, "status")
             while not (status["workers"] and status["workers"][0]["silent_for"] > 0.75):
+                await look_again()
                 status = await ask(client, "status")
     await beat(client, "w1", running=["a"], progress=7, ttl=60, incarnation="a")
     wedged = await news.until("worker.wedged")

@@ -15,7 +15,7 @@ from liveness.client import Event, events
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError
 from liveness.eventdata import WorkerEnded, WorkflowReclaimed
-from tests.conftest import delivered
+from tests.conftest import delivered, look_again
 from tests.integration.conftest import Logs
 
 # Below the time after which a reader gives up a connection on which nothing comes.
@@ -245,7 +245,7 @@ async def test_headers_that_are_none(nats: NatsServer, publisher: Publisher) -> 
     writer.close()
     async with asyncio.timeout(SECONDS):
         while (await publisher.context.stream_info("LIVENESS_EVENTS")).state.messages == 0:
-            pass
+            await look_again()
     await publisher.reclaimed(2)
     async with aclosing(events(nats.url, durable="d")) as news:
         assert (await soon(news)).id == "2"

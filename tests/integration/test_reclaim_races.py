@@ -11,7 +11,7 @@ import pytest
 from liveness.errors import DatabaseAwayError
 from liveness.store import Progress, Store
 from liveness.verdicts import Outcome
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, look_again
 from tests.integration.conftest import Grant, case, finish_chunk
 
 
@@ -153,6 +153,7 @@ async def test_no_epoch_is_granted_before_the_former_lifes_rows_are_fixed(
             " WHERE wait_event_type = 'Lock' AND query LIKE '%INSERT INTO liveness.epoch%'"
         ):
             assert not granting.done()
+            await look_again()
     await transaction.commit()
     await ending.close()
 

@@ -11,7 +11,7 @@ import pytest
 
 from liveness.store import Former, Life, Progress, Store
 from liveness.verdicts import Outcome
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, look_again
 from tests.integration.conftest import Grant, case, finish_chunk
 
 
@@ -108,6 +108,7 @@ async def test_waiting_within_the_transaction_does_not_count(
             " AND clock_timestamp() - xact_start > interval '1 s'"
         ):
             assert not settling.done()
+            await look_again()
     await transaction.rollback()
     await other.close()
     await settling

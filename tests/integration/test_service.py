@@ -19,7 +19,7 @@ from liveness.leadership import Leadership
 from liveness.service import Service
 from liveness.settings import Settings, load
 from liveness.store import Database, migrate
-from tests.conftest import SOON, HostTables, delivered
+from tests.conftest import SOON, HostTables, delivered, look_again
 from tests.integration.running import News, Serve, ask, beat
 
 
@@ -125,7 +125,7 @@ async def test_a_worker_that_beats_again_lives_again(
     }
     async with asyncio.timeout(SOON):
         while await host.worker_status("w1") != ["ONLINE"]:
-            await ask(client, "status")
+            await look_again()
 
 
 async def test_unknown_workers_are_served_and_registered_only_if_asked(
@@ -216,7 +216,7 @@ async def test_a_restart_takes_nothing_from_the_living(
     await beat(client, "slow", ttl=600)
     async with asyncio.timeout(SOON):
         while await host.connection.fetchval("SELECT ttl FROM liveness.epoch WHERE worker = 'slow'") != 600.0:
-            await ask(client, "status")
+            await look_again()
     stop.set()
     await running
 
@@ -273,11 +273,11 @@ async def test_a_service_that_cannot_lead_for_a_lock_is_not_ready(dsn: str, serv
 
     async with asyncio.timeout(SOON):
         while not service.troubles():
-            await holder.execute("SELECT 1")
+            await look_again()
         assert "pg_locks" in service.troubles()[0]
         await holding.rollback()
         while service.troubles():
-            await holder.execute("SELECT 1")
+            await look_again()
     await holder.close()
 
 
@@ -334,7 +334,7 @@ async def test_a_command_says_that_postgres_has_given_no_verdict_yet(
     await beat(client, "w1", ttl=600)
     async with asyncio.timeout(SOON):
         while not await host.connection.fetchval("SELECT count(*) FROM liveness.epoch"):
-            await ask(client, "status")
+            await look_again()
     other = await asyncpg.connect(dsn)
     transaction = other.transaction()
     await transaction.start()
@@ -346,7 +346,7 @@ async def test_a_command_says_that_postgres_has_given_no_verdict_yet(
     await other.close()
     async with asyncio.timeout(SOON):
         while (await host.state(workflow))[0] == "RUNNING":
-            await ask(client, "status")
+            await look_again()
 
 
 async def test_an_answer_that_nats_cannot_carry_says_so(
@@ -394,24 +394,24 @@ async def test_what_lapses_while_postgres_is_away_is_settled_when_it_is_back(
     await beat(client, "alive")
     async with asyncio.timeout(SOON):
         while await connection.fetchval("SELECT count(*) FROM liveness.epoch") < 2:
-            await ask(client, "status")
+            await look_again()
     for name in ("dead", "alive"):
         await connection.execute("INSERT INTO workflow_execution (worker_id, status) VALUES ($1, 'RUNNING')", name)
     connection.terminate()
     postgres.kill()
     async with asyncio.timeout(SOON):
         while len(parts.book.endings) < 2:
-            await ask(client, "status")
+            await look_again()
         assert parts.book.endings.keys() == {"dead", "alive"}
         await beat(client, "alive", ttl=600)
         while "alive" in parts.book.endings:
-            await ask(client, "status")
+            await look_again()
     # It has a patience of its own: a slow disk makes its recovery slow.
     await postgres.start()
     host = HostTables(await asyncpg.connect(postgres.dsn))
     async with asyncio.timeout(SOON):
         while parts.book.endings:
-            await ask(client, "status")
+            await look_again()
 
     owners = await host.connection.fetch("SELECT worker_id, status FROM workflow_execution ORDER BY worker_id")
     assert [(row["worker_id"], row["status"]) for row in owners] == [("alive", "RUNNING"), (None, "PENDING")]

@@ -26,7 +26,7 @@ from liveness.reclaim import NotOursError, StillAliveError
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.subjects import Subjects
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, look_again
 from tests.integration.running import News, Serve
 from tests.integration.shares import NAMES, beat, known, leads, mapped, owned
 
@@ -91,8 +91,8 @@ async def test_a_mapping_for_another_number_of_shares_leaves_it_deaf(serve: Serv
     hearing = service.parts.hearing
     async with asyncio.timeout(SOON):
         # Nobody tells when it is.
-        while not hearing.deaf(service.parts.clock()):  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        while not hearing.deaf(service.parts.clock()):
+            await look_again()
 
     assert len(service.parts.book) == 0
     assert hearing.now == 0.0

@@ -12,7 +12,7 @@ from nats.js.errors import Error as JetStreamError
 
 from liveness.embedded import NatsServer
 from liveness.service import Service
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, look_again
 from tests.integration.running import Serve
 from tests.integration.shares import NAMES, beat, known, mapped, owned
 
@@ -36,8 +36,8 @@ async def test_a_shard_hears_what_a_server_does_not_divide(serve: Serve, client:
     # It hears itself by the same way, so what is silent may be believed to be.
     before = service.parts.hearing.now
     async with asyncio.timeout(SOON):
-        while service.parts.hearing.now <= before:  # noqa: ASYNC110 - nothing tells that time passed
-            await asyncio.sleep(0)
+        while service.parts.hearing.now <= before:
+            await look_again()
 
 
 async def test_it_is_not_said_for_ever(serve: Serve, client: Client) -> None:
@@ -103,7 +103,7 @@ class TestWhoOwnsEverybody:
 
         async with asyncio.timeout(SOON):
             while await host.state(workflow) != ("PENDING", None):
-                pass
+                await look_again()
 
     async def test_a_goodbye_that_looks_like_a_heartbeat_is_none(self, serve: Serve, client: Client) -> None:
         """Nobody lives because another one ends."""
@@ -170,6 +170,7 @@ class TestACluster:
         async with asyncio.timeout(SOON):
             while await host.count("RUNNING", "gone"):
                 await beat(far, *NAMES, ttl=1.0)
+                await look_again()
         await far.close()
 
         assert await host.count("RUNNING") == len(NAMES)

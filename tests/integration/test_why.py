@@ -18,7 +18,7 @@ from liveness.facts import WhyRequest
 from liveness.settings import Settings
 from liveness.store import Database, Store
 from liveness.store import history as store_history
-from tests.conftest import SOON, HostTables
+from tests.conftest import SOON, HostTables, look_again
 from tests.integration.running import News, Serve, ask, beat, hello
 from tests.unit.known import life
 
@@ -43,6 +43,7 @@ async def until(client: Client, work_id: str, pattern: str) -> Any:
     told = "nothing"
     async with asyncio.timeout(SOON):
         while not re.search(pattern, told):
+            await look_again()
             told = (await story(client, work_id))["sentence"]
     return told
 
