@@ -93,6 +93,10 @@ class Ending(msgspec.Struct, gc=False):
     told_at: float | None = None
     # A storm has let it go: it is not asked again.
     let_go: bool = False
+    # What the lease knew of the incarnation that it bore, should it bear that again.
+    bore: str | None = None
+    hello_uptime: float | None = None
+    begun: float | None = None
 
 
 class Lease(msgspec.Struct, gc=False, eq=False):
@@ -123,14 +127,33 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     introduced: str | None = None
     # How old (seconds) it was, by its own clock, when it said the newest hello that was heard of it.
     hello_uptime: float | None = None
+    # When it began (loop time), by the first of its words that stated an uptime; later than that, if it was under way
+    # for long.
+    begun: float | None = None
 
-    def bear(self, incarnation: str | None) -> None:
-        """Bear that incarnation from now on; of another one no hello is known."""
+    def bear(self, incarnation: str | None, ended: Ending | None = None) -> None:
+        """Bear that incarnation from now on; of another one nothing is known, but what was when its life `ended`."""
         if incarnation != self.incarnation:
-            self.incarnation, self.hello_uptime = incarnation, None
+            again = ended if ended is not None and ended.bore == incarnation else None
+            self.incarnation = incarnation
+            self.hello_uptime = None if again is None else again.hello_uptime
+            self.begun = None if again is None else again.begun
 
-    def note_hello(self, uptime: float | None) -> None:
+    def note_begun(self, uptime: float | None, sent: float) -> None:
+        """Note that its incarnation stated that uptime at loop time `sent`, if it is the first time."""
+        if uptime is not None and self.begun is None:
+            self.begun = sent - uptime
+
+    def is_younger_than(self, begun: float) -> bool:
+        """Say whether its incarnation began surely later than `begun` (loop time).
+
+        Surely is more than a ttl later: so long may its first word have been under way.
+        """
+        return self.begun is not None and begun < self.begun - self.line.ttl
+
+    def note_hello(self, uptime: float | None, sent: float) -> None:
         """Note what a hello of its incarnation states; one that comes late is older than the newest."""
+        self.note_begun(uptime, sent)
         if uptime is not None and (self.hello_uptime is None or uptime > self.hello_uptime):
             self.hello_uptime = uptime
 
@@ -209,6 +232,9 @@ def ending_of(lease: Lease, now: float, deadline: float, proof: Proof | None) ->
         deadline=deadline,
         ttl=lease.line.ttl,
         unknown=lease.epoch is None,
+        bore=lease.incarnation,
+        hello_uptime=lease.hello_uptime,
+        begun=lease.begun,
         # A copy, which may be added to.
         details=dict(details) if details else None,
     )

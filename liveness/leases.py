@@ -12,8 +12,8 @@
    epoch, and the lease goes on as a new life that wants an epoch of its own.
 5. An epoch joins a lease later than its first beat, when Postgres has issued it. Until then the lease is wanting.
 6. A new incarnation is proof that the former one is over: at once by `hello`, by heartbeats as `incarnations` says.
-   What was touched before it began is the former life's; without an uptime nothing is taken. A beat of a former
-   incarnation renews nothing; nor does a goodbye from before the newest hello of its own incarnation end anything.
+   What was touched before it began is the former life's; without an uptime nothing is taken. Passed by are beats of a
+   former incarnation, hellos of one that began long before, and goodbyes from before the newest hello of their own.
 7. What is owed to everybody after a gap (`extend`, `grace`), and the limit to that, are kept by `lines`.
 """
 
@@ -75,6 +75,7 @@ class LeaseTable:
         if lease is None:
             lease = self._start(worker, now, beat)
             if beat.incarnation is not None:
+                lease.note_begun(beat.uptime, when.not_before)
                 self.incarnations.claim(lease, beat, now, when)
             return Heard.STARTED
         heard = Heard.RENEWED
@@ -112,22 +113,23 @@ class LeaseTable:
         if lease is None:
             lease = self._start(worker, now, beat)
             self._arrive(lease, incarnation, begun, idle=True)
-            lease.note_hello(beat.uptime)
+            lease.note_hello(beat.uptime, arrival - waited)
             return Heard.STARTED
         if lease.incarnation != incarnation:
-            if self.incarnations.is_former(worker, incarnation):
+            # The older of two has said hello before the younger one began, and that comes late.
+            if self.incarnations.is_former(worker, incarnation) or lease.is_younger_than(begun):
                 return Heard.STALE
             idle = not self.incarnations.greeted(lease, incarnation)
             new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited, idle=idle)
             self.restart(worker, now, new, former=lease.incarnation)
-            lease.note_hello(beat.uptime)
+            lease.note_hello(beat.uptime, arrival - waited)
             self.beat(worker, now, beat, arrival)
             return Heard.RESTARTED
         if lease.introduced != incarnation:
             # It beat before it said hello, and nobody has looked for a former life's work yet.
             begun = self.incarnations.introduced_late(lease, incarnation, begun)
             self._arrive(lease, incarnation, begun, idle=False)
-        lease.note_hello(beat.uptime)
+        lease.note_hello(beat.uptime, arrival - waited)
         return self.beat(worker, now, beat, arrival)
 
     def restart(self, worker: str, now: float, new: Arrival, *, former: str | None) -> bool:
@@ -154,7 +156,7 @@ class LeaseTable:
             lease.ending.reborn_at, lease.ending.reborn_idle = new.begun, new.idle
         self.incarnations.replaced(worker, former, lease.epoch)
         self.incarnations.believed(lease, new)
-        lease.bear(new.incarnation)
+        lease.bear(new.incarnation, lease.ending)
         return ended
 
     def reinstate(self, worker: str, now: float) -> None:
@@ -163,7 +165,7 @@ class LeaseTable:
         ending = lease.ending
         if ending is not None and lease.incarnation is not None:
             self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
-            lease.bear(ending.incarnation or lease.incarnation)
+            lease.bear(ending.incarnation or lease.incarnation, ending)
             self._go_on(lease, now)
 
     def arrived(self, worker: str, incarnation: str) -> None:
@@ -341,13 +343,16 @@ class LeaseTable:
             case Whose.NEXT:
                 self.incarnations.replaced(worker, own, lease.epoch)
                 lease.bear(beat.incarnation)
+                lease.note_begun(beat.uptime, when.not_before)
             case Whose.UNNAMED | Whose.ADOPTED:
                 lease.bear(beat.incarnation)
+                lease.note_begun(beat.uptime, when.not_before)
                 self.changed[worker] = lease
                 return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
             case Whose.NEW:
                 claim = self.incarnations.claims[worker]
                 self.restart(worker, now, Arrival(claim.incarnation, claim.begun), former=own)
+                lease.note_begun(0.0, claim.begun)
                 self.incarnations.acted_upon(lease, claim)
                 return Heard.RESTARTED
             case Whose.ARRIVED:

@@ -12,7 +12,7 @@ from liveness.beginnings import Claim
 from liveness.group import Storm
 from liveness.hearing import Echo, Hearing
 from liveness.incarnations import Incarnations, Whose
-from liveness.lease import RELEASED, Arrived, Heard, Lease, Proof
+from liveness.lease import RELEASED, Arrived, Ending, Heard, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.lines import Lines
 from liveness.messages import Heartbeat
@@ -150,10 +150,24 @@ def a_late_goodbye_counts(_self: Lease, _uptime: float | None) -> bool:
 
 
 @MUTANTS.wrong("goodbye", 57, Lease, "note_hello")
-def the_first_hello_is_remembered(self: Lease, uptime: float | None) -> None:
+def the_first_hello_is_remembered(self: Lease, uptime: float | None, sent: float) -> None:
     """And not the newest."""
+    self.note_begun(uptime, sent)
     if self.hello_uptime is None:
         self.hello_uptime = uptime
+
+
+@MUTANTS.wrong("promise", 17631, Lease, "is_younger_than")
+def who_said_hello_last_is_the_newest(_self: Lease, _begun: float) -> bool:
+    """However much older it is than who beats."""
+    return False
+
+
+@MUTANTS.wrong("goodbye", 16676, Lease, "bear")
+def who_is_reinstated_has_said_no_hello(self: Lease, incarnation: str | None, _ended: Ending | None = None) -> None:
+    """What was known of it was forgotten when it was thought over."""
+    if incarnation != self.incarnation:
+        self.incarnation, self.hello_uptime, self.begun = incarnation, None, None
 
 
 @MUTANTS.wrong("goodbye", 1054, LeaseTable, "_prove")

@@ -159,6 +159,63 @@ def test_a_hello_of_a_former_incarnation_is_stale(book: LeaseTable) -> None:
     assert lease_of(book).incarnation == "b"
 
 
+@pytest.mark.parametrize("first", ["beat", "hello"])
+@pytest.mark.parametrize(
+    ("uptime", "heard"),
+    [(61.0, Heard.STALE), (55.0, Heard.RESTARTED), (1.0, Heard.RESTARTED), (None, Heard.RESTARTED)],
+)
+def test_a_hello_of_who_began_long_before_the_one_that_lives_comes_late(
+    first: str, uptime: float | None, heard: Heard
+) -> None:
+    """It was under way when the younger one began; whoever may have begun within a ttl is believed."""
+    book = LeaseTable(TTL)
+    if first == "hello":
+        hello(book, "b", at=100.0, uptime=1.0)
+    else:
+        says(book, "b", at=100.0, uptime=1.0)
+    # Began at 99; so 88.9 is too early by a ttl, and 95 is not.
+    at = 149.9 if uptime == 61.0 else 150.0
+
+    assert hello(book, "a", at=at, uptime=uptime) is heard
+    assert lease_of(book).incarnation == ("b" if heard is Heard.STALE else "a")
+    assert ("w" in book.endings) is (heard is Heard.RESTARTED)
+
+
+@pytest.mark.parametrize("word", ["beats", "hello"])
+def test_what_was_known_of_the_former_one_says_nothing_of_its_successor(book: LeaseTable, word: str) -> None:
+    """When a process began, it says itself, with the first of its words that states an uptime."""
+    hello(book, "a", at=1.0, uptime=0.5)
+    if word == "hello":
+        hello(book, "b", at=50.0)
+    else:
+        book.release("w", "a", 49.0)
+        says(book, "b", at=50.0, uptime=None)
+    assert lease_of(book).incarnation == "b"
+    assert lease_of(book).begun is None
+
+    hello(book, "b", at=60.0, uptime=9.0)
+    hello(book, "b", at=70.0, uptime=1.0)
+
+    assert lease_of(book).begun == 51.0
+
+
+def test_who_is_reinstated_has_said_hello_and_begun_as_before(book: LeaseTable) -> None:
+    """Heartbeats told of a restart, and the former process was heard since: its late goodbye ends nothing still."""
+    hello(book, "a", at=1.0, uptime=500.0)
+    for at in (2.0, 4.0, 6.0, 8.0):
+        says(book, "b", at=at, uptime=at)
+    says(book, "a", at=9.0, uptime=508.0)
+    says(book, "b", at=10.0, uptime=10.0)
+    says(book, "b", at=22.0, uptime=22.0)
+    says(book, "b", at=25.0, uptime=25.0)
+    assert lease_of(book).incarnation == "b"
+    book.reinstate("w", 26.0)
+
+    assert lease_of(book).incarnation == "a"
+    assert late(book, "a", 499.0)
+    assert lease_of(book).begun == -499.0
+
+
 def test_the_first_hello_of_a_name_asks_for_what_a_former_life_has_left() -> None:
     """No epoch before that is known."""
     book = LeaseTable(TTL)

@@ -149,14 +149,15 @@ class Book(RuleBasedStateMachine):
         lease = self.book.get(name)
         former = None if lease is None else lease.incarnation
         rivals = self.rivals_of(name, incarnation)
+        older = former != incarnation and lease is not None and lease.is_younger_than(self.now + LOOP - (uptime or 0))
         heard = self.book.hello(name, self.now, beat, self.now + LOOP)
         one = self.model.get(name)
         if one is None:
             assert self.book.arrivals[name].incarnation == incarnation
             assert self.book.arrivals[name].greeted
         else:
-            assert heard is Heard.STALE or incarnation not in one.replaced
-            assert heard is not Heard.STALE or incarnation in one.over
+            assert heard is Heard.STALE or (incarnation not in one.replaced and not older)
+            assert heard is not Heard.STALE or incarnation in one.over or older
             assert heard in {Heard.STALE, Heard.RESTARTED} or former == incarnation
             if heard is not Heard.STALE:
                 one.over |= rivals
