@@ -23,11 +23,13 @@ class Certificates:
         wrong: Callable[[str, str], None],
         checked: Counter[str],
         late_by: Callable[[float], float],
+        expirations: Mapping[str, Sequence[Expiration]],
     ) -> None:
         self._processes = processes
         self._wrong = wrong
         self._checked = checked
         self._late_by = late_by
+        self._expirations = expirations
         # When the last fault that disturbed more than who died of it is over.
         self.disturbed_at = 0.0
 
@@ -44,11 +46,22 @@ class Certificates:
         certified_at = process.supervisor.certified.get(id(replica.ear))
         if certified_at is None or process.beside or same_name[-1] is not process:
             return
+        if certified_at in replica.ear.lost or self._waits_behind(process, expiration, certified_at):
+            # Nobody read it, or nobody could act upon it: then the ttl finds it.
+            return
         # By then it has read what the process said of itself, and does not doubt that no former one lives.
-        doubts = SETTINGS.echo_interval if same_name[0] is process else DOUBTED
-        known_at = process.first_heard.get(id(replica.ear), certified_at) + doubts
+        known_at = process.first_heard.get(id(replica.ear), certified_at)
+        if same_name[0] is process:
+            known_at += SETTINGS.echo_interval
+        else:
+            known_at = max(known_at, self.disturbed_at) + DOUBTED
         if known_at < min(certified_at, claim.at + SETTINGS.echo_interval):
             self._checked["certificate"] += 1
             late = self._late_by(max(self.disturbed_at, certified_at))
             if late > CERTIFIED:
                 self._wrong("certificate", f"{row.id} of {process.incarnation} is back {late:.2f} s after all knew")
+
+    def _waits_behind(self, process: Worker, expiration: Expiration, certified_at: float) -> bool:
+        """Say whether it came while a former life of the name waited for its verdict, or of a life given up before."""
+        former = self._expirations[process.name][-2:-1]
+        return process.lost_work > 0 or any(one.at > certified_at and one is not expiration for one in former)

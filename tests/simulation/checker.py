@@ -122,7 +122,9 @@ class Checker:
         self._passes: dict[tuple[int, str], float] = {}
         self.news = News(postgres, self.wrong, self.checked)
         others = self.processes, self.wrong, self.checked
-        self.certificates = Certificates(*others, late_by=lambda since: world.now - since)
+        self.certificates = Certificates(
+            *others, late_by=lambda since: world.now - since, expirations=postgres.expirations
+        )
         self.fences = Fences(world, nats, *others)
         self.budgets = Budgets(world, world.habits.budget, WINDOW, self.processes, self._held, self.wrong, self.checked)
         self.leaks = Leaks(world, postgres, *others, calm_at=lambda: self.calm_at)

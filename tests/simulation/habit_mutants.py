@@ -38,7 +38,7 @@ def certificates_are_not_read(self: Intake, subject: str, payload: bytes, _reply
         GOODBYE(self, subject, payload)
 
 
-@MUTANTS.wrong("certificate", 1521, LeaseTable, "_mark")
+@MUTANTS.wrong("certificate", 2063, LeaseTable, "_mark")
 def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A beat that was under way undoes it, and a storm holds it."""
     MARK(self, lease, now, deadline, proof)
