@@ -156,7 +156,8 @@ class Service(Child):
         return int(head.split()[1]), body
 
     async def ready(self) -> None:
-        """Wait until it says that it is ready."""
+        """Wait until it says that it is ready. Nobody asks before it serves: its start would take longer."""
+        await self.logged("serving")
         await eventually(lambda: self.get("/readyz"), lambda answer: answer == (200, "ready\n"))
 
     async def stop(self) -> None:
