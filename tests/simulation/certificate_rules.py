@@ -47,7 +47,7 @@ class Certificates:
         if certified_at is None or process.beside or same_name[-1] is not process:
             return
         if certified_at in replica.ear.lost or self._waits_behind(process, expiration, certified_at):
-            # Nobody read it, or nobody could act upon it: then the ttl finds it.
+            # Nobody read it, or nobody could act upon it: then the ttl finds it, or the sweep.
             return
         # By then it has read what the process said of itself, and does not doubt that no former one lives.
         known_at = process.first_heard.get(id(replica.ear), certified_at)
@@ -62,6 +62,9 @@ class Certificates:
                 self._wrong("certificate", f"{row.id} of {process.incarnation} is back {late:.2f} s after all knew")
 
     def _waits_behind(self, process: Worker, expiration: Expiration, certified_at: float) -> bool:
-        """Say whether it came while a former life of the name waited for its verdict, or of a life given up before."""
+        """Say whether it came before the verdict on a former life, or of one that was given up and not heard since."""
         former = self._expirations[process.name][-2:-1]
-        return process.lost_work > 0 or any(one.at > certified_at and one is not expiration for one in former)
+        if any(one.at > certified_at for one in former):
+            return True
+        given_up = any(one.at > process.born_at for one in former)
+        return process.lost_work > 0 or (given_up and expiration.reason in {"orphaned", "stale"})
