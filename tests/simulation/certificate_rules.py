@@ -22,8 +22,8 @@ class Certificates:
         processes: Mapping[str, Sequence[Worker]],
         wrong: Callable[[str, str], None],
         checked: Counter[str],
-        late_by: Callable[[float], float],
         expirations: Mapping[str, Sequence[Expiration]],
+        late_by: Callable[[float], float],
     ) -> None:
         self._processes = processes
         self._wrong = wrong

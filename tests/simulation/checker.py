@@ -122,9 +122,7 @@ class Checker:
         self._passes: dict[tuple[int, str], float] = {}
         self.news = News(postgres, self.wrong, self.checked)
         others = self.processes, self.wrong, self.checked
-        self.certificates = Certificates(
-            *others, late_by=lambda since: world.now - since, expirations=postgres.expirations
-        )
+        self.certificates = Certificates(*others, postgres.expirations, lambda since: world.now - since)
         self.fences = Fences(world, nats, *others)
         self.budgets = Budgets(world, world.habits.budget, WINDOW, self.processes, self._held, self.wrong, self.checked)
         self.leaks = Leaks(world, postgres, *others, calm_at=lambda: self.calm_at)
@@ -307,7 +305,9 @@ class Checker:
         greets = process.style == "hello" and process.first_heard.get(id(replica.ear), 0.0) > claimed_at
         as_late = [*(late if greets else late[:-1]), AGREED_WITHIN + process.mouth.latency] if late else [0.0]
         if process is newest:
-            if claimed_at - process.born_at >= max(as_late):
+            # Of two at once, where the hello of the other is read late, and before the beats of this one.
+            unread = process.beside and began - replica.ear.free_at < LATE
+            if claimed_at - process.born_at >= max(as_late) and not unread:
                 self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
             return
         self.checked["conflict"] += 1
