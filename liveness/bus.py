@@ -21,6 +21,7 @@ import structlog
 from nats import errors as nats_errors
 from nats.js import JetStreamContext
 
+from liveness.bounded import cancellations
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
 from liveness.eventstream import EventStream
 from liveness.link import Link, RawSink, RunSink, servers_of, shown
@@ -106,12 +107,16 @@ class Bus:
         """
         told: set[str] = set()
         wait = BACKOFF_LEAST
+        heed = cancellations()
         while True:
             try:
                 return await self._open()
             except CannotStartError:
+                heed()
                 raise
             except Exception as error:
+                # What it was cancelled in may have swallowed that.
+                heed()
                 fault = self._fault or error
                 if isinstance(fault, nats_errors.AuthorizationError) or "authorization" in str(fault).lower():
                     raise CannotStartError(

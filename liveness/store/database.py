@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
+from liveness.bounded import cancellations
 from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError, DatabaseRefusedError, SettingsError
 
 log = structlog.get_logger("liveness.database")
@@ -171,6 +172,7 @@ class Database:
         """
         told: set[str] = set()
         wait = BACKOFF_LEAST
+        heed = cancellations()
         while True:
             try:
                 async with self._transaction(reserved=False, patient=False):
@@ -180,6 +182,8 @@ class Database:
             except ValueError as error:
                 raise SettingsError(f"postgres_dsn cannot be used: {_one_line(error)}") from error
             except (*_AWAY, asyncpg.PostgresError) as error:
+                # The driver complains of the connection when it is cancelled, or swallows that.
+                heed()
                 cause = _one_line(error)
                 if cause not in told:
                     told.add(cause)

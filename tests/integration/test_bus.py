@@ -352,6 +352,27 @@ async def test_a_server_that_is_not_up_yet_is_waited_for(tmp_path: Path) -> None
     assert len(causes) == len(set(causes))
 
 
+@pytest.mark.parametrize("error", [ConnectionRefusedError(), CannotStartError("refused")])
+async def test_whoever_is_cancelled_waits_for_nats_no_more(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Though wait_for of Python 3.11 has only a failed attempt to tell of."""
+    bus, attempts = Bus("nats://127.0.0.1:1"), 0
+
+    async def refused() -> None:
+        nonlocal attempts
+        attempts += 1
+        assert attempts == 1
+        try:
+            await asyncio.sleep(SOON)
+        except asyncio.CancelledError:
+            raise error from None
+
+    monkeypatch.setattr(bus, "_open", refused)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await bus.connect_again()
+    await bus.close()
+
+
 def test_an_unusable_url_is_refused() -> None:
     """It will not mend itself by waiting."""
     with pytest.raises(SettingsError, match="nats_url"):

@@ -215,3 +215,26 @@ async def test_a_step_that_is_cancelled_is_not_done_again(dsn: str) -> None:
             await asked.insist(step)
     await asked.close()
     assert steps == 1
+
+
+async def test_whoever_is_cancelled_waits_for_postgres_no_more(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the driver, or wait_for of Python 3.11, has only a failed attempt to tell of."""
+    attempts = 0
+
+    @contextlib.asynccontextmanager
+    async def refused(**_: bool) -> AsyncIterator[None]:
+        nonlocal attempts
+        attempts += 1
+        assert attempts == 1
+        try:
+            await asyncio.sleep(SOON)
+        except asyncio.CancelledError as error:
+            raise ConnectionRefusedError from error
+        yield
+
+    asked = Database(dsn)
+    monkeypatch.setattr(asked, "_transaction", refused)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await asked.connect()
+    await asked.close()
