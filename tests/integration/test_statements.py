@@ -1,16 +1,19 @@
 """Every statement in `liveness/sql`, prepared against the real schema."""
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import resources
 from typing import Any
 
 import asyncpg
 import pytest
 
+from liveness.embedded import PostgresServer
 from liveness.settings import load
 from liveness.store import Database, Store
-from liveness.store.statements import statement_text
+from liveness.store.statements import Statements, statement_text
+from tests.conftest import fresh_database
 from tests.integration.test_tables import (
     NUMBERED,
     NUMBERED_SETTINGS,
@@ -24,13 +27,24 @@ NAMES = sorted(file.name.removesuffix(".sql") for file in (resources.files("live
 STATEMENTS = [name for name in NAMES if not name.startswith("part_")]
 
 
+@pytest.fixture(scope="module")
+def unchanged(postgres: PostgresServer, command: Callable[[str], None]) -> Iterator[tuple[str, Statements]]:
+    """A database that is only looked at, and our statements on it: one for all of them."""
+
+    async def opened(dsn: str) -> Statements:
+        database = Database(dsn)
+        store = await Store.open(database, load({}, postgres_dsn=dsn)[0])
+        await database.close()
+        return store.epochs._statements
+
+    with fresh_database(postgres, command, "migrated") as dsn:
+        yield dsn, asyncio.run(opened(dsn))
+
+
 @pytest.mark.parametrize("name", STATEMENTS)
-async def test_a_statement_is_understood_by_postgres(dsn: str, name: str) -> None:
+async def test_a_statement_is_understood_by_postgres(unchanged: tuple[str, Statements], name: str) -> None:
     """Each prepares, in both modes, with the built-in tables."""
-    settings, _ = load({}, postgres_dsn=dsn)
-    database = Database(dsn)
-    store = await Store.open(database, settings)
-    statements = store.epochs._statements
+    dsn, statements = unchanged
     connection = await asyncpg.connect(dsn)
     on_work = any(part in statement_text(name) for part in ("{work_table}", "{moved}"))
 
@@ -43,7 +57,6 @@ async def test_a_statement_is_understood_by_postgres(dsn: str, name: str) -> Non
         await connection.prepare(text)
 
     await connection.close()
-    await database.close()
 
 
 @pytest.mark.parametrize(
