@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from liveness.hearing import Hearing
+from liveness.lease import Arrived
 from liveness.leases import LeaseTable
 from liveness.messages import SHORT, Renewal, decode_renewal
 from liveness.reports import Reports
@@ -95,12 +96,14 @@ class Renewals:
                 break
             if not taken:
                 # Not before: a stamp leaves its mark on hearing time, and perhaps there is no beat.
-                now = self._hearing.stamp(self._clock())
+                arrival = self._clock()
+                now = self._hearing.stamp(arrival)
+                when = Arrived(arrival, self._hearing.not_before, self._hearing.now)
             lease.probe = beat.probe
             lease.last_beat = now
             renew(lease, now)
             if beat.running is not None or beat.progress is not None:
-                self._hear(lease, beat.running, beat.progress, now, self._hearing.not_before)
+                self._hear(lease, beat.running, beat.progress, now, when)
             taken += 1
             last = match
         self._counts["heartbeats"] += taken

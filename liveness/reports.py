@@ -7,9 +7,10 @@ Beside the book, by name, for those alone that state `running` or `progress`. No
 2. The database is asked first. A report counts against a row only if NATS had not accepted it before Postgres had
    answered that the row is RUNNING in this worker's name (`not_before`, as in `beginnings`): so what a claim that was
    under way made of a row is no leak, whichever clock dates it, and neither is a row that was claimed since.
-3. Two such reports must lie more than `leak_grace` apart, in hearing time, and every report between them must have left
-   the row out, too. A report that was under way for long may be older than the row's claim: then so are those with it,
-   and the first one in time names the row. Where beats may have been lost between them, it all begins anew.
+3. Two such reports must lie more than `leak_grace` apart, in hearing time: by then the first was read, and NATS had not
+   accepted the last; for a beat that is read late says nothing of now. Every report between them must have left the row
+   out, too. A report that was under way for long may be older than the row's claim: then so are those with it, and the
+   first one in time names the row. Where beats may have been lost between them, it all begins anew.
 4. At both ends the row is the same: RUNNING, that owner, the same `mark` (its xmin), under the same epoch. Whoever
    touches it in between, and be it with nothing, begins it anew.
 5. A worker *stands still* when its `progress` is the same in two beats that lie `wedge_after` apart, in hearing time,
@@ -22,7 +23,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from liveness.lease import Lease
+from liveness.lease import Arrived, Lease
 from liveness.leases import LeaseTable
 
 # Bytes of one list, about: 10,000 UUIDs; and of all: two and a half million.
@@ -100,17 +101,15 @@ class Reports:
         self._size = 0
         self._losses = 0
 
-    def hear(
-        self, lease: Lease, running: list[str] | None, progress: int | None, now: float, not_before: float
-    ) -> None:
-        """Take what a beat of the incarnation that `lease` bears says, at hearing time `now`."""
+    def hear(self, lease: Lease, running: list[str] | None, progress: int | None, now: float, when: Arrived) -> None:
+        """Take what a beat of the incarnation that `lease` bears says; it was read at hearing time `now`."""
         report = self.of.get(lease.name)
         if report is None or report.incarnation != lease.incarnation:
             report = self._begin(lease, now)
         if running is not None:
-            self._list(report, running, now, not_before)
+            self._list(report, running, now, when)
         if progress is not None:
-            self._progress(lease, report, progress, running, now)
+            self._progress(lease, report, progress, running, now, when)
 
     def lost(self) -> None:
         """Note that beats may have been lost: what was said between two that were heard is not known."""
@@ -191,7 +190,7 @@ class Reports:
         if report is not None:
             self._size -= report.size
 
-    def _list(self, report: Report, running: list[str], now: float, not_before: float) -> None:
+    def _list(self, report: Report, running: list[str], now: float, when: Arrived) -> None:
         size = _size_of(running)
         self._size += size - report.size
         report.size = size
@@ -200,10 +199,10 @@ class Reports:
             self.refused += 1
             report.running, report.size, report.missing = None, 0, {}
             return
-        report.running, report.said_at = running, now
+        report.running, report.said_at = running, when.proven
         if not report.missing:
             return
-        if not_before >= report.looked_at:
+        if when.not_before >= report.looked_at:
             report.reports += 1
             if report.first is None:
                 report.first = now
@@ -214,14 +213,16 @@ class Reports:
             # It lists others with every beat: nobody keeps all that.
             report.missing, report.listed, report.listed_size = {}, None, 0
 
-    def _progress(self, lease: Lease, report: Report, progress: int, running: list[str] | None, now: float) -> None:
+    def _progress(
+        self, lease: Lease, report: Report, progress: int, running: list[str] | None, now: float, when: Arrived
+    ) -> None:
         if progress != report.progress or (running is not None and not running):
             report.progress, report.still_since, report.busy_since = progress, now, None
             self.standing.pop(lease.name, None)
-        report.still_at = now
+        report.still_at = when.proven
         # Of one that lists nothing Postgres is asked in time.
         least = self._wedge_after if report.running is not None else self._wedge_after / 2
-        if 0 < least <= now - report.still_since:
+        if 0 < least <= report.still_at - report.still_since:
             self.standing[lease.name] = report
 
     def _look(self, lease: Lease, report: Report, rows: Iterable[Unreported]) -> list[Leak]:

@@ -14,7 +14,7 @@ from liveness.doubting import AGAIN_SECONDS, Doubting
 from liveness.errors import NotLeaderError
 from liveness.eventdata import WorkerRecovered, WorkerSuspected, WorkerWedged
 from liveness.hearing import Hearing
-from liveness.lease import RELEASED
+from liveness.lease import RELEASED, Arrived
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.reports import Reports
@@ -67,7 +67,7 @@ class Eye:
             self.book.beat(worker, self.time, beat, self.time)
             lease = lease_of(self.book, worker)
             self.storms.heard(lease, beat.via, self.time)
-            self.reports.hear(lease, beat.running, beat.progress, self.time, self.time)
+            self.reports.hear(lease, beat.running, beat.progress, self.time, Arrived(self.time, self.time, self.time))
 
     def lives(self, epochs: dict[str, int], **fields: Any) -> None:
         """Let workers beat for the first time, under these epochs."""

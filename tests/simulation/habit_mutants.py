@@ -13,7 +13,7 @@ from liveness.client.fence import Fence
 from liveness.client.pace import Pace
 from liveness.comparing import Compared, Comparing
 from liveness.intake import Intake
-from liveness.lease import RELEASED, Ending, Lease, Proof
+from liveness.lease import RELEASED, Arrived, Ending, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import decode_goodbye
 from liveness.reports import Leak, Report, Reports, Unreported
@@ -170,10 +170,18 @@ def one_report_suffices(self: Reports, *arguments: Any) -> list[Leak]:
 
 @MUTANTS.wrong("leak", 202, Reports, "_list")
 def reports_from_before_the_answer_count(
-    self: Reports, report: Report, running: list[str], now: float, _not_before: float
+    self: Reports, report: Report, running: list[str], now: float, when: Arrived
 ) -> None:
     """They may be older than the claim."""
-    LIST(self, report, running, now, math.inf)
+    LIST(self, report, running, now, msgspec.structs.replace(when, not_before=math.inf))
+
+
+@MUTANTS.wrong("leak", 54976, Reports, "_list")
+def a_report_says_what_was_when_it_was_read(
+    self: Reports, report: Report, running: list[str], now: float, when: Arrived
+) -> None:
+    """However late that is."""
+    LIST(self, report, running, now, msgspec.structs.replace(when, proven=now))
 
 
 @MUTANTS.wrong("leak", 93, Reports, "_look")
