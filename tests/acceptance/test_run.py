@@ -121,7 +121,7 @@ async def test_the_kernel_ends_the_command_where_the_guard_does_not(run: Run) ->
     """The guard stands still when the supervisor is killed."""
     child = await run("echo up; exec sleep 600", "--ttl", "600")
     await child.said("up")
-    (guard,) = guards_of(child)
+    guard = await guard_of(child)
     os.kill(guard, signal.SIGSTOP)
     try:
         child.signal(signal.SIGKILL)
@@ -147,28 +147,29 @@ async def test_a_guard_that_was_killed_is_replaced(spy: Spy, run: Run) -> None:
     """Else what the command has begun would outlive a supervisor that is killed."""
     child = await run("sleep 600 & echo up; exec sleep 600", "--ttl", "600")
     await child.said("up")
-    (guard,) = guards_of(child)
+    guard = await guard_of(child)
     os.kill(guard, signal.SIGKILL)
     await child.line(lambda line: "the guard was killed" in line)
-    # It is there; for a moment after it was begun, the kernel does not tell yet what it runs.
-    (another,) = await eventually(lambda: guards_seen(child), bool)
-    assert another != guard
+    assert await guard_of(child) != guard
     child.signal(signal.SIGKILL)
 
     assert await child.end() == -signal.SIGKILL
     assert isinstance(await spy.next(), Heartbeat)
 
 
-def guards_of(child: Child) -> list[int]:
-    """Return the processes that guard what this one runs."""
-    pid = child.process.pid
+async def guard_of(child: Child) -> int:
+    """Return the process that guards what this one runs.
+
+    It is there as soon as the command is; for a moment after it was begun, the kernel does not tell yet what it runs.
+    """
+    (guard,) = await eventually(lambda: asyncio.sleep(0, guards_seen(child.process.pid)), bool)
+    return guard
+
+
+def guards_seen(pid: int) -> list[int]:
+    """Return those children of a process that the kernel says are guards."""
     children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
     return [each for each in children if b"guard.py" in Path(f"/proc/{each}/cmdline").read_bytes()]
-
-
-async def guards_seen(child: Child) -> list[int]:
-    """Return the same, to be looked at again."""
-    return guards_of(child)
 
 
 @pytest.mark.parametrize(("program", "status"), [("no-such-program", 127), ("/etc/hostname", 126)])
