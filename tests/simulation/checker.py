@@ -264,21 +264,21 @@ class Checker:
             return
         self.checked["living"] += 1
         since = began - SURELY
-        if process.frozen_until > since:
-            since -= process.frozen_for
+        since -= process.frozen_for if process.frozen_until > since else 0.0
         mine, theirs = process.mouth.server, replica.ear.server
         elsewhere = mine is not theirs or process.moved_at > since or replica.link_up_at > since
         broken = max(server.broken_at for server in self.nats.servers)
         now_broken = not self.nats.route or any(server.paused or not server.up for server in self.nats.servers)
         unheard = elsewhere and (now_broken or self.nats.route_broken_at > since or broken > since or mine is None)
-        ear = id(replica.ear)
-        former, heard, _ = process.heard_by.get(ear, NEVER)
+        former, heard, again = process.heard_by.get(id(replica.ear), NEVER)
         heard = former if heard > began else heard
+        hearing, now = replica.hearing, self.world.now
         # Behind a broken route for so long that a new connection owed it nothing more.
-        most = replica.hearing.now - MOST_TTLS * TTL
-        out = heard < self.world.now - replica.hearing.real_ago(most, self.world.now)
+        out = heard < now - hearing.real_ago(hearing.now - MOST_TTLS * TTL, now)
+        # It was given up rightly, and what it has said since was not read before the verdict.
+        unread = again > now - hearing.real_ago(hearing.now, now)
         overtaken = any(self._overtakes(server, process, replica, since) for server in self.nats.servers)
-        excused = unheard or overtaken or out
+        excused = unheard or overtaken or out or unread
         if process.beating_since < since and process.excused_until < since and not excused:
             self.wrong("living", f"{process.incarnation} lives and beats, and loses {row.id}")
         else:
@@ -341,7 +341,7 @@ class Checker:
         if lease is not None and lease.ending is not None and lease.ending.let_go:
             self._held.add(key)
             self._let_go(id(replica), lease.group or replica.storms._restored, asked)
-        elif reason == "lapsed" and (lease is None or lease.ending is None):
+        elif reason == "lapsed" and (lease is None or lease.ending is None or lease.ending.reason != reason):
             # It was heard again behind the verdict, and what it had been is not known any more.
             self.budgets.unsure.add(key)
         for one in self.processes[epoch.worker]:

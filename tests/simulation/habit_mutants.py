@@ -1,6 +1,5 @@
 """Wrong versions of what only workers with habits meet: certificates, fences, crash budgets, leaks."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 from unittest import mock
@@ -166,14 +165,6 @@ def one_report_suffices(self: Reports, *arguments: Any) -> list[Leak]:
     """What it leaves out is leaked."""
     with mock.patch.object(self, "_leak_grace", -1.0):
         return LOOK(self, *arguments)
-
-
-@MUTANTS.wrong("leak", 202, Reports, "_list")
-def reports_from_before_the_answer_count(
-    self: Reports, report: Report, running: list[str], now: float, when: Arrived
-) -> None:
-    """They may be older than the claim."""
-    LIST(self, report, running, now, msgspec.structs.replace(when, not_before=math.inf))
 
 
 @MUTANTS.wrong("leak", 54976, Reports, "_list")
