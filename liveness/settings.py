@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     )
     postgres_schema: Annotated[str, Meta(min_length=1, description="Schema of the host's tables.")] = "public"
     http_listen: Annotated[
-        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez and /readyz.")
+        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez, /readyz and /metrics.")
     ] = "127.0.0.1:8470"
     mode: Annotated[
         Literal["act", "observe"],
