@@ -108,6 +108,22 @@ def test_every_metric_is_asked_for() -> None:
         assert {one.shown, f"{one.name}_bucket"} & named, one.name
 
 
+def test_the_panels_of_the_dashboard_lie_beside_each_other() -> None:
+    """Each at a place of its own, with a title, and with what it shows from the Prometheus that was chosen."""
+    panels = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    places: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        taken = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert panel["title"]
+        assert max(x for x, _ in taken) < 24
+        assert not taken & places
+        places |= taken
+        assert {target["datasource"]["uid"] for target in panel.get("targets", [])} <= {"${datasource}"}
+
+    assert len({panel["id"] for panel in panels}) == len(panels)
+
+
 @pytest.mark.parametrize("alert", alerts(), ids=lambda alert: alert["alert"])
 def test_an_alert_says_what_to_do_and_is_tested(alert: dict[str, Any]) -> None:
     """In a test of its name it is silent at one time, and fires at another."""

@@ -210,5 +210,6 @@ async def test_prometheus_scrapes_it_and_answers_what_the_dashboard_asks(
         rules = (await prometheus.ask("rules"))["groups"][0]["rules"]
         assert {rule["name"] for rule in rules} == {alert["alert"] for alert in alerts()}
         assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+        assert await prometheus.query('ALERTS{alertstate="firing"}') == []
     finally:
         await prometheus.stop()
