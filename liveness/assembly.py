@@ -193,8 +193,8 @@ class Assembly:
         )
 
     def _make_the_doubts(self) -> None:
-        url = self.settings.nats_system_url
-        self.advisories = Advisories(url, self.suspects.disconnected) if url else None
+        url, access = self.settings.nats_system_url, self.settings.nats_system_access
+        self.advisories = Advisories(url, self.suspects.disconnected, access) if url else None
         self.doubting = Doubting(
             book=self.book,
             hearing=self.hearing,

@@ -32,6 +32,7 @@ from liveness.metrics import Metrics
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
+from liveness.trust import ADVICE, ON_TRUST
 
 log = structlog.get_logger("liveness.service")
 
@@ -56,7 +57,9 @@ class Service:
         self._waiting_for: str | None = "starting"
         self._duties: list[asyncio.Task[None]] = []
         self._database = Database(settings.postgres_dsn, settings.lock_timeout)
-        self._bus = Bus(settings.nats_url, least_server=least_server(settings.subjects.share))
+        self._bus = Bus(
+            settings.nats_url, access=settings.nats_access, least_server=least_server(settings.subjects.share)
+        )
         self.health = Health(clock=time.monotonic, waits=self._waits, steps=self._database.steps)
         self.metrics = Metrics(settings, lambda: self.parts, self.troubles)
         self.http = Http(settings.http_listen, troubles=self.troubles, ills=self.health.ills, metrics=self.metrics.text)
@@ -147,6 +150,8 @@ class Service:
         Api(parts, self.troubles)
         await self._insist(lambda: self._restore(parts))
         await self._bus.connect(self._told("NATS"))
+        if self._bus.lets_anybody_in:
+            log.warning("names_on_trust", because=ON_TRUST, advice=ADVICE)
         await parts.ensure_stream()
         with contextlib.suppress(DatabaseAwayError):
             # Else its round does it.

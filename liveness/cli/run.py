@@ -73,7 +73,12 @@ async def run(
             loop.add_signal_handler(number, pass_on, number)
     try:
         async with Heartbeater(
-            settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix, alive=watch.alive
+            settings.nats_url,
+            worker=worker,
+            ttl=ttl,
+            prefix=settings.subject_prefix,
+            alive=watch.alive,
+            access=settings.nats_access,
         ) as heartbeater:
             await _first(heartbeater.welcome(EPOCH_SECONDS), asyncio.shield(told))
             if told.done():
