@@ -60,3 +60,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             return Access(credentials_file=credentials, **{name: getattr(self, f"nats_{name}") for name in same})
         except AccessError as error:
             raise AccessError(str(error).replace("nats_credentials", "nats_system_credentials")) from error
+
+    def login_warnings(self) -> list[str]:
+        """Return one line for each file with a secret in it that others may read, as it is now."""
+        return list(dict.fromkeys(self.nats_access.warnings() + self.nats_system_access.warnings()))

@@ -194,7 +194,6 @@ class Settings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"checkpoint_interval ({self.checkpoint_interval:g}) is above half of heartbeat_timeout "
                 f"({self.heartbeat_timeout:g}): other readers of last_heartbeat_at may think living workers stale"
             )
-        found += self.nats_access.warnings() + self.nats_system_access.warnings()
         if self.mark_suspects and self.tables.registry.degraded is None:
             found.append("mark_suspects marks nobody: the registry has no status for suspects; give registry.degraded")
         return found

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -284,6 +286,24 @@ async def test_everything_that_is_needed_is_allowed(
     await asyncio.wait_for(service.parts.advisories.up.wait(), SOON)
     assert not service.parts.bus.faults["forbidden"]
     assert "names_on_trust" not in told
+
+
+async def test_a_command_is_run_under_the_same_permissions(server: NatsServer) -> None:
+    """By the environment that all commands have in common: it is greeted, beaten for and released."""
+    given = {"NATS_URL": server.url, "NATS_USER": OTHER, "NATS_PASSWORD": SECRET}
+    environment = os.environ | {f"LIVENESS_{name}": value for name, value in given.items()}
+    async with overhearing(server) as service:
+        running = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "liveness", "run", "--worker", OTHER, "--", "true"),
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(SOON):
+            _, complaints = await running.communicate()
+        await delivered(service.client)
+
+    assert (running.returncode, complaints) == (0, b"")
+    assert set(service.heard) == set(said_for(OTHER))
 
 
 async def test_a_reader_that_cannot_be_made_is_told_why(server: NatsServer) -> None:

@@ -119,7 +119,8 @@ def test_secrets_that_others_can_read_are_warned_of(tmp_path: Path) -> None:
     assert Access(token_file=path, ca_file=path).warnings() == [
         f"nats_token_file = {str(path)!r} can be read by others (0640): chmod 0400 it"
     ]
-    assert load({"LIVENESS_NATS_TOKEN_FILE": str(path)})[1] == Access(token_file=path).warnings()
+    settings, _ = load({"LIVENESS_NATS_TOKEN_FILE": str(path), "LIVENESS_NATS_SYSTEM_CREDENTIALS_FILE": "/none"})
+    assert settings.login_warnings() == Access(token_file=path).warnings()
     path.chmod(0o400)
     assert Access(token_file=path).warnings() == []
     assert Access(token_file=tmp_path / "none").warnings() == []
