@@ -6,11 +6,13 @@ has another one, and has beaten on it, before anybody looks is none.
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
+from liveness.access import ANYBODY, Access
 from liveness.bus import Bus
 from liveness.errors import CannotStartError, SettingsError
 from liveness.subjects import CONNECTION, name_fault
@@ -42,12 +44,12 @@ _decoder = msgspec.json.Decoder(_Disconnect)
 class Advisories:
     """Listens. `on_disconnect(worker, server id)` is told of every worker's connection that was lost."""
 
-    def __init__(self, url: str, on_disconnect: Callable[[str, str], None]) -> None:
-        """Raises SettingsError for a `url` that is none."""
+    def __init__(self, url: str, on_disconnect: Callable[[str, str], None], access: Access = ANYBODY) -> None:
+        """Raises SettingsError for a `url` that is none, and for an `access` that cannot be used."""
         try:
-            self._bus = Bus(url, name="liveness advisories")
+            self._bus = Bus(url, name="liveness advisories", access=access)
         except SettingsError as error:
-            raise SettingsError(str(error).replace("nats_url", "nats_system_url")) from error
+            raise SettingsError(_of_the_system(error)) from error
         self.up = asyncio.Event()
         """Set when they are heard for the first time."""
         self.refused = asyncio.Event()
@@ -61,7 +63,9 @@ class Advisories:
             try:
                 await self._bus.connect(lambda cause: log.warning("advisories_waiting", cause=cause))
             except CannotStartError as error:
-                log.warning("advisories_refused", cause=str(error), advice="give a user of the system account")
+                log.warning(
+                    "advisories_refused", cause=_of_the_system(error), advice="give a user of the system account"
+                )
                 self.refused.set()
                 await asyncio.sleep(REFUSED_SECONDS)
         log.info("advisories_heard")
@@ -80,3 +84,8 @@ class Advisories:
         worker = said.client.name.removeprefix(CONNECTION)
         if worker != said.client.name and name_fault(worker) is None:
             self._on_disconnect(worker, said.server.id)
+
+
+def _of_the_system(error: Exception) -> str:
+    """Return the text of `error` with the names of our settings in it."""
+    return re.sub(r"\bnats_(url|credentials_file)\b", r"nats_system_\1", str(error))

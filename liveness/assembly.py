@@ -4,6 +4,7 @@ The running service uses it, and so do the commands that have to act when no ser
 """
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from random import SystemRandom
@@ -11,6 +12,7 @@ from random import SystemRandom
 import structlog
 
 from liveness.advisories import Advisories
+from liveness.backlog import Backlog
 from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
 from liveness.comparing import Comparing
@@ -33,7 +35,7 @@ from liveness.relay import Relay
 from liveness.renewals import Renewals
 from liveness.reports import Reports
 from liveness.restore import restore
-from liveness.rounds import Round
+from liveness.rounds import Away, Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
@@ -55,6 +57,8 @@ UNFINISHED_SECONDS, FINISHED_SECONDS = 1.0, 5.0
 REFUSED_SECONDS = 5.0
 # Between two looks into the outbox; NOTIFY usually comes first, but polling is the truth.
 OUTBOX_SECONDS = 0.5
+# Between two questions how much is left in it, while anything is.
+BACKLOG_SECONDS = 5.0
 # Between two looks for workers that live and are not well.
 DOUBT_SECONDS = 0.5
 # Between two looks of a follower at what the leader has done.
@@ -89,6 +93,7 @@ class Assembly:
         self._make_the_way_out()
         self._make_the_replica()
         self._make_the_doubts()
+        self.away = Away()
         self.rounds = self._rounds()
         self._connect()
 
@@ -168,6 +173,7 @@ class Assembly:
             urgent=lambda: self.expiry.more or self.finish.more or self.sweep.more,
             clock=self.clock,
         )
+        self.backlog = Backlog(relay=self.relay, store=store, clock=self.clock)
 
     def _make_the_replica(self) -> None:
         self.follow = Follow(
@@ -187,8 +193,8 @@ class Assembly:
         )
 
     def _make_the_doubts(self) -> None:
-        url = self.settings.nats_system_url
-        self.advisories = Advisories(url, self.suspects.disconnected) if url else None
+        url, access = self.settings.nats_system_url, self.settings.nats_system_access
+        self.advisories = Advisories(url, self.suspects.disconnected, access) if url else None
         self.doubting = Doubting(
             book=self.book,
             hearing=self.hearing,
@@ -217,27 +223,27 @@ class Assembly:
         def leads() -> bool:
             return self.leadership.leading
 
+        duty = functools.partial(Round, away=self.away)
         rounds = [
-            Round("leadership", self.leadership.run_once, lambda: self.leadership.interval),
-            Round("takeover", self.leadership.learn, lambda: FOLLOW_SECONDS, self.wakes.takeover),
-            Round("follow", self.follow.run_once, lambda: FOLLOW_SECONDS, may_run=lambda: not leads()),
-            Round("grants", self._grant, lambda: GRANT_SECONDS, self.wakes.lives, leads),
-            Round("greetings", self.greetings.run_once, lambda: GRANT_SECONDS, self.wakes.arrivals, leads),
-            Round("expiry", self._expire, lambda: LOOK_SECONDS, self.wakes.endings, leads),
-            Round("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, leads),
-            Round("relay", self._relay, lambda: OUTBOX_SECONDS, self.wakes.news, leads),
-            Round("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
+            duty("leadership", self.leadership.run_once, lambda: self.leadership.interval),
+            duty("takeover", self.leadership.learn, lambda: FOLLOW_SECONDS, self.wakes.takeover),
+            duty("follow", self.follow.run_once, lambda: FOLLOW_SECONDS, may_run=lambda: not leads()),
+            duty("grants", self._grant, lambda: GRANT_SECONDS, self.wakes.lives, leads),
+            duty("greetings", self.greetings.run_once, lambda: GRANT_SECONDS, self.wakes.arrivals, leads),
+            duty("expiry", self._expire, lambda: LOOK_SECONDS, self.wakes.endings, leads),
+            duty("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, leads),
+            duty("relay", self._relay, lambda: OUTBOX_SECONDS, self.wakes.news, leads),
+            duty("backlog", self.backlog.run_once, lambda: BACKLOG_SECONDS, may_run=leads),
+            duty("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
             # These look in every replica, and act in one.
-            Round("doubting", self.doubting.run_once, lambda: DOUBT_SECONDS),
-            Round("comparing", self.comparing.run_once, lambda: self.comparing.interval),
+            duty("doubting", self.doubting.run_once, lambda: DOUBT_SECONDS),
+            duty("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
         # Mode observe touches nothing of the host's.
         if settings.mode == "act":
-            rounds.append(Round("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=leads))
+            rounds.append(duty("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=leads))
         if settings.checkpoint_interval and settings.mode == "act":
-            rounds.append(
-                Round("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads)
-            )
+            rounds.append(duty("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads))
         return rounds
 
     def _connect(self) -> None:

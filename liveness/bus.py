@@ -21,10 +21,12 @@ import structlog
 from nats import errors as nats_errors
 from nats.js import JetStreamContext
 
+from liveness.access import ANYBODY, Access
+from liveness.addresses import servers_of, shown
 from liveness.bounded import cancellations
-from liveness.errors import CannotStartError, NoServiceError, SettingsError
+from liveness.errors import CannotStartError, NatsRefusedError, NoServiceError, SettingsError
 from liveness.eventstream import EventStream
-from liveness.link import Link, RawSink, RunSink, servers_of, shown
+from liveness.link import Link, RawSink, RunSink
 from liveness.publishing import Event, Publisher
 
 log = structlog.get_logger("liveness.bus")
@@ -53,19 +55,20 @@ class Bus:
         self,
         url: str,
         name: str = "liveness",
-        inbox_prefix: str = "_INBOX",
+        access: Access = ANYBODY,
         least_server: tuple[int, ...] = (),
     ) -> None:
         """`url`: one server, or several separated by commas. A server older than `least_server` will not do.
 
-        Raises SettingsError for what is no address.
+        Raises SettingsError for what is no address, and for an `access` that cannot be used.
         """
         try:
             self._servers = servers_of(url)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         self._name = name
-        self._inbox_prefix = inbox_prefix
+        access.check(url)
+        self._access = access
         self._least_server = least_server
         self._optional: set[str] = set()
         self._sinks: list[tuple[str, Sink, RunSink | None]] = []
@@ -87,6 +90,11 @@ class Bus:
     def connected(self) -> bool:
         """Whether the subscriptions stand."""
         return self._up.is_set()
+
+    @property
+    def lets_anybody_in(self) -> bool:
+        """Whether the server that we are connected to asks nobody who it is."""
+        return self._link is not None and self._link.lets_anybody_in
 
     def subscribe(self, subject: str, sink: Sink, run: RunSink | None = None, *, optional: bool = False) -> None:
         """Give every message on `subject` to `sink(subject, payload, reply)`, on this and all later connections.
@@ -118,10 +126,8 @@ class Bus:
                 # What it was cancelled in may have swallowed that.
                 heed()
                 fault = self._fault or error
-                if isinstance(fault, nats_errors.AuthorizationError) or "authorization" in str(fault).lower():
-                    raise CannotStartError(
-                        f"NATS at {shown(self._servers)} refuses us: {fault}: check nats_url"
-                    ) from error
+                if isinstance(error, NatsRefusedError):
+                    raise CannotStartError(f"NATS at {shown(self._servers)} {error}") from error
                 cause = str(fault) or type(fault).__name__
                 if cause not in told:
                     told.add(cause)
@@ -149,9 +155,14 @@ class Bus:
 
     async def connect_again(self) -> None:
         """Wait for a connection, whatever stands against it: who was let in once may be let in again."""
+        told: set[str] = set()
         while True:
-            with contextlib.suppress(CannotStartError):
+            try:
                 return await self.connect()
+            except CannotStartError as error:
+                if (cause := str(error)) not in told:
+                    told.add(cause)
+                    log.warning("nats_refuses", cause=cause)
             await asyncio.sleep(REFUSED_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
 
     def give_up(self, cause: str) -> None:
@@ -243,7 +254,7 @@ class Bus:
 
     async def _set_up(self, link: Link) -> None:
         link.on_raise = self._raised
-        await link.open(self._servers, self._name, self._inbox_prefix)
+        await link.open(self._servers, self._name, self._access.inbox_prefix, self._access)
         version = link.connected_server_version
         if (version.major, version.minor) < self._least_server:
             least = ".".join(map(str, self._least_server))

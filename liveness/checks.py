@@ -13,10 +13,13 @@ from liveness.errors import DatabaseRefusedError
 from liveness.findings import Finding, Weight, ordered, weighed
 from liveness.settings import Settings
 from liveness.store import RETRY_MOST, Database, MissingIndex, hidden_tables, missing_indexes, refused_rows
+from liveness.trust import names_on_trust
 from liveness.work import quoted
 
 # Refused rows that are named; of more, only how many they are.
 REFUSED_SHOWN: Final = 20
+# How long NATS may take to greet us.
+TRUST_SECONDS: Final = 2.0
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -78,7 +81,12 @@ async def tables(checked: Checked) -> list[Finding]:
     ]
 
 
-CHECKS: Final[tuple[Check, ...]] = (tables, indexes, refused)
+async def trust(checked: Checked) -> list[Finding]:
+    """Whoever speaks for a worker had to log in; where NATS is away, others say so."""
+    return await names_on_trust(checked.settings, min(checked.seconds, TRUST_SECONDS))
+
+
+CHECKS: Final[tuple[Check, ...]] = (tables, indexes, refused, trust)
 
 
 async def check_all(checked: Checked, checks: Sequence[Check] = CHECKS) -> list[Finding]:

@@ -5,6 +5,7 @@ the same transaction, so it is told once, and taken back by whichever replica le
 Postgres is asked nothing. A doubt ends nothing, and nothing is taken for it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
@@ -64,6 +65,9 @@ class Doubting:
         clock: Callable[[], float],
         leading: Callable[[], bool] = lambda: True,
     ) -> None:
+        # Doubts told since the start, and how many workers were found wedged lately, by the one that acts.
+        self.told: Counter[str] = Counter()
+        self.wedged_lately = 0
         self._book = book
         self._hearing = hearing
         self._suspects = suspects
@@ -89,13 +93,14 @@ class Doubting:
         done = Doubted()
         self._suspects.look(self._hearing.now)
         if not self._leading():
-            self._kept = None
+            self._kept, self.wedged_lately = None, 0
             return done
         kept, self._kept = self._kept, None
         if kept is None:
             kept = await self._read()
         await self._ask_who_is_busy()
         wanted = self._wanted()
+        self.wedged_lately = sum(kind == WEDGED for _, kind in wanted)
         raised = [doubt for key, doubt in wanted.items() if key not in kept or kept[key].epoch != doubt.epoch]
         ended = [key for key, known in kept.items() if key not in wanted and self._is_over(key, known)]
         for start in range(0, len(raised), BATCH):
@@ -185,6 +190,7 @@ class Doubting:
                     kept[doubt.worker, doubt.kind] = Known(doubt.epoch, clock, doubt.progress)
                     log.warning(doubt.kind, worker=doubt.worker, epoch=doubt.epoch, cause=doubt.cause)
             raised += len(noted)
+            self.told.update(kind for _, kind in noted)
 
         for doubt, error in await apart(doubts, act):
             self._refusals.add(doubt.worker)

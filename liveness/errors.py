@@ -12,6 +12,10 @@ class SettingsError(LivenessError):
     """The operator's side: a setting is unusable. The text names the setting, the value and the fix."""
 
 
+class AccessError(SettingsError, ValueError):
+    """Both sides: a way of logging in to NATS is unusable. The text names the setting, never what is secret of it."""
+
+
 class MessageError(LivenessError):
     """The sender's side: bytes that do not say what a message of their subject has to say."""
 
@@ -42,6 +46,10 @@ class NoServiceError(LivenessError):
 
 class NatsAwayError(LivenessError):
     """NATS cannot be reached, so nobody can be asked and nobody heard."""
+
+
+class NatsRefusedError(LivenessError):
+    """NATS does not let us in, or is not to be trusted. The text goes on behind "NATS at ..."."""
 
 
 class LostError(LivenessError):

@@ -5,6 +5,7 @@ life whose epoch was just issued counts as changed, too, if it was heard: what h
 Postgres has taken it.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import islice
 
@@ -16,9 +17,12 @@ from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.hearing import Hearing
 from liveness.lease import Lease
 from liveness.leases import LeaseTable
+from liveness.measures import WELCOME
 from liveness.messages import Superseded
 from liveness.settings import Settings
 from liveness.store import Life, Store
+from liveness.tallies import mode_of
+from liveness.verdicts import Recovery
 
 log = structlog.get_logger("liveness.grants")
 
@@ -50,6 +54,8 @@ class Grants:
         publish: Callable[[str, bytes], Awaitable[bool]],
         clock: Callable[[], float],
     ) -> None:
+        # Names heard again after their end: by its reason, by whose process it is now, and by its mode.
+        self.recovered: Counter[tuple[str, str, str]] = Counter()
         self._book = book
         self._hearing = hearing
         self._store = store
@@ -166,6 +172,7 @@ class Grants:
 
     async def _recover(self, heard: dict[str, int]) -> None:
         for recovery in await self._store.epochs.recover(heard):
+            self._count(recovery)
             # A released worker knows, and in mode observe nothing was taken from anybody.
             if recovery.reason == "released" or recovery.observed:
                 continue
@@ -189,3 +196,14 @@ class Grants:
                 new_incarnation=None if lease is None else lease.incarnation,
             )
             await self._publish(self._subjects.superseded(recovery.worker), msgspec.json.encode(message))
+
+    def _count(self, recovery: Recovery) -> None:
+        if recovery.reason in WELCOME:
+            return
+        lease = self._book.get(recovery.worker)
+        now = None if lease is None else lease.incarnation
+        if recovery.incarnation is None or now is None:
+            process = "unknown"
+        else:
+            process = "same" if now == recovery.incarnation else "another"
+        self.recovered[recovery.reason, process, mode_of(observed=recovery.observed)] += 1

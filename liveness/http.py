@@ -1,13 +1,13 @@
-"""The HTTP listener: `/livez` and `/readyz`, on the service's own event loop, so that a hung loop cannot look alive."""
+"""The HTTP listener: probes and metrics, on the service's own event loop, so that a hung loop cannot look alive."""
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from liveness.errors import CannotStartError
@@ -22,11 +22,23 @@ class _Server(uvicorn.Server):
 
 
 class Http:
-    """Answers probes. `troubles()` says why the service is not ready, a line each; none means ready."""
+    """Answers. `troubles()` says why the service is not ready, `ills()` why it should be started anew, a line each.
 
-    def __init__(self, listen: str, troubles: Callable[[], Sequence[str]]) -> None:
+    `metrics(accept)` returns them, and in which form, as the header Accept asks for it.
+    """
+
+    def __init__(
+        self,
+        listen: str,
+        *,
+        troubles: Callable[[], Sequence[str]],
+        ills: Callable[[], Sequence[str]],
+        metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+    ) -> None:
         """`listen` as host:port. Raises CannotStartError when that address cannot be had."""
         self._troubles = troubles
+        self._ills = ills
+        self._metrics_in = metrics
         host, _, port = listen.rpartition(":")
         host = host.strip("[]")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -38,7 +50,13 @@ class Http:
             self._socket.close()
             raise CannotStartError(f"http_listen = {listen} cannot be used: {error}") from error
         self.port: int = self._socket.getsockname()[1]
-        application = Starlette(routes=[Route("/livez", self._livez), Route("/readyz", self._readyz)])
+        application = Starlette(
+            routes=[
+                Route("/livez", self._livez),
+                Route("/readyz", self._readyz),
+                Route("/metrics", self._metrics),
+            ]
+        )
         self._server = _Server(
             uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
         )
@@ -55,9 +73,17 @@ class Http:
             self._socket.close()
 
     async def _livez(self, _request: Request) -> PlainTextResponse:
-        return PlainTextResponse("alive\n")
+        return _probed(self._ills(), "alive")
 
     async def _readyz(self, _request: Request) -> PlainTextResponse:
-        if troubles := self._troubles():
-            return PlainTextResponse("".join(f"{trouble}\n" for trouble in troubles), status_code=503)
-        return PlainTextResponse("ready\n")
+        return _probed(self._troubles(), "ready")
+
+    async def _metrics(self, request: Request) -> Response:
+        text, content_type = await self._metrics_in(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": content_type})
+
+
+def _probed(complaints: Sequence[str], well: str) -> PlainTextResponse:
+    if not complaints:
+        return PlainTextResponse(f"{well}\n")
+    return PlainTextResponse("".join(f"{complaint}\n" for complaint in complaints), status_code=503)

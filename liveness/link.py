@@ -14,15 +14,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import ProtocolError, SlowConsumerError, UnexpectedEOF
 from nats.protocol.parser import Parser
 
+from liveness.access import ANYBODY, Access
 from liveness.bounded import finish_within
+from liveness.login import Login
 from liveness.messages import SHORT
 from liveness.wire import NO_RESPONDERS, FramingError, Incoming, headers_of, run_of, status_of
 
@@ -32,7 +32,6 @@ STEP_SECONDS: Final = 2
 DROP_SECONDS: Final = 1.0
 # nats-py's own check of the connection; our round trips find a dead one sooner.
 _IDLE_CHECK_SECONDS: Final = 60
-_SCHEMES: Final = ("nats", "tls", "ws", "wss")
 # More that the server has not taken yet is a server that takes nothing.
 MOST_UNSENT_BYTES: Final = 1 << 20
 # Of one read, as a run of heartbeats is taken without a pause: 1 ms of usual ones, 40 ms of the dearest of a stranger.
@@ -50,34 +49,11 @@ RawSink = Callable[[bytes, bytes, bytes, bytes], None]
 RunSink = Callable[[Iterator[re.Match[bytes]]], int]
 
 
-def servers_of(nats_url: str) -> list[str]:
-    """Return the servers that `nats_url` names, separated by commas; raises ValueError for what cannot be one."""
-    servers = [part.strip() for part in nats_url.split(",") if part.strip()]
-    if not servers:
-        raise ValueError("nats_url is empty: give it as in nats://127.0.0.1:4222")
-    for server in servers:
-        try:
-            parts = urlsplit(server if "://" in server else f"nats://{server}")
-            usable = parts.scheme in _SCHEMES and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError(
-                f"nats_url names {shown([server])!r}, which is no server: give it as in nats://127.0.0.1:4222"
-            )
-    return servers
-
-
-def shown(servers: Sequence[str]) -> str:
-    """Return `servers` without user and password."""
-    return ", ".join(server.rpartition("@")[2].rpartition("//")[2] for server in servers)
-
-
 class _Info(msgspec.Struct):
     max_payload: int = 0
 
 
-class Link(Client):
+class Link(Login):
     """nats-py's client for one connection. `lost` is done as soon as nothing more can be heard on it."""
 
     def __init__(self, on_refusal: Callable[[str], None]) -> None:
@@ -97,11 +73,12 @@ class Link(Client):
         # Called with what a sink raised, and with SlowConsumerError when nats-py dropped a message of its own queues.
         self.on_raise: Callable[[Exception], None] = lambda _: None
 
-    async def open(self, servers: Sequence[str], name: str, inbox_prefix: str) -> None:
-        """Connect to one of `servers`; raises what nats-py raises, within a few seconds."""
+    async def open(self, servers: Sequence[str], name: str, inbox_prefix: str, access: Access = ANYBODY) -> None:
+        """Connect to one of `servers`; raises what `log_in` raises, within a few seconds."""
         async with asyncio.timeout(STEP_SECONDS * (len(servers) + 2)):
-            await self.connect(
-                servers=list(servers),
+            await self.log_in(
+                servers,
+                access,
                 name=name,
                 inbox_prefix=inbox_prefix,
                 allow_reconnect=False,
@@ -140,8 +117,7 @@ class Link(Client):
     @property
     def transport(self) -> asyncio.WriteTransport | None:
         """What the bytes go out by, once connected."""
-        writer: asyncio.StreamWriter | None = getattr(self._transport, "_io_writer", None)
-        return None if writer is None else writer.transport
+        return None if self._writer is None else self._writer.transport
 
     def listen(self, subject: str, sink: RawSink, run: RunSink | None = None) -> None:
         """Subscribe; give each message to `sink(subject, reply, headers, payload)` as it comes off the socket.
@@ -328,7 +304,8 @@ class Link(Client):
             self._flush_queue.put_nowait(self._loop.create_future())
 
     def _answered(self, subject: bytes, _reply: bytes, headers: bytes, payload: bytes) -> None:
-        asked = self._asked.pop(subject[len(self._inbox) + 1 :], None)
+        # A worker's name in it may have more bytes than characters.
+        asked = self._asked.pop(subject[len(self._inbox.encode()) + 1 :], None)
         if asked is not None:
             on_answer, forgetting = asked
             forgetting.cancel()

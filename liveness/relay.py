@@ -55,6 +55,8 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.published = 0
+        # Whether the last look came to the end of the outbox.
+        self.emptied = False
         self._urgent = urgent
         self._clock = clock
         self._rest_until = -math.inf
@@ -68,9 +70,11 @@ class Relay:
     async def run_once(self) -> Relayed:
         """Publish what is in the outbox, until it is empty, something is more urgent, or nobody acknowledges."""
         done, tried, behind = Relayed(), False, 0
+        self.emptied = False
         while done.complaint is None and (batch := self._batch()):
             pending = await self._store.outbox.pending(behind, batch)
             tried = True
+            self.emptied = not pending
             if not pending:
                 break
             behind = pending[-1].seq
@@ -78,10 +82,10 @@ class Relay:
                 positions, done.complaint = await self._publish([self._event(event) for event in group])
                 await self._store.outbox.clear(acknowledged_rows(group, positions))
                 done.published += len(positions)
+                self.published += len(positions)
                 if done.complaint is not None:
                     break
             self._rest_until = self._clock() + len(pending) / RATE_BESIDE
-        self.published += done.published
         if tried and done.complaint != self._complaint:
             self._complaint = done.complaint
             log.log(30 if done.complaint else 20, "relay_stopped" if done.complaint else "relay_goes_on",

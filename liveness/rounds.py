@@ -19,6 +19,35 @@ log = structlog.get_logger("liveness.rounds")
 BACKOFF_LEAST, BACKOFF_MOST = 0.25, 1.5
 
 
+class Away:
+    """For how long Postgres has failed some duty or other, in all; as the duties find out. Loop time, in seconds."""
+
+    def __init__(self) -> None:
+        self._failing = 0
+        self._since = self._before = 0.0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it fails any of them now."""
+        return self._failing > 0
+
+    def begins(self, now: float) -> None:
+        """Note that it fails one more duty."""
+        if not self._failing:
+            self._since = now
+        self._failing += 1
+
+    def ends(self, now: float) -> None:
+        """Note that it serves one of them again."""
+        self._failing -= 1
+        if not self._failing:
+            self._before += now - self._since
+
+    def seconds(self, now: float) -> float:
+        """Return for how long, since the start."""
+        return self._before + (now - self._since if self._failing else 0.0)
+
+
 class Round:
     """One duty and when to do it next.
 
@@ -34,9 +63,16 @@ class Round:
         interval: Callable[[], float],
         woken: asyncio.Event | None = None,
         may_run: Callable[[], bool] = lambda: True,
+        away: Away | None = None,
     ) -> None:
+        """`away` is told, for all duties that share it."""
         self.name = name
         self.failing_since: float | None = None
+        # How often it had to be tried again, since the start.
+        self.retries = 0
+        # Loop time: since when it does what it is doing; None while it waits for its next time.
+        self.under_way_since: float | None = None
+        self._away = away or Away()
         self._run_once = run_once
         self._interval = interval
         self._woken = woken or asyncio.Event()
@@ -59,7 +95,7 @@ class Round:
             self._woken.clear()
             try:
                 if self._may_run():
-                    await self._run_once()
+                    await self._do()
             except NotLeaderError as error:
                 # The lead was lost while this was under way; whoever has it does what is left.
                 log.debug("duty_not_ours", duty=self.name, cause=str(error))
@@ -68,8 +104,10 @@ class Round:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     # The driver, cancelled inside a transaction, complains of the connection instead.
                     raise asyncio.CancelledError from error
+                self.retries += 1
                 if self.failing_since is None:
                     self.failing_since = asyncio.get_running_loop().time()
+                    self._away.begins(self.failing_since)
                     log.warning("duty_failing", duty=self.name, cause=str(error))
                 pause = min(BACKOFF_LEAST * 2**failures, BACKOFF_MOST)
                 failures = min(failures + 1, 10)
@@ -79,7 +117,15 @@ class Round:
                 if self.failing_since is not None:
                     log.info("duty_works_again", duty=self.name)
                     self.failing_since, failures = None, 0
+                    self._away.ends(asyncio.get_running_loop().time())
                 await self._wait()
+
+    async def _do(self) -> None:
+        self.under_way_since = asyncio.get_running_loop().time()
+        try:
+            await self._run_once()
+        finally:
+            self.under_way_since = None
 
     async def _wait(self) -> None:
         # Where it is woken already, the loop has its turn all the same.

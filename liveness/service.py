@@ -14,6 +14,7 @@ silence may be believed), `expiry` (the way out), `sql/end_epochs.sql` and `sql/
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,10 +26,13 @@ from liveness.assembly import Assembly
 from liveness.bounded import finish_within
 from liveness.bus import Bus
 from liveness.errors import DatabaseAwayError
+from liveness.health import Health
 from liveness.http import Http
+from liveness.metrics import Metrics
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
+from liveness.trust import ADVICE, ON_TRUST
 
 log = structlog.get_logger("liveness.service")
 
@@ -53,8 +57,12 @@ class Service:
         self._waiting_for: str | None = "starting"
         self._duties: list[asyncio.Task[None]] = []
         self._database = Database(settings.postgres_dsn, settings.lock_timeout)
-        self._bus = Bus(settings.nats_url, least_server=least_server(settings.subjects.share))
-        self.http = Http(settings.http_listen, self.troubles)
+        self._bus = Bus(
+            settings.nats_url, access=settings.nats_access, least_server=least_server(settings.subjects.share)
+        )
+        self.health = Health(clock=time.monotonic, waits=self._waits, steps=self._database.steps)
+        self.metrics = Metrics(settings, lambda: self.parts, self.troubles)
+        self.http = Http(settings.http_listen, troubles=self.troubles, ills=self.health.ills, metrics=self.metrics.text)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises CannotStartError or SettingsError when it cannot start."""
@@ -102,7 +110,11 @@ class Service:
             found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
         return found
 
+    def _waits(self) -> bool:
+        return not self._bus.connected or (self.parts is not None and self.parts.away.goes_on)
+
     async def _finish_duties(self) -> None:
+        self.health.stopping = True
         for duty in self.parts.rounds if self.parts is not None else []:
             duty.stop()
         if self._duties:
@@ -117,12 +129,16 @@ class Service:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.http.serve())
             parts = await self._start()
-            tasks.create_task(self._bus.keep())
-            tasks.create_task(parts.listening.keep())
+            lasting = {
+                "bus": self._bus.keep(),
+                "listening": parts.listening.keep(),
+                "notices": parts.store.outbox.listen(parts.wakes.news.set),
+            }
             if parts.advisories is not None:
-                tasks.create_task(parts.advisories.keep())
-            tasks.create_task(parts.store.outbox.listen(parts.wakes.news.set))
+                lasting["advisories"] = parts.advisories.keep()
+            watched = [tasks.create_task(task, name=name) for name, task in lasting.items()]
             self._duties = [tasks.create_task(duty.keep(), name=duty.name) for duty in parts.rounds]
+            self.health.watch(watched, zip(parts.rounds, self._duties, strict=True))
             self._waiting_for = None
             self.started.set()
             log.info("serving", leases=len(parts.book))
@@ -134,6 +150,8 @@ class Service:
         Api(parts, self.troubles)
         await self._insist(lambda: self._restore(parts))
         await self._bus.connect(self._told("NATS"))
+        if self._bus.lets_anybody_in:
+            log.warning("names_on_trust", because=ON_TRUST, advice=ADVICE)
         await parts.ensure_stream()
         with contextlib.suppress(DatabaseAwayError):
             # Else its round does it.

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from liveness.errors import SettingsError
+from liveness.nats_settings import NatsSettings
 from liveness.share import parsed
 from liveness.subjects import Subjects
 from liveness.tables import Tables, tables
@@ -26,22 +27,22 @@ PREFIX = "LIVENESS_"
 # and the identity that a supervisor hands to its command.
 _NOT_SETTINGS = {"CONFIG", "PG_BIN", "WORKER", "EPOCH", "INCARNATION"}
 
+# What may hold a password, so that nobody is shown it.
+_SECRET: Final = frozenset({"postgres_dsn", "nats_url", "nats_system_url", "nats_password", "nats_token"})
+
 Duration = Annotated[float, Meta(gt=0, le=315_360_000)]
 OptionalDuration = Annotated[float, Meta(ge=0, le=315_360_000)]
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings with their defaults. The three of the original bug report keep their names and values."""
 
-    nats_url: Annotated[str, Meta(description="Where NATS is; several servers separated by commas.")] = (
-        "nats://127.0.0.1:4222"
-    )
     postgres_dsn: Annotated[str, Meta(description="The workflow server's database.")] = (
         "postgresql://127.0.0.1:5432/postgres"
     )
     postgres_schema: Annotated[str, Meta(min_length=1, description="Schema of the host's tables.")] = "public"
     http_listen: Annotated[
-        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez and /readyz.")
+        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez, /readyz and /metrics.")
     ] = "127.0.0.1:8470"
     mode: Annotated[
         Literal["act", "observe"],
@@ -130,9 +131,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     mark_suspects: Annotated[
         bool, Meta(description="Mark a suspected worker's ONLINE rows DEGRADED until it is heard again.")
     ] = False
-    nats_system_url: Annotated[
-        str, Meta(description="NATS with a system account's credentials: lost connections make suspects. None: none.")
-    ] = ""
     leader_timeout: Annotated[
         Duration, Meta(description="A leader that was not seen for so long is succeeded by another replica.")
     ] = 1.0
@@ -153,6 +151,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def __post_init__(self) -> None:
         """Refuse values that exclude each other."""
         parsed(self.shard)
+        _ = self.nats_access, self.nats_system_access
         if self.min_ttl > self.max_ttl:
             raise ValueError(f"min_ttl ({self.min_ttl:g}) is above max_ttl ({self.max_ttl:g}): lower min_ttl")
         if not self.min_ttl <= self.heartbeat_timeout <= self.max_ttl:
@@ -202,6 +201,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def clamp_ttl(self, stated: float) -> float:
         """Return the ttl (seconds) that a stated one counts as."""
         return min(max(stated, self.min_ttl), self.max_ttl)
+
+    def __repr__(self) -> str:
+        """All settings, and of those that may hold a secret only whether they are set."""
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich."""
+        given = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        return [(name, "(hidden)" if name in _SECRET and value else value) for name, value in given]
 
 
 # What can be set in one line; and what the file describes in tables of its own.
@@ -283,7 +291,7 @@ def _explain(error: msgspec.ValidationError, values: Mapping[str, Any]) -> str:
     complaint, _, place = text.partition(" - at `$.")
     if place:
         name = place.rstrip("`").split(".")[0].split("[")[0]
-        shown = "(hidden)" if name in {"postgres_dsn", "nats_url", "nats_system_url"} else repr(values.get(name))
+        shown = "(hidden)" if name in _SECRET else repr(values.get(name))
         return f"setting {name} = {shown} cannot be used: {complaint[0].lower()}{complaint[1:]}"
     if "unknown field" in text:
         return _unknown(text.split("`")[1])

@@ -87,6 +87,8 @@ class Storms:
 
     def __init__(self, *, max_hold: float, shuffle: Callable[[list[Lease]], None]) -> None:
         self.groups: dict[str, Group] = {}
+        # Since the start; counted, and never read here.
+        self.begun = 0
         self._storming: list[Group] = []
         self._tidy_at = GROUPS_REMEMBERED
         self._counted_at = -math.inf
@@ -283,6 +285,7 @@ class Storms:
             since=now, members=group.members, quiet=quiet, longest_ttl=longest_ttl, promises=list(promises)
         )
         self._storming.append(group)
+        self.begun += 1
         self._tell(group, group.storm, "held", quiet, now)
 
     def _over(self, group: Group, now: float) -> None:

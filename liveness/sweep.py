@@ -45,6 +45,8 @@ class Sweep:
         clock: Callable[[], float],
     ) -> None:
         self.last: Swept | None = None
+        # Sweeps since the start that took what they found.
+        self.done = 0
         self.listening_since = 0.0
         self._book = book
         self._hearing = hearing
@@ -76,6 +78,7 @@ class Sweep:
             await self._take([self._stale_case(found, looked_at, crash=crash) for found in stale], swept)
             await self._take([self._orphan_case(found) for found in orphaned], swept)
             self.last = swept
+            self.done += 1
         return swept
 
     async def _takeable(self, finds: Sequence[Found], swept: Swept) -> list[Found]:

@@ -65,6 +65,8 @@ class Heart {
       servers: NATS_URL.split(","),
       // By it, and nothing else, a lost connection is told to be this worker's.
       name: `liveness worker ${name}`,
+      // Where answers come, so that a server's permissions can keep them from other workers (docs/nats.md).
+      inboxPrefix: `_INBOX.${name}`,
       // For ever: NATS may be away for longer than any number of attempts.
       waitOnFirstConnect: true,
       maxReconnectAttempts: -1,

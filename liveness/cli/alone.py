@@ -37,7 +37,12 @@ class DeafError(LivenessError):
 async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     """Connect the parts of a service that hear, without its duties."""
     database = Database(settings.postgres_dsn, settings.lock_timeout)
-    bus = Bus(settings.nats_url, name="liveness-command", least_server=least_server(settings.subjects.share))
+    bus = Bus(
+        settings.nats_url,
+        name="liveness-command",
+        access=settings.nats_access,
+        least_server=least_server(settings.subjects.share),
+    )
     cause = "Postgres does not answer"
 
     def because(text: str) -> None:

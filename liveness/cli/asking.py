@@ -29,7 +29,7 @@ async def ask(
 
     Raises NatsAwayError when nobody can be asked, NoServiceError when nobody answers, RefusedError when it refuses.
     """
-    bus = Bus(settings.nats_url, name="liveness-command")
+    bus = Bus(settings.nats_url, name="liveness-command", access=settings.nats_access)
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             await bus.connect()

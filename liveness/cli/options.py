@@ -1,7 +1,7 @@
 """Options that several commands share, and how they read the settings."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -30,12 +30,23 @@ def as_json(command: Command) -> Command:
 
 def settings_for(**overrides: Any) -> Settings:
     """Return the settings, with those of the command line over them; warnings go to standard error."""
+    settings = worker_settings_for(**overrides)
+    _warn(settings.login_warnings())
+    return settings
+
+
+def worker_settings_for(**overrides: Any) -> Settings:
+    """Return the same for a worker, which is warned of its secrets' files by its heartbeater."""
     settings, warnings = load(**overrides)
-    for warning in warnings:
-        click.echo(f"liveness: warning: {warning}", err=True)
+    _warn(warnings)
     return settings
 
 
 def print_json(answer: object) -> None:
     """Print what a command has to say as one JSON object."""
     click.echo(json.dumps(msgspec.to_builtins(answer), indent=2, ensure_ascii=False))
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"liveness: warning: {warning}", err=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from liveness.cli.options import settings_for
+from liveness.cli.options import worker_settings_for
 from liveness.client import Heartbeater
 from liveness.client.command import BY_SIGNAL, CannotRunError, Command, Ended
 from liveness.client.identity import IDENTITY
@@ -73,7 +73,12 @@ async def run(
             loop.add_signal_handler(number, pass_on, number)
     try:
         async with Heartbeater(
-            settings.nats_url, worker=worker, ttl=ttl, prefix=settings.subject_prefix, alive=watch.alive
+            settings.nats_url,
+            worker=worker,
+            ttl=ttl,
+            prefix=settings.subject_prefix,
+            alive=watch.alive,
+            access=settings.nats_access,
         ) as heartbeater:
             await _first(heartbeater.welcome(EPOCH_SECONDS), asyncio.shield(told))
             if told.done():
@@ -215,6 +220,6 @@ def command(
     """
     if patience is not None and not watched.anything:
         raise click.UsageError("--watch-timeout is for what --watch watches, and nothing is: give --watch, too")
-    settings = settings_for(nats_url=nats_url)
+    settings = worker_settings_for(nats_url=nats_url)
     stop = if_given_up == "stop"
     sys.exit(asyncio.run(run(settings, worker, ttl, arguments, stop=stop, watched=watched, patience=patience)))

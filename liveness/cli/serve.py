@@ -45,7 +45,7 @@ def loop_factory(event_loop: str) -> Callable[[], asyncio.AbstractEventLoop] | N
 @servers
 @click.option("--mode", help="act, or observe: decide, record, show, touch nothing of the host's.")
 @click.option("--shard", help="Own the share i of n of the workers only, as in 0/4.")
-@click.option("--http-listen", help="host:port of /livez and /readyz.")
+@click.option("--http-listen", help="host:port of /livez, /readyz and /metrics.")
 def command(**overrides: str | None) -> None:
     """Run the sidecar: hear heartbeats, give back the work of workers that stopped.
 

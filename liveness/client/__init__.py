@@ -3,9 +3,9 @@
 `SyncHeartbeater` is for a worker without an event loop.
 """
 
-from liveness.client.events import Event, events
+from liveness.client.events import Event, events, make_reader
 from liveness.client.heartbeater import Heartbeater
 from liveness.client.synchronous import SyncHeartbeater
 from liveness.errors import DrainingError, LostError
 
-__all__ = ["DrainingError", "Event", "Heartbeater", "LostError", "SyncHeartbeater", "events"]
+__all__ = ["DrainingError", "Event", "Heartbeater", "LostError", "SyncHeartbeater", "events", "make_reader"]

@@ -5,9 +5,12 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from liveness.access import ANYBODY, Access
+from liveness.addresses import servers_of, shown
 from liveness.client.forks import let_go
-from liveness.client.problems import Problems
-from liveness.link import Link, servers_of, shown
+from liveness.client.problems import Problems, log
+from liveness.errors import NatsRefusedError
+from liveness.link import Link
 
 # The first wait before another attempt. It doubles up to the connection's `patience`.
 FIRST_WAIT_SECONDS: Final = 0.1
@@ -19,8 +22,9 @@ class Connection:
     """At most one link to NATS, made when it is asked for.
 
     `nats_url` may name several servers, separated by commas. `patience` (seconds) is the longest wait between two
-    attempts. `on_refusal` hears what the server forbids, in its words. `link` makes a link. Raises ValueError for a URL
-    that cannot be one.
+    attempts. `access` is how to log in, and says where answers come unless `inbox_prefix` does. `on_refusal` hears what
+    the server forbids, in its words. `link` makes a link. Raises ValueError for a URL that cannot be one, and for an
+    `access` that cannot be used.
     """
 
     def __init__(
@@ -30,7 +34,8 @@ class Connection:
         *,
         patience: float,
         problems: Problems,
-        inbox_prefix: str = "_INBOX",
+        access: Access = ANYBODY,
+        inbox_prefix: str = "",
         on_refusal: Callable[[str], None] = lambda _: None,
         link: Callable[[Callable[[str], None]], Link] = Link,
     ) -> None:
@@ -38,7 +43,11 @@ class Connection:
         self._name = name
         self._patience = patience
         self._problems = problems
-        self._inbox_prefix = inbox_prefix
+        access.check(nats_url)
+        for warning in access.warnings():
+            log.warning("%s", warning)
+        self._access = access
+        self._inbox_prefix = inbox_prefix or access.inbox_prefix
         self._on_refusal = on_refusal
         self._new_link = link
         self._link: Link | None = None
@@ -63,7 +72,10 @@ class Connection:
                 self._attempts += 1
                 fresh = self._new_link(self._refused)
                 try:
-                    await fresh.open(self._servers, self._name, self._inbox_prefix)
+                    await fresh.open(self._servers, self._name, self._inbox_prefix, self._access)
+                except NatsRefusedError as error:
+                    self._problems.report("connection", f"NATS at {shown(self._servers)} {error}")
+                    await fresh.drop()
                 except Exception as error:  # noqa: BLE001 - whatever nats-py raises, the next attempt may succeed
                     cause = str(fresh.fault or error) or type(error).__name__
                     self._problems.report("connection", f"cannot connect to NATS at {shown(self._servers)}: {cause}")

@@ -29,6 +29,9 @@ PATIENCE_SECONDS: Final = 2.0
 # So that two signs of work may be lost before the server gives the event to somebody else.
 SIGNS_IN_AN_ACK_WAIT: Final = 3
 
+# Where JetStream is asked in the account that the stream is in; another one has it under the name of its import.
+API_PREFIX: Final = "$JS.API"
+
 ACK: Final = b"+ACK"
 NAK: Final = b"-NAK"
 TERM: Final = b"+TERM"
@@ -39,7 +42,8 @@ _EXPIRED: Final = "408"
 class Consumer:
     """The consumer `durable` of `stream`, made or adjusted when it is first used.
 
-    `subjects` are the ones it shall get, all if empty; `ack_wait` is in seconds. A message is fetched when it is asked
+    `subjects` are the ones it shall get, all if empty; `ack_wait` is in seconds. JetStream is asked under `api_prefix`.
+    A message is fetched when it is asked
     for and not before, so none runs out of its `ack_wait` while it waits behind another one.
     """
 
@@ -52,6 +56,7 @@ class Consumer:
         durable: str,
         subjects: Sequence[str],
         ack_wait: float,
+        api_prefix: str = API_PREFIX,
     ) -> None:
         self._connection = connection
         self._problems = problems
@@ -59,6 +64,7 @@ class Consumer:
         self._durable = durable
         self._subjects = sorted(subjects)
         self._ack_wait = ack_wait
+        self._api_prefix = api_prefix
         self._bound: Link | None = None
         self._subscription: Subscription | None = None
         self._inbox = ""
@@ -102,6 +108,10 @@ class Consumer:
                 continue
             attempts += 1
             await asyncio.sleep(self._connection.wait(attempts))
+
+    async def make(self) -> None:
+        """Make it, or adjust it, and take nothing of it. Raises what nats-py raises."""
+        await self._bind(await self._connection.open())
 
     async def settle(self, message: Msg, verdict: bytes) -> None:
         """Tell the server what became of `message`, and wait until it knows, through every outage."""
@@ -163,7 +173,7 @@ class Consumer:
         return True
 
     async def _bind(self, link: Link) -> None:
-        context = link.jetstream(timeout=PATIENCE_SECONDS)
+        context = link.jetstream(prefix=self._api_prefix, timeout=PATIENCE_SECONDS)
         try:
             config = (await context.consumer_info(self._stream, self._durable)).config
         except js_errors.NotFoundError:
@@ -198,7 +208,7 @@ class Consumer:
         if self._arrived.empty():
             self._pulls += 1
             wish = {"batch": 1, "expires": int(PULL_SECONDS * 1e9)}
-            subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
+            subject = f"{self._api_prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
             await link.publish(subject, msgspec.json.encode(wish), reply=f"{self._inbox}.{self._pulls}")
         async with asyncio.timeout(PULL_SECONDS + PATIENCE_SECONDS):
             while True:

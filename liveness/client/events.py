@@ -1,18 +1,22 @@
 """What liveness decided, event by event: which work was given back, which worker's epoch ended."""
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import cache
 from typing import Any, Final
 
 import msgspec
+from nats import errors as nats_errors
 from nats.aio.msg import Msg
+from nats.js import errors as js_errors
 
+from liveness.access import ANYBODY, Access
 from liveness.bounded import finish_within
 from liveness.client.connection import Connection
-from liveness.client.consumer import ACK, NAK, PATIENCE_SECONDS, TERM, Consumer
+from liveness.client.consumer import ACK, API_PREFIX, NAK, PATIENCE_SECONDS, TERM, Consumer
 from liveness.client.problems import Problems, log
-from liveness.errors import MessageError
+from liveness.errors import CannotStartError, MessageError
 from liveness.eventdata import CloudEvent, EventData, event_data
 from liveness.subjects import event_subject, name_fault
 
@@ -42,7 +46,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """How often the event was delivered, this time included."""
 
 
-def events(
+def events(  # noqa: PLR0913 - all but the first are named
     nats_url: str,
     *,
     durable: str,
@@ -51,7 +55,9 @@ def events(
     event_prefix: str = "",
     observed: bool = False,
     ack_wait: float = 30.0,
-    inbox_prefix: str = "_INBOX",
+    inbox_prefix: str = "",
+    access: Access = ANYBODY,
+    api_prefix: str = API_PREFIX,
 ) -> AsyncGenerator[Event, None]:
     """Yield the events of the stream, each at least once, for ever.
 
@@ -70,22 +76,25 @@ def events(
 
     Outages of NATS, and a stream that is not there yet, are waited through and logged once (`liveness.client`). A
     message that is no event is logged and never delivered again. `ack_wait` is how many seconds after a reader died its
-    event goes to another one. `nats_url` may name several servers, separated by commas.
+    event goes to another one. `nats_url` may name several servers, separated by commas; `access` is how to log in
+    there, and says where answers come unless `inbox_prefix` does. A reader in another account than the stream's asks
+    for its events under `api_prefix`, as that account imports it (deploy/nats).
 
     Raises ValueError for arguments that cannot be used, and while iterating CannotStartError when NATS refuses the
     reader as it is asked for.
     """
     check_arguments(durable=durable, types=types, stream=stream, ack_wait=ack_wait)
-    problems = Problems(f"events for {durable}")
-    connection = Connection(
-        nats_url,
-        f"liveness events for {durable}",
-        patience=PATIENCE_SECONDS,
-        problems=problems,
-        inbox_prefix=inbox_prefix,
+    subjects = _subjects(types, event_prefix, observed=observed)
+    connection, problems = _connection(nats_url, durable, access, inbox_prefix)
+    consumer = Consumer(
+        connection,
+        problems,
+        stream=stream,
+        durable=durable,
+        subjects=subjects,
+        ack_wait=ack_wait,
+        api_prefix=api_prefix,
     )
-    subjects = sorted({event_subject(kind, event_prefix, observed=observed) for kind in types or ()})
-    consumer = Consumer(connection, problems, stream=stream, durable=durable, subjects=subjects, ack_wait=ack_wait)
 
     def wanted(event: Event, subject: str) -> bool:
         # One stream may also hold another mode's, another prefix's or the host's own messages; and what an earlier run
@@ -95,6 +104,62 @@ def events(
         )
 
     return _yield_events(consumer, connection, wanted)
+
+
+async def make_reader(  # noqa: PLR0913 - all but the first are named
+    nats_url: str,
+    *,
+    durable: str,
+    types: Sequence[str] | None = None,
+    stream: str = "LIVENESS_EVENTS",
+    event_prefix: str = "",
+    observed: bool = False,
+    ack_wait: float = 30.0,
+    access: Access = ANYBODY,
+    seconds: float = 10.0,
+) -> None:
+    """Make the reader that `events` is with these arguments, and read nothing: for one that may not make itself.
+
+    Whoever may make consumers can have JetStream publish on any subject of their account, a worker's heartbeat too, so
+    permissions had better not let a reader (deploy/nats). `events` has to be given the same `types` and `ack_wait`.
+
+    Raises ValueError for arguments that cannot be used, and CannotStartError when it is not made within `seconds`.
+    """
+    check_arguments(durable=durable, types=types, stream=stream, ack_wait=ack_wait)
+    connection, problems = _connection(nats_url, durable, access, "")
+    subjects = _subjects(types, event_prefix, observed=observed)
+    consumer = Consumer(connection, problems, stream=stream, durable=durable, subjects=subjects, ack_wait=ack_wait)
+    cause = ""
+    try:
+        async with asyncio.timeout(seconds):
+            await consumer.make()
+    except js_errors.APIError as error:
+        cause = error.description or str(error)
+    except (nats_errors.Error, OSError) as error:
+        # Of a permission that is missing NATS tells beside the request, which goes unanswered.
+        cause = problems.last or str(error) or "NATS does not answer"
+    else:
+        return
+    finally:
+        connection.cut()
+    raise CannotStartError(f"the reader {durable!r} of the stream {stream!r} cannot be made: {cause}")
+
+
+def _subjects(types: Sequence[str] | None, event_prefix: str, *, observed: bool) -> list[str]:
+    return sorted({event_subject(kind, event_prefix, observed=observed) for kind in types or ()})
+
+
+def _connection(nats_url: str, durable: str, access: Access, inbox_prefix: str) -> tuple[Connection, Problems]:
+    problems = Problems(f"events for {durable}")
+    connection = Connection(
+        nats_url,
+        f"liveness events for {durable}",
+        patience=PATIENCE_SECONDS,
+        problems=problems,
+        access=access,
+        inbox_prefix=inbox_prefix,
+    )
+    return connection, problems
 
 
 def check_arguments(*, durable: str, types: Sequence[str] | None, stream: str, ack_wait: float) -> None:

@@ -9,6 +9,7 @@ from typing import Final, Self
 
 import msgspec
 
+from liveness.access import ANYBODY, Access
 from liveness.bounded import finish_within
 from liveness.client.beats import Beats
 from liveness.client.connection import Connection
@@ -40,7 +41,8 @@ class Heartbeater(Standing):
 
     `ttl` is how many seconds one beat is good for (without it, the service's `heartbeat_timeout` holds); `interval` is
     the seconds between two beats, a fifth of the ttl by default, or 10. `incarnation` tells this process from the one
-    that bore the name before; by default it is random. `nats_url` may name several servers, separated by commas.
+    that bore the name before; by default it is random. `nats_url` may name several servers, separated by commas;
+    `access` is how to log in there.
 
     Entering waits a second at most and never fails because NATS is away: the beats begin when it is back. Nothing that
     goes wrong with the heartbeat is raised into the body; it is logged (`liveness.client`), and kept in `last_problem`.
@@ -90,6 +92,7 @@ class Heartbeater(Standing):
         on_superseded: Callable[[], object] | None = None,
         prefix: str = "liveness",
         alive: Callable[[], bool] = lambda: True,
+        access: Access = ANYBODY,
     ) -> None:
         who = identity_of(worker, incarnation)
         pace = Pace.stated(ttl, interval, margin)
@@ -101,6 +104,9 @@ class Heartbeater(Standing):
             CONNECTION + who.worker,
             patience=self._patience,
             problems=self._problems,
+            access=access,
+            # Of its own, so that no worker can be allowed to hear what another one is answered.
+            inbox_prefix=f"{access.inbox_prefix}.{who.worker}",
             on_refusal=self._hear_refusal,
             link=self._around.link,
         )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import ClassVar, Final, Self
 
+from liveness.access import ANYBODY, Access
 from liveness.client.heartbeater import Heartbeater
 from liveness.client.standing import Standing
 from liveness.client.thread import HeartThread, LeftError
@@ -76,6 +77,7 @@ class SyncHeartbeater(Standing):
         on_superseded: Callable[[], object] | None = None,
         prefix: str = "liveness",
         alive: Callable[[], bool] = lambda: True,
+        access: Access = ANYBODY,
     ) -> None:
         self._heart = heart = self._of(
             nats_url,
@@ -88,6 +90,7 @@ class SyncHeartbeater(Standing):
             on_superseded=on_superseded,
             prefix=prefix,
             alive=alive,
+            access=access,
         )
         super().__init__(heart._parts)  # noqa: SLF001 - one heart in two flavours
         self._thread = HeartThread(heart)

@@ -38,5 +38,14 @@ cleared AS (
 )
 SELECT
     (SELECT count(*) FROM moved) AS items, (SELECT count(*) FROM looked_at) AS looked_at,
-    last.worker, last.epoch, last.id
+    last.worker, last.epoch, last.id,
+    -- How much went back, by reason. What the rows of a life have in common is read once for all of them.
+    (
+        SELECT jsonb_object_agg(r.reason, r.items)
+        FROM (
+            SELECT l.told::json ->> 'reason' AS reason, sum(l.items) AS items
+            FROM (SELECT m.told, count(*) AS items FROM moved AS m WHERE m.outcome IS NULL GROUP BY m.told) AS l
+            GROUP BY 1
+        ) AS r
+    )::text AS reasons
 FROM (SELECT d.worker, d.epoch, d.id FROM looked_at AS d ORDER BY d.worker DESC, d.epoch DESC, d.id DESC LIMIT 1) AS last

@@ -29,8 +29,12 @@ class Budgets:
         self.policy = policy
         self._statements = statements
 
-    async def judge(self, connection: Connection, ended: Sequence[Mapping[str, object]], work: WorkTable) -> None:
+    async def judge(
+        self, connection: Connection, ended: Sequence[Mapping[str, object]], work: WorkTable
+    ) -> tuple[int, int]:
         """Set aside, or tell of, what of `work` killed the lives that have just `ended` and has its budget behind it.
+
+        Return how many had, and how many of those were set aside.
 
         What the host's table refuses to have set aside is told of, and goes back like all the rest. Raises the
         driver's errors, as everything in a transaction does.
@@ -45,7 +49,7 @@ class Budgets:
         over = [suspect for suspect in suspects if suspect.crash_count >= self.policy.budget]
         if not over:
             # What the history counted was put down to others since.
-            return
+            return 0, 0
         deaths = await self._deaths(connection, work, over)
         together: dict[tuple[str, int], list[Suspect]] = defaultdict(list)
         for suspect in suspects:
@@ -66,6 +70,7 @@ class Budgets:
             aside = await self._set_aside(connection, lives, work, blamed, deaths, told)
         left = [suspect for suspect in over if suspect.id not in aside]
         await self._report(connection, lives, work, left, told)
+        return len(over), len(aside)
 
     async def _deaths(
         self, connection: Connection, work: WorkTable, suspects: Sequence[Suspect]

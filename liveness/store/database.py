@@ -162,7 +162,8 @@ class Database:
             self._reserved = self._new_pool(dsn, RESERVED_SIZE)
         except (ValueError, asyncpg.InterfaceError) as error:
             raise SettingsError(f"postgres_dsn cannot be used: {_one_line(error)}") from error
-        self.away_since: float | None = None
+        # When a task began or ended a transaction last, by the loop's clock.
+        self.steps: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
 
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Wait, with back-off, until Postgres answers.
@@ -249,8 +250,10 @@ class Database:
                         f" SET LOCAL statement_timeout = '{milliseconds(statement_timeout)}'"
                     )
                 begun = True
+                self._note_step()
                 yield connection
                 await connection.execute("COMMIT")
+                self._note_step()
             except BaseException as error:
                 if isinstance(error, TimeoutError):
                     self._terminate_idle()
@@ -264,6 +267,10 @@ class Database:
                 else:
                     await _roll_back(connection)
                 raise
+
+    def _note_step(self) -> None:
+        if (task := asyncio.current_task()) is not None:
+            self.steps[task] = asyncio.get_running_loop().time()
 
     def _terminate_idle(self) -> None:
         # They went the same way. Each would cost its next user the same wait; a new one costs milliseconds.

@@ -1,6 +1,6 @@
 """Rows that a living worker holds by the database, and does not list: found, told of, and put back."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -38,6 +38,8 @@ class Leaks:
         chunk: int,
         crashes: CrashPolicy,
     ) -> None:
+        # Rows put back, by work.
+        self.items: Counter[str] = Counter()
         self._database = database
         self._leader = leader
         self._statements = statements
@@ -90,15 +92,16 @@ class Leaks:
 
         Never in mode observe. Raises NotLeaderError, DatabaseAwayError and DatabaseRefusedError.
         """
-        back = 0
+        back: Counter[str] = Counter()
         async with self._leader.transaction(patient=True) as connection:
             # As for every reclaim.
             await connection.execute(self._statements.lock_tables)
             with contested():
                 for work, some in self._by_work(leaks):
-                    back += await self._put_back(connection, work, some)
+                    back[work.work] += await self._put_back(connection, work, some)
                 await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
-        return back
+        self.items.update(back)
+        return back.total()
 
     async def _put_back(self, connection: Connection, work: WorkTable, leaks: Sequence[Leaked]) -> int:
         rows = await connection.fetch(

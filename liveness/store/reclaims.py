@@ -6,7 +6,7 @@ there is no cycle that it could lose.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -17,9 +17,10 @@ from liveness.store.budgets import Budgets
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
-from liveness.store.rows import Left, Rows, Walk, savepoint
+from liveness.store.rows import Left, Rows, Walk, reasons_in, savepoint
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
+from liveness.tallies import Tallies, mode_of
 from liveness.verdicts import Case, Outcome, Verdict
 from liveness.work import WorkTable
 
@@ -39,6 +40,8 @@ class Progress(msgspec.Struct):
     looked_at: int = 0
     # Reclaims that the last chunk found unfinished.
     unfinished: int = 0
+    # What the last chunk put back, by work, reason and mode.
+    reasons: Counter[tuple[str, str, str]] = msgspec.field(default_factory=Counter)
 
 
 class Reclaims:
@@ -59,6 +62,7 @@ class Reclaims:
         budgets: Budgets,
         subjects: Subjects,
     ) -> None:
+        self.tallies = Tallies()
         self._database = database
         self._leader = leader
         self._clock: Callable[[], float] = time.monotonic
@@ -94,6 +98,7 @@ class Reclaims:
             return await self._settle(cases, 0)
 
     async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
+        asked_at, asked, judged = self._clock(), cases, dict[str, tuple[int, int]]()
         async with self._leader.dated_transaction(patient=True) as (connection, began):
             await self._lock_tables(connection)
             cases = [_aged(case, began) for case in cases]
@@ -111,7 +116,7 @@ class Reclaims:
                 await self._close_unheard(connection, opened, {row["worker"] for row in rows if row["ended"]})
                 ended = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["ended"]]
                 crashed = any(case.crash for case in offered)
-                items = await self._put_back_judged(connection, ended, chunk, crashed=crashed) if ended else {}
+                items = await self._put_back_judged(connection, ended, chunk, judged, crashed=crashed) if ended else {}
         found = {row["worker"]: row for row in rows}
         verdicts = []
         for case in cases:
@@ -132,6 +137,8 @@ class Reclaims:
                 verdicts.append(
                     Verdict(worker=case.worker, epoch=case.epoch, outcome=outcome, heard_ago=row["heard_ago"])
                 )
+        self.tallies.settled(asked, verdicts, self._clock(), asked_at=asked_at, mode=mode_of(observed=self._observed))
+        self.tallies.judged(judged)
         return verdicts
 
     async def count(self, worker: str, epoch: int) -> int:
@@ -163,6 +170,7 @@ class Reclaims:
                 self._statements["lock_unfinished"], UNFINISHED_AT_ONCE, list(names), self._observed
             )
             progress.looked_at = 0
+            progress.reasons.clear()
             progress.unfinished = len(rows)
             for observed in (False, True):
                 held = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["observed"] == observed]
@@ -170,6 +178,7 @@ class Reclaims:
                     with contested():
                         await self._put_back_next(connection, held, progress, observed=observed)
                         await self._mark_offline(connection, held, observed=observed)
+        self.tallies.items.update(progress.reasons)
 
     async def finish_apart(self, walk: Walk, worker: str) -> None:
         """Put back what unfinished reclaims of `worker` have left and its tables take, row by row where it has to be.
@@ -189,8 +198,11 @@ class Reclaims:
                 walk.done.update(work.work for work in self._statements.works)
                 return
             with contested():
+                walk.reasons.clear()
                 await self._rows.put_back(connection, worker, held, walk)
                 walk.unmarked = await self._mark_if_taken(connection, held)
+        self.tallies.went_back(walk.reasons)
+        self.tallies.refused.update(left.work for left, _ in walk.refused)
 
     async def retry(self) -> int:
         """Try rows again that their tables refused; return how many are not left any more. Raises as `finish` does."""
@@ -203,8 +215,10 @@ class Reclaims:
             return 0
         async with self._leader.transaction(patient=True) as connection:
             await self._lock_tables(connection)
-            gone = await self._rows.retry(connection, due)
+            reasons: Counter[tuple[str, str]] = Counter()
+            gone = await self._rows.retry(connection, due, reasons)
             await self._wake_relay(connection)
+        self.tallies.went_back(reasons)
         return gone
 
     async def _lock_tables(self, connection: Connection) -> None:
@@ -236,9 +250,17 @@ class Reclaims:
             await connection.execute(self._statements["close_unheard"], as_json(vain))
 
     async def _put_back_judged(
-        self, connection: Connection, ended: list[dict[str, object]], chunk: int, *, crashed: bool
+        self,
+        connection: Connection,
+        ended: list[dict[str, object]],
+        chunk: int,
+        judged: dict[str, tuple[int, int]],
+        *,
+        crashed: bool,
     ) -> dict[tuple[str, int], dict[str, int]]:
         """Put back what the lives held, but for work that keeps killing its workers. Return how much, by life and kind.
+
+        `judged` is added, by work, how many rows had their budget behind them, and how many were set aside.
 
         Hardly ever has anything its crash budget behind it, and that is seen while it goes back. Then this is undone
         (nobody can have seen it), the work is judged, and what is left goes back.
@@ -250,7 +272,7 @@ class Reclaims:
         if watch and over:
             await connection.execute("ROLLBACK TO SAVEPOINT work")
             for work in over:
-                await self._budgets.judge(connection, ended, work)
+                judged[work.work] = await self._budgets.judge(connection, ended, work)
             items, _ = await self._put_back_first(connection, ended, chunk)
         if chunk:
             await self._mark_offline(connection, ended, observed=self._observed)
@@ -311,6 +333,8 @@ class Reclaims:
                 progress.behind[work.work, observed] = (row["worker"], row["epoch"], row["id"])
                 progress.items += row["items"]
                 progress.looked_at += row["looked_at"]
+                mode = mode_of(observed=observed)
+                progress.reasons.update({(*key, mode): items for key, items in reasons_in(row, work).items()})
 
     async def _mark_if_taken(self, connection: Connection, ended: list[dict[str, object]]) -> str | None:
         """Mark the ended lives, and return why the registry refuses it, if it does: that must not keep their work."""

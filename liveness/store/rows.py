@@ -6,7 +6,8 @@ each transaction: what was found stays found, and the next one goes on behind it
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import asyncpg
@@ -47,7 +48,7 @@ class Walk(msgspec.Struct):
     """How far a pass over one name's rows has come, by kind of work; `size`: how many rows the next try takes.
 
     `refused`: what was found since that was asked last, with the cause; `unmarked`: why the registry refuses to mark
-    the worker, if it does.
+    the worker, if it does; `reasons`: what went back since that was asked last, by work and reason.
     """
 
     behind: dict[str, Place] = {}
@@ -56,6 +57,7 @@ class Walk(msgspec.Struct):
     items: int = 0
     refused: list[tuple[Left, str]] = []
     unmarked: str | None = None
+    reasons: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
 
 
 class Rows:
@@ -80,21 +82,25 @@ class Rows:
                 if contested or not tries or self._clock() >= until:
                     return
 
-    async def retry(self, connection: Connection, due: Sequence[Left]) -> int:
-        """Try rows again that were refused, as many as there is time for; return how many are not left any more."""
+    async def retry(self, connection: Connection, due: Sequence[Left], reasons: Counter[tuple[str, str]]) -> int:
+        """Try rows again that were refused, as many as there is time for; return how many are not left any more.
+
+        `reasons` is added what went back, by work and reason.
+        """
         gone, until = 0, self._clock() + TRY_SECONDS
         for left in due[:TRIES]:
-            gone += await self._retry(connection, left)
+            gone += await self._retry(connection, left, reasons)
             if self._clock() >= until:
                 break
         return gone
 
-    async def _retry(self, connection: Connection, left: Left) -> bool:
+    async def _retry(self, connection: Connection, left: Left, reasons: Counter[tuple[str, str]]) -> bool:
         work = next(work for work in self._statements.works if work.work == left.work)
         cause = None
         try:
             async with savepoint(connection):
-                await self._next(connection, work, "reclaim_refused", [_life(left)], 1, left)
+                row = await self._next(connection, work, "reclaim_refused", [_life(left)], 1, left)
+                reasons.update(reasons_in(row, work))
         except ContestedError:
             pass
         except DatabaseRefusedError as error:
@@ -129,6 +135,7 @@ class Rows:
         else:
             walk.size[work.work] = min(2 * size, self._chunk)
             walk.items += 0 if row is None else row["items"]
+            walk.reasons.update(reasons_in(row, work))
         if row is None or row["worker"] != worker:
             # All lives of the name were passed.
             walk.done.add(work.work)
@@ -180,6 +187,12 @@ async def refused_rows(database: Database, limit: int) -> tuple[list[tuple[Left,
         [(Left(row["work"], row["worker"], row["epoch"], row["id"]), row["refused"]) for row in rows],
         rows[0]["of_all"] if rows else 0,
     )
+
+
+def reasons_in(row: asyncpg.Record | None, work: WorkTable) -> Mapping[tuple[str, str], int]:
+    """Return how many rows of `work` went back by `reclaim_next`, by work and reason."""
+    reasons = msgspec.json.decode((row and row["reasons"]) or "{}", type=dict[str, int])
+    return {(work.work, reason): items for reason, items in reasons.items()}
 
 
 def _life(left: Left) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar, Final, cast
 from uuid import UUID
 
+from liveness.access import ANYBODY, Access
 from liveness.client.heartbeater import Heartbeater
 from liveness.client.synchronous import SyncHeartbeater
 from liveness.client.thread import LeftError
@@ -39,6 +40,7 @@ class FakeHeartbeater(Heartbeater):
         on_superseded: Callable[[], object] | None = None,
         prefix: str = "liveness",
         alive: Callable[[], bool] = lambda: True,
+        access: Access = ANYBODY,
         epoch: int | None = 1,
     ) -> None:
         self._around = self._stage = Stage(epoch)
@@ -53,6 +55,7 @@ class FakeHeartbeater(Heartbeater):
             on_superseded=on_superseded,
             prefix=prefix,
             alive=alive,
+            access=access,
         )
         self._stage.begin(self.worker)
         self._was_held: list[str] = []
@@ -166,6 +169,7 @@ class FakeSyncHeartbeater(SyncHeartbeater):
         on_superseded: Callable[[], object] | None = None,
         prefix: str = "liveness",
         alive: Callable[[], bool] = lambda: True,
+        access: Access = ANYBODY,
         epoch: int | None = 1,
     ) -> None:
         super().__init__(
@@ -179,6 +183,7 @@ class FakeSyncHeartbeater(SyncHeartbeater):
             on_superseded=on_superseded,
             prefix=prefix,
             alive=alive,
+            access=access,
         )
         self._fake._stage.epoch = epoch  # noqa: SLF001 - one heart in two flavours
 

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import msgspec
 
+from liveness.access import ANYBODY, Access
+from liveness.addresses import servers_of
 from liveness.client.events import Event, check_arguments
 from liveness.eventdata import EVENT_TYPES, event_data
-from liveness.link import servers_of
 
 _AT: Final = "2026-01-01T00:00:00Z"
 _WORK: Final = "00000000-0000-4000-8000-000000000001"
@@ -104,7 +105,7 @@ class FakeEvents:
         """Wait until every event that was added is finished."""
         await self._idle.wait()
 
-    def __call__(
+    def __call__(  # noqa: PLR0913 - as the real one
         self,
         nats_url: str,
         *,
@@ -114,13 +115,15 @@ class FakeEvents:
         event_prefix: str = "",
         observed: bool = False,
         ack_wait: float = 30.0,
-        inbox_prefix: str = "_INBOX",
+        inbox_prefix: str = "",
+        access: Access = ANYBODY,
+        api_prefix: str = "$JS.API",
     ) -> AsyncGenerator[Event, None]:
         """Yield the events, those of `types` only if given; the rest of the arguments makes no difference.
 
         Raises ValueError for those that `liveness.events` does not take.
         """
-        del event_prefix, observed, inbox_prefix
+        del event_prefix, observed, inbox_prefix, access, api_prefix
         check_arguments(durable=durable, types=types, stream=stream, ack_wait=ack_wait)
         servers_of(nats_url)
         return self._yield_events(types)

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from liveness.access import ANYBODY, Access
 from liveness.client.surroundings import Surroundings
 from liveness.link import Link, RawSink, RunSink
 from liveness.messages import Goodbye, Heartbeat, Hello, HelloAnswer
@@ -101,7 +102,13 @@ class _StagedLink(Link):
         super().__init__(on_refusal)
         self._stage = stage
 
-    async def open(self, servers: Sequence[str], name: str, inbox_prefix: str) -> None:  # noqa: ARG002 - of nobody
+    async def open(
+        self,
+        servers: Sequence[str],  # noqa: ARG002 - of nobody
+        name: str,  # noqa: ARG002
+        inbox_prefix: str,  # noqa: ARG002
+        access: Access = ANYBODY,  # noqa: ARG002
+    ) -> None:
         self._server_info = {"server_id": _SERVER}
 
     def listen(self, subject: str, sink: RawSink, run: RunSink | None = None) -> None:  # noqa: ARG002 - one at a time

@@ -74,6 +74,9 @@ async def test_what_killed_as_often_as_its_budget_is_set_aside(host: HostTables,
     assert (told["crash_count"], told["crash_budget"], told["reclaim_count"]) == (2, 2, 2)
     assert [(crash["worker"], crash["suspects"]) for crash in told["former_crashes"]] == [("w1", 1)]
     assert len(await events(aside, "workflow.reclaimed")) == 1
+    tallies = aside.reclaims.tallies
+    assert (tallies.crashing["workflow"], tallies.quarantined["workflow"]) == (1, 1)
+    assert tallies.items == {("workflow", "lapsed", "act"): 1}
 
 
 @pytest.mark.parametrize("reason", ["released", "operator", "orphaned"])
@@ -101,6 +104,8 @@ async def test_by_default_it_goes_back_and_is_told_of(host: HostTables, stores: 
     assert [(one["former_worker"], one["crash_count"]) for one in told] == [("w2", 3), ("w3", 4)]
     assert [crash["worker"] for crash in told[1]["former_crashes"]] == ["w2", "w1", "w0"]
     assert len(await events(store, "workflow.reclaimed")) == 4
+    tallies = store.reclaims.tallies
+    assert (tallies.crashing["workflow"], tallies.quarantined["workflow"]) == (2, 0)
 
 
 async def test_a_budget_of_0_is_none(host: HostTables, stores: Stores) -> None:

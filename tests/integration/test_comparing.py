@@ -181,6 +181,7 @@ async def test_a_leaked_row_goes_back_and_the_life_goes_on(host: HostTables, rec
     why = await host.connection.fetchrow("SELECT *, evidence ->> 'why' AS why FROM liveness.leak")
     assert why is not None
     assert (why["reclaimed"], why["found_at"]) == (True, history[0]["reclaimed_at"])
+    assert reclaiming.store.leaks.items == {"workflow": 1}
     assert why["why"].startswith("RUNNING in the name of a worker that lives and left it out for 6")
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.epoch WHERE ended_at IS NULL") == 1
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.expiration") == 0

@@ -233,6 +233,8 @@ async def test_observe_touches_nothing_of_the_hosts(host: HostTables, stores: Ca
     events = await store.outbox.pending(0, 10)
     assert len(events) == 6
     assert all(event.observed for event in events)
+    tallies = store.reclaims.tallies
+    assert (tallies.items, tallies.ended) == ({("workflow", "lapsed", "observe"): 5}, {("lapsed", "observe"): 1})
 
 
 async def test_a_thousand_workers_half_of_them_silent(host: HostTables, store: Store) -> None:

@@ -80,6 +80,9 @@ async def test_all_but_the_refused_rows_go_back(
     with capture_logs() as logs:
         await finish.run_once()
     assert logs == []
+    tallies = store.reclaims.tallies
+    assert tallies.refused == {"workflow": 3}
+    assert tallies.items == {("workflow", "lapsed", "act"): 37, ("task", "lapsed", "act"): 3}
 
 
 async def test_what_is_said_of_a_refused_row_shows_nothing_of_it(
@@ -147,6 +150,7 @@ async def test_a_refused_row_is_tried_again_and_goes_back_when_it_is_mended(
     assert await host.state(row) == ("PENDING", None)
     assert await host.connection.fetchval("SELECT count(*) FROM liveness.remainder") == 0
     assert ("workflow.reclaimed", row) in await host.outbox()
+    assert store.reclaims.tallies.items == {("workflow", "lapsed", "act"): 1}
 
 
 async def test_rows_of_tables_that_are_described_no_more_stand_before_nobody(

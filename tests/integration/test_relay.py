@@ -117,8 +117,11 @@ async def test_nothing_is_cleared_that_was_not_acknowledged(
     assert done.published == 0
     assert done.complaint
     assert len(await host.outbox()) == 4
+    assert not elsewhere.emptied
 
     assert (await relay.run_once()).published == 4
+    assert relay.emptied
+    assert relay.published == 4
 
 
 async def test_a_parcel_stays_until_all_of_its_events_are_acknowledged(

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from liveness import service as service_module
 from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.eventdata import WorkflowReclaimed, WorkReclaimed
@@ -437,3 +438,13 @@ async def test_the_relay_knows_of_all_that_is_more_urgent(serve: Serve) -> None:
     assert urgent()
     parts.finish._with_more = 0
     assert not urgent()
+
+
+async def test_names_on_trust_are_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, at the start, where NATS asks nobody who it is."""
+    told: list[str] = []
+    monkeypatch.setattr(service_module.log, "warning", lambda event, **_: told.append(event))
+
+    await serve()
+
+    assert told.count("names_on_trust") == 1

@@ -78,7 +78,7 @@ async def test_the_permissions_are_enough_and_no_more(tmp_path: Path) -> None:
                 await worker.superseded.wait()
             await spy.client.subscribe("liveness.hello.w1", cb=welcome)
             await delivered(spy.client)
-            forger = await nats_py.connect(own)
+            forger = await nats_py.connect(own, inbox_prefix="_INBOX.w1")
             assert (await forger.request("liveness.hello.w1", timeout=SOON)).data == b"welcome"
             await forger.publish("liveness.heartbeat.w2")
             await forger.publish("liveness.goodbye.w2")

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
-from liveness.rounds import BACKOFF_LEAST, BACKOFF_MOST, Round
+from liveness.rounds import BACKOFF_LEAST, BACKOFF_MOST, Away, Round
 
 SOON = 5.0
 NEVER = 3600.0
@@ -233,3 +233,60 @@ async def test_a_cancellation_that_the_driver_turns_into_a_complaint_is_one(duty
 
     assert task.cancelled()
     assert duty.times == 0
+
+
+async def test_what_a_duty_has_to_try_again_is_counted_and_timed(duty: Duty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all duties together, from the first that fails to the last that works again."""
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
+    away, found = Away(), []
+    duty.raises = [DatabaseAwayError("away"), DatabaseRefusedError("no")]
+
+    async def run_once() -> None:
+        found.append(away.goes_on)
+        await duty.run_once()
+
+    one = Round("duty", run_once, lambda: NEVER, away=away)
+    task = asyncio.create_task(one.keep())
+    async with asyncio.timeout(SOON):
+        while len(found) < 3:
+            await duty.done.wait()
+            await asyncio.sleep(0)
+    await settle()
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert found == [False, True, True]
+    assert (one.retries, away.goes_on) == (2, False)
+
+
+def test_the_time_in_which_several_fail_counts_once() -> None:
+    """It is Postgres that is away, and not each of them."""
+    away = Away()
+    away.begins(10.0)
+    away.begins(11.0)
+    away.ends(12.0)
+    assert away.seconds(13.0) == 3.0
+    away.ends(14.0)
+    away.begins(20.0)
+
+    assert away.seconds(21.5) == 5.5
+
+
+async def test_it_is_known_since_when_a_duty_is_under_way(duty: Duty) -> None:
+    """And that it is not while it waits for its next time, even if it failed."""
+    goes_on, raised = asyncio.Event(), [ZeroDivisionError()]
+
+    async def run_once() -> None:
+        await duty.run_once()
+        await goes_on.wait()
+        raise raised.pop()
+
+    one = Round("duty", run_once, lambda: NEVER)
+    task = asyncio.create_task(one.keep())
+    await duty.again()
+    assert one.under_way_since is not None
+    goes_on.set()
+    await asyncio.wait({task})
+
+    assert one.under_way_since is None
+    assert isinstance(task.exception(), ZeroDivisionError)
