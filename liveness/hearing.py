@@ -70,6 +70,8 @@ class Hearing:
         # Loop time: what is heard now was not sent before it. The echo sent then came first; but what was still on its
         # way in a gap, for as long as the grace behind it, may have been sent before that.
         self.not_before = loop_time
+        # The hearing time of that moment.
+        self.least_stamp = 0.0
         self._last_heard_sent = loop_time
         self._late_until = -math.inf
         # The last gap began within the grace of the one before it.
@@ -105,13 +107,13 @@ class Hearing:
                 return Echo.IGNORED
             self._gap(loop_time, before)
             return Echo.GAP
+        counts = sent > self._proven_to
+        if counts:
+            self.now += sent - self._proven_to
+            self._proven_to = sent
         if sent >= self._late_until:
-            self.not_before = sent
-        if sent <= self._proven_to:
-            return Echo.IGNORED
-        self.now += sent - self._proven_to
-        self._proven_to = sent
-        return Echo.COUNTED
+            self.not_before, self.least_stamp = sent, self.now
+        return Echo.COUNTED if counts else Echo.IGNORED
 
     def stamp(self, loop_time: float) -> float:
         """Return the hearing time of a beat heard now: never before it was sent, nor before an earlier stamp."""
@@ -172,7 +174,7 @@ class Hearing:
         # What was under way in a gap just before may still be; but not through a third one, and ever more of them.
         self._follows = heard_to < self._late_until and not self._follows
         if not self._follows:
-            self.not_before = heard_to
+            self.not_before, self.least_stamp = heard_to, self.now
         last = max(self._last_stamp, self.now)
         self._gap_ends.append((last, self.lost))
         del self._gap_ends[:-GAPS_REMEMBERED]

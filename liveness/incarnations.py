@@ -345,6 +345,8 @@ class Incarnations:
         """Note that what former processes of its name held is, or will be, looked for: `incarnation` began since."""
         lease.introduced = incarnation
         self._spared.discard(lease.worker)
+        # Whatever was thought of it when another one was heard beside it.
+        self._formers.get(lease.worker, {}).pop(incarnation, None)
 
     def look_again(self, worker: str) -> None:
         """Note that the verdict spares for another's sake: what it leaves is looked for when `worker` is one again."""

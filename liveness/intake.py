@@ -193,13 +193,14 @@ class Intake:
         else:
             self._noted(worker, beat.via, heard, now)
             if beat.running is not None or beat.progress is not None:
-                self._report(worker, beat, now, when)
+                self._report(worker, beat, now)
 
-    def _report(self, worker: str, beat: Heartbeat, now: float, when: Arrived) -> None:
+    def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
         lease = self._book.get(worker)
         # Of two that beat under one name, only what the one says that bears it.
         if self.reports is not None and lease is not None and lease.incarnation == beat.incarnation:
-            self.reports.hear(lease, beat.running, beat.progress, now, when)
+            hearing = self._hearing
+            self.reports.hear(lease, beat.running, beat.progress, now, hearing.not_before, hearing.least_stamp)
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)

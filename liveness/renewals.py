@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator
 import msgspec
 
 from liveness.hearing import Hearing
-from liveness.lease import Arrived
 from liveness.leases import LeaseTable
 from liveness.messages import SHORT, Renewal, decode_renewal
 from liveness.reports import Reports
@@ -96,14 +95,13 @@ class Renewals:
                 break
             if not taken:
                 # Not before: a stamp leaves its mark on hearing time, and perhaps there is no beat.
-                arrival = self._clock()
-                now = self._hearing.stamp(arrival)
-                when = Arrived(arrival, self._hearing.not_before, self._hearing.now)
+                now = self._hearing.stamp(self._clock())
             lease.probe = beat.probe
             lease.last_beat = now
             renew(lease, now)
             if beat.running is not None or beat.progress is not None:
-                self._hear(lease, beat.running, beat.progress, now, when)
+                hearing = self._hearing
+                self._hear(lease, beat.running, beat.progress, now, hearing.not_before, hearing.least_stamp)
             taken += 1
             last = match
         self._counts["heartbeats"] += taken

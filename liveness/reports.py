@@ -7,14 +7,15 @@ Beside the book, by name, for those alone that state `running` or `progress`. No
 2. The database is asked first. A report counts against a row only if NATS had not accepted it before Postgres had
    answered that the row is RUNNING in this worker's name (`not_before`, as in `beginnings`): so what a claim that was
    under way made of a row is no leak, whichever clock dates it, and neither is a row that was claimed since.
-3. Two such reports must lie more than `leak_grace` apart, in hearing time: by then the first was read, and NATS had not
-   accepted the last; for a beat that is read late says nothing of now. Every report between them must have left the row
-   out, too. A report that was under way for long may be older than the row's claim: then so are those with it, and the
-   first one in time names the row. Where beats may have been lost between them, it all begins anew.
+3. Two such reports must lie more than `leak_grace` apart, in hearing time, and every report between them must have left
+   the row out, too. What counts is how far apart NATS accepted them at the least, for the last one may come late: from
+   when the first one was heard until `least_stamp` of the last one. A report that was under way for long may be older
+   than the row's claim: then so are those with it, and the first one in time names the row. Where beats may have been
+   lost between them, it all begins anew.
 4. At both ends the row is the same: RUNNING, that owner, the same `mark` (its xmin), under the same epoch. Whoever
    touches it in between, and be it with nothing, begins it anew.
-5. A worker *stands still* when its `progress` is the same in two beats that lie `wedge_after` apart, in hearing time,
-   and it ran something in every beat between. Of one that states no list Postgres has to say so, twice as well.
+5. A worker *stands still* when its `progress` is the same in two beats that lie `wedge_after` apart, as above, and it
+   ran something in every beat between. Of one that states no list Postgres has to say so, twice as well.
 6. What strangers state costs little: a list that takes more than `LIST_MOST` bytes, or one beyond `ALL_MOST` in all,
    counts as none.
 """
@@ -23,7 +24,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
-from liveness.lease import Arrived, Lease
+from liveness.lease import Lease
 from liveness.leases import LeaseTable
 
 # Bytes of one list, about: 10,000 UUIDs; and of all: two and a half million.
@@ -72,9 +73,11 @@ class Report(msgspec.Struct):
     incarnation: str | None
     running: list[str] | None = None
     size: int = 0
+    # NATS had not accepted its last list before that.
     said_at: float = 0.0
     progress: int | None = None
-    # Since when it stands still while it runs something, by its beats; and its last beat that says so.
+    # Since when it stands still while it runs something, by its beats; and before when NATS had not accepted its last
+    # beat that says so.
     still_since: float = 0.0
     still_at: float = 0.0
     # Of one that states no list: since when Postgres says that it runs something.
@@ -101,15 +104,26 @@ class Reports:
         self._size = 0
         self._losses = 0
 
-    def hear(self, lease: Lease, running: list[str] | None, progress: int | None, now: float, when: Arrived) -> None:
-        """Take what a beat of the incarnation that `lease` bears says; it was read at hearing time `now`."""
+    def hear(
+        self,
+        lease: Lease,
+        running: list[str] | None,
+        progress: int | None,
+        now: float,
+        not_before: float,
+        least_stamp: float,
+    ) -> None:
+        """Take what a beat of the incarnation that `lease` bears says, at hearing time `now`.
+
+        NATS had not accepted it before `not_before`, in loop time, and `least_stamp`, in hearing time.
+        """
         report = self.of.get(lease.name)
         if report is None or report.incarnation != lease.incarnation:
             report = self._begin(lease, now)
         if running is not None:
-            self._list(report, running, now, when)
+            self._list(report, running, now, not_before, least_stamp)
         if progress is not None:
-            self._progress(lease, report, progress, running, now, when)
+            self._progress(lease, report, progress, running, now, least_stamp)
 
     def lost(self) -> None:
         """Note that beats may have been lost: what was said between two that were heard is not known."""
@@ -190,7 +204,7 @@ class Reports:
         if report is not None:
             self._size -= report.size
 
-    def _list(self, report: Report, running: list[str], now: float, when: Arrived) -> None:
+    def _list(self, report: Report, running: list[str], now: float, not_before: float, least_stamp: float) -> None:
         size = _size_of(running)
         self._size += size - report.size
         report.size = size
@@ -199,10 +213,10 @@ class Reports:
             self.refused += 1
             report.running, report.size, report.missing = None, 0, {}
             return
-        report.running, report.said_at = running, when.proven
+        report.running, report.said_at = running, least_stamp
         if not report.missing:
             return
-        if when.not_before >= report.looked_at:
+        if not_before >= report.looked_at:
             report.reports += 1
             if report.first is None:
                 report.first = now
@@ -214,12 +228,18 @@ class Reports:
             report.missing, report.listed, report.listed_size = {}, None, 0
 
     def _progress(
-        self, lease: Lease, report: Report, progress: int, running: list[str] | None, now: float, when: Arrived
+        self,
+        lease: Lease,
+        report: Report,
+        progress: int,
+        running: list[str] | None,
+        now: float,
+        least_stamp: float,
     ) -> None:
         if progress != report.progress or (running is not None and not running):
             report.progress, report.still_since, report.busy_since = progress, now, None
             self.standing.pop(lease.name, None)
-        report.still_at = when.proven
+        report.still_at = least_stamp
         # Of one that lists nothing Postgres is asked in time.
         least = self._wedge_after if report.running is not None else self._wedge_after / 2
         if 0 < least <= report.still_at - report.still_since:

@@ -14,7 +14,6 @@ from liveness.comparing import Compared, Comparing
 from liveness.errors import NotLeaderError
 from liveness.eventdata import WorkerLeaked, WorkflowReclaimed
 from liveness.hearing import Hearing
-from liveness.lease import Arrived
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.reports import Reports
@@ -62,9 +61,7 @@ class Eye:
         self.book.beat(worker, self.time, Heartbeat(incarnation="a"), self.time)
         if epoch is not None:
             self.book.granted(worker, epoch)
-        self.reports.hear(
-            lease_of(self.book, worker), running, None, self.time, Arrived(self.time, self.time, self.time)
-        )
+        self.reports.hear(lease_of(self.book, worker), running, None, self.time, self.time, self.time)
 
     async def look(self, *beats: tuple[str, list[str] | None], after: float = 1.0) -> Compared:
         """Let time pass and workers beat, and look."""

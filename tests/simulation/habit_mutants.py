@@ -12,7 +12,7 @@ from liveness.client.fence import Fence
 from liveness.client.pace import Pace
 from liveness.comparing import Compared, Comparing
 from liveness.intake import Intake
-from liveness.lease import RELEASED, Arrived, Ending, Lease, Proof
+from liveness.lease import RELEASED, Ending, Lease, Proof
 from liveness.leases import LeaseTable
 from liveness.messages import decode_goodbye
 from liveness.reports import Leak, Report, Reports, Unreported
@@ -168,11 +168,11 @@ def one_report_suffices(self: Reports, *arguments: Any) -> list[Leak]:
 
 
 @MUTANTS.wrong("leak", 54976, Reports, "_list")
-def a_report_says_what_was_when_it_was_read(
-    self: Reports, report: Report, running: list[str], now: float, when: Arrived
+def reports_are_as_far_apart_as_they_are_heard(
+    self: Reports, report: Report, running: list[str], now: float, not_before: float, _least_stamp: float
 ) -> None:
-    """However late that is."""
-    LIST(self, report, running, now, msgspec.structs.replace(when, proven=now))
+    """One that comes late makes that longer."""
+    LIST(self, report, running, now, not_before, now)
 
 
 @MUTANTS.wrong("leak", 93, Reports, "_look")

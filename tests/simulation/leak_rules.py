@@ -10,8 +10,13 @@ from tests.simulation.workers import INTERVALS, Worker
 from tests.simulation.world import World
 
 # Seconds after which what was forgotten is back when all is well: the look that finds it, the beat that it is held
-# against, the grace and the beat that ends it, the look at that, and the transaction of each.
-FORGOTTEN = SETTINGS.leak_grace + 2 * max(INTERVALS) + 3 * (COMPARE_TICKS * SETTINGS.echo_interval + 1.0)
+# against, the grace and the beat that ends it, the echo before that, the look at it, and the transaction of each.
+FORGOTTEN = (
+    SETTINGS.leak_grace
+    + 2 * max(INTERVALS)
+    + SETTINGS.echo_interval
+    + 3 * (COMPARE_TICKS * SETTINGS.echo_interval + 1.0)
+)
 
 
 class Leaks:

@@ -199,6 +199,17 @@ def test_what_was_known_of_the_former_one_says_nothing_of_its_successor(book: Le
     assert lease_of(book).begun == 51.0
 
 
+def test_who_said_hello_is_no_former_one_because_another_is_heard_beside_it() -> None:
+    """What a life before it has left is found, while somebody without an uptime beats under the name, too."""
+    book = LeaseTable(TTL)
+    hello(book, "x", at=0.0)
+    says(book, "y", at=0.0, uptime=None)
+    book.restart("w", 0.0, book.arrivals["w"], former=None)
+
+    assert lease_of(book).incarnation == "x"
+    assert not book.incarnations.is_former("w", "x")
+
+
 def test_who_is_reinstated_has_said_hello_and_begun_as_before(book: LeaseTable) -> None:
     """Heartbeats told of a restart, and the former process was heard since: its late goodbye ends nothing still."""
     hello(book, "a", at=1.0, uptime=500.0)
