@@ -116,7 +116,9 @@ class Sweep:
                 for case in cases[start : start + BATCH]
                 if self._book.get(case.worker) is None and case.worker not in self._refusals
             ]
-            if not batch or self.listened_for() < self._heartbeat_timeout:
+            # What says that one of them lives may lie unread.
+            unread = self._hearing.in_gap(self._clock())
+            if not batch or unread or self.listened_for() < self._heartbeat_timeout:
                 continue
             if self._storms.holding:
                 log.info("sweep_held", names=len(batch))

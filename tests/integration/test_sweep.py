@@ -44,6 +44,19 @@ async def eye(store: Store, settings: Callable[..., Settings]) -> Eye:
     return Eye(store, settings())
 
 
+async def test_nothing_is_taken_while_a_gap_has_begun(host: HostTables, eye: Eye) -> None:
+    """The first beats of a process that has begun under the name may lie unread; the next sweep takes it."""
+    await host.worker("w1", silent_for=61.0)
+    await host.workflows("w1")
+    clock, eye.sweep._clock = eye.sweep._clock, lambda: 0.75
+    assert not eye.hearing.deaf(0.75)
+
+    swept = await eye.sweep.run_once()
+    assert (swept.stale, swept.ended) == (["w1"], 0)
+    eye.sweep._clock = clock
+    assert (await eye.sweep.run_once()).ended == 1
+
+
 async def test_a_stale_worker_that_nobody_heard_is_ended(host: HostTables, eye: Eye) -> None:
     """Up in the registry, silent for longer than heartbeat_timeout, without a lease."""
     await host.worker("w1", silent_for=61.0)
