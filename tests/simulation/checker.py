@@ -82,7 +82,7 @@ from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL
-from tests.simulation.rivals import is_replaced, may_be_anothers
+from tests.simulation.rivals import has_replaced, is_replaced, may_be_anothers
 from tests.simulation.storm import has_to_keep, is_signed
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
@@ -180,12 +180,10 @@ class Checker:
         # Who was silent for a ttl is over: see incarnations.py.
         known = any(1.0 < began - at < TTL + sum(self.stood_still(at, began)) for at in heard)
         known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
-        known = known and not self._claimed_before_it_was_heard(process, claim.at, began)
+        # And what it claimed sooner than it was heard may be older than it.
+        known = known and claim.at - process.born_at >= max(self.stood_still(process.born_at, began), default=0.0)
         if known and process.style in {"uptime", "hello"}:
             self.wrong("goodbye", f"{process.incarnation} lives and loses {row.id} to another one's goodbye")
-
-    def _claimed_before_it_was_heard(self, process: Worker, claimed_at: float, began: float) -> bool:
-        return claimed_at - process.born_at < max(self.stood_still(process.born_at, began), default=0.0)
 
     def _by_offer(self, claim: Claim, expiration: Expiration, row: Row) -> None:
         if expiration.reason == "lapsed" or row.id in expiration.remainder:
@@ -324,10 +322,7 @@ class Checker:
     def _was_over(self, process: Worker) -> bool:
         # Before this verdict, by another one or by a hello: its beats are stale, and it is told so.
         ended = any(one.incarnation == process.incarnation for one in self.postgres.expirations[process.name][:-1])
-        return ended or any(
-            one.style == "hello" and one.number > process.number and one.first_heard
-            for one in self.processes[process.name]
-        )
+        return ended or any(has_replaced(one, process) for one in self.processes[process.name])
 
     def end(self, epoch: Epoch, reason: str) -> None:
         """Judge the end of an epoch."""

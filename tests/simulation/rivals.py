@@ -28,6 +28,18 @@ def is_replaced(process: Worker, same_name: Sequence[Worker], ear: Ear) -> bool:
     return process.beside and newer
 
 
+def has_replaced(other: Worker, process: Worker) -> bool:
+    """Say whether the hello of `other` has said that `process` is over.
+
+    Of two that begin within a ttl, the one whose hello is heard behind the other's beats is the newer to all who hear.
+    """
+    if other.style != "hello" or not other.first_heard or other is process:
+        return False
+    first_heard = process.first_heard
+    behind = any(at >= first_heard.get(ear, math.inf) for ear, at in other.first_heard.items())
+    return other.number > process.number or (behind and process.born_at - other.born_at < TTL)
+
+
 def may_be_anothers(
     touched: float,
     worker: Worker,
@@ -42,7 +54,7 @@ def may_be_anothers(
     """
     ear = id(replica.ear)
     greeted_at = worker.first_heard.get(ear, math.inf)
-    gaps = sorted({*standstills, (replica.link_down_at, replica.link_up_at - replica.link_down_at)})
+    gaps = _merged({*standstills, (replica.link_down_at, replica.link_up_at - replica.link_down_at)})
     return any(
         one.style in {"uptime", "hello"}
         and one.first_heard.get(ear, -math.inf) >= greeted_at
@@ -50,6 +62,18 @@ def may_be_anothers(
         for one in processes
         if one is not worker
     )
+
+
+def _merged(gaps: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the gaps in their order; what stands still while the link is down is none of its own."""
+    merged: list[tuple[float, float]] = []
+    for began, lasted in sorted(gaps):
+        first, long = merged[-1] if merged else (math.inf, 0.0)
+        if first <= began <= first + long:
+            merged[-1] = first, max(long, began + lasted - first)
+        else:
+            merged.append((began, lasted))
+    return merged
 
 
 def unread(since: float, until: float, gaps: Sequence[tuple[float, float]]) -> float:
