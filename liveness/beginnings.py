@@ -16,7 +16,7 @@ import math
 
 import msgspec
 
-from liveness.lease import Arrived
+from liveness.lease import Arrived, Ending
 
 # Two beats of one process differ by what the network does to them, not by more. The contract's number.
 AGREED_WITHIN = 1.0
@@ -37,6 +37,13 @@ class Arrival(msgspec.Struct, frozen=True):
     earliest: float | None = None
     # It holds nothing: it said hello before anything else was heard of it.
     idle: bool = False
+
+    def ends(self, ending: Ending, former: str | None, heard_at: float | None) -> None:
+        """Note in `ending` that this ends the `former` incarnation, heard last at hearing time `heard_at`."""
+        ending.last_beat, ending.incarnation = heard_at, former
+        ending.reborn_at, ending.reborn_stated, ending.reborn_idle = self.begun, True, self.idle
+        ending.reborn_after = self.begun if self.earliest is None else self.earliest
+        ending.by_beats = not self.greeted
 
 
 class Claim(msgspec.Struct):
@@ -100,6 +107,10 @@ class Claim(msgspec.Struct):
             return math.inf
         # The echo before a beat that was late may be as late.
         return min(self.latest, self.surely if self.surely < math.inf else self.roughly)
+
+    def is_younger_than(self, begun: float, ttl: float) -> bool:
+        """Say whether it began surely later than `begun` (loop time): more than a ttl, as `Lease` has it."""
+        return begun < self.begun - ttl < math.inf
 
     def is_beside(self, incarnation: str, proven: float, ttl: float) -> bool:
         """Say whether it is another one, which is still heard."""

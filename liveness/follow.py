@@ -115,7 +115,7 @@ class Follow:
     def _learn_of(self, life: Life) -> None:
         if life.epoch is not None:
             ttl = life.ttl or self._default_ttl
-            self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
+            self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation, life.hello_uptime)
 
     def _forget_ended(self, leases: Sequence[Lease], ended_ago: Mapping[str, Ended]) -> int:
         over = 0

@@ -137,12 +137,12 @@ class Grants:
             # Open, but another incarnation's: of a life that we did not know.
             if life.epoch is not None:
                 ttl = life.ttl or self._default_ttl
-                self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
+                self._book.learn(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation, life.hello_uptime)
 
     async def _update(self, leases: Sequence[Lease]) -> None:
         # A life that ends has nothing to be kept.
         current = [lease for lease in leases if lease.ending is None]
-        written = {lease.worker: (lease.incarnation, lease.stated) for lease in current}
+        written = {lease.worker: _kept(lease) for lease in current}
         heard = {lease.worker: lease.epoch for lease in current if lease.epoch is not None}
         for lease, error in await apart(
             current, lambda some: self._store.epochs.update(self._life(one) for one in some)
@@ -157,18 +157,18 @@ class Grants:
             await self._store.epochs.set_back()
         for lease in leases:
             # What changed again while this was being written stays for the next round.
-            if written.get(lease.worker, (lease.incarnation, lease.stated)) == (lease.incarnation, lease.stated):
+            if written.get(lease.worker, _kept(lease)) == _kept(lease):
                 self._book.changed.pop(lease.worker, None)
 
     def _life(self, lease: Lease) -> Life:
         # A life that ended before it had its epoch gets one to end under: its own, not the next process's. One under
         # whose name a former life's work may still be found is not named yet: who comes after us has to look, too.
-        incarnation = lease.incarnation if lease.ending is None else lease.ending.incarnation
-        if lease.ending is None and (
-            lease.worker in self._book.arrivals or self._book.incarnations.is_open(lease.worker)
-        ):
-            incarnation = None
-        return Life(lease.worker, lease.epoch, incarnation, lease.stated)
+        incarnation, hello_uptime = lease.incarnation, lease.hello_uptime
+        if lease.ending is not None:
+            incarnation, hello_uptime = lease.ending.incarnation, None
+        elif lease.worker in self._book.arrivals or self._book.incarnations.is_open(lease.worker):
+            incarnation = hello_uptime = None
+        return Life(lease.worker, lease.epoch, incarnation, lease.stated, hello_uptime)
 
     async def _recover(self, heard: dict[str, int]) -> None:
         for recovery in await self._store.epochs.recover(heard):
@@ -207,3 +207,7 @@ class Grants:
         else:
             process = "same" if now == recovery.incarnation else "another"
         self.recovered[recovery.reason, process, mode_of(observed=recovery.observed)] += 1
+
+
+def _kept(lease: Lease) -> tuple[object, ...]:
+    return lease.incarnation, lease.stated, lease.hello_uptime

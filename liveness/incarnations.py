@@ -16,15 +16,11 @@ believed slowly.
 
 import enum
 import math
-from collections.abc import Callable, Iterable
 
 from liveness.beginnings import AGREED_WITHIN, Arrival, Claim
+from liveness.formers import FORMERS_REMEMBERED, Formers
 from liveness.lease import Arrived, Lease
 from liveness.messages import Heartbeat
-
-# Former incarnations of one name that are remembered. One that restarts more often while its former processes still
-# beat is beyond help.
-FORMERS_REMEMBERED = 8
 
 
 class Whose(enum.Enum):
@@ -48,44 +44,26 @@ class Whose(enum.Enum):
     ARRIVED = "arrived"
 
 
-class Incarnations:
+class Incarnations(Formers):
     """The claims and the former incarnations of all names. `conflicts` holds the names with two that beat."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
         # Names of which a verdict has spared something for another process's sake.
         self._spared: set[str] = set()
-        # By name: incarnation to the epoch it lived under, None while that is not known.
-        self._formers: dict[str, dict[str, int | None]] = {}
 
-    def is_former(self, worker: str, incarnation: str | None) -> bool:
-        """Say whether a newer incarnation of `worker` is known than this one."""
-        return incarnation is not None and incarnation in self._formers.get(worker, ())
+    def greeted(self, lease: Lease, incarnation: str, begun: float) -> bool:
+        """Note that `incarnation`, begun at `begun` (loop time), said hello: others that were heard are over, too.
 
-    def epoch_of(self, worker: str, incarnation: str) -> int | None:
-        """Return the epoch under which a former incarnation lived, if that is known."""
-        return self._formers.get(worker, {}).get(incarnation)
-
-    def replaced(self, worker: str, incarnation: str | None, epoch: int | None) -> None:
-        """Note that `incarnation`, which lived under `epoch`, is a former one from now on."""
-        if incarnation is None:
-            return
-        formers = self._formers.setdefault(worker, {})
-        formers.pop(incarnation, None)
-        formers[incarnation] = epoch
-        if len(formers) > FORMERS_REMEMBERED:
-            del formers[next(iter(formers))]
-
-    def greeted(self, lease: Lease, incarnation: str) -> bool:
-        """Note that `incarnation` said hello: whoever else was heard under the name is over, too.
-
-        Return whether it was heard before, beside the one that the lease bears.
+        But not who began surely later: that one it knows nothing of. Return whether it was heard before, beside the one
+        that the lease bears.
         """
         claim = self.claims.get(lease.worker)
         heard = () if claim is None else (claim, *claim.thirds.values())
         for other in heard:
-            if other.incarnation != incarnation:
+            if other.incarnation != incarnation and not other.is_younger_than(begun, lease.ttl):
                 self.replaced(lease.worker, other.incarnation, lease.epoch)
         return any(other.incarnation == incarnation for other in heard)
 
@@ -97,8 +75,14 @@ class Incarnations:
         claim = self.claims.get(lease.worker)
         if claim is None:
             return begun
-        self.greeted(lease, incarnation)
+        self.greeted(lease, incarnation, begun)
+        others = [one for one in (*claim.thirds.values(), claim) if one.incarnation != incarnation]
+        younger = [one for one in others if one.is_younger_than(begun, lease.ttl)]
         self.settled(lease.worker)
+        if younger:
+            # It is beside those still.
+            self.claims[lease.worker] = beside = younger.pop()
+            beside.thirds = {one.incarnation: one for one in younger}
         # By its own claim, or that of the one whose name it bears since then.
         return min(begun, claim.latest if claim.incarnation == incarnation else claim.since)
 
@@ -188,7 +172,8 @@ class Incarnations:
             return Whose.OWN
         if claim is None or claim.rival_at is None or when.proven - claim.rival_at >= lease.ttl:
             # The former one may or may not be over: beside the new one it is the one that has to show itself.
-            self.claims[worker] = Claim(own, when.not_before, now, beats=0, rival_at=now)
+            heard_at = lease.since if lease.last_beat is None else lease.last_beat
+            self.claims[worker] = Claim(own, when.not_before, heard_at, beats=0, rival_at=now)
             return Whose.ADOPTED
         claim, conflict = self.claim(lease, beat, now, when)
         if claim.incarnation == beat.incarnation and lease.introduced != own:
@@ -244,7 +229,7 @@ class Incarnations:
         """
         worker = lease.worker
         if former is not None:
-            self._formers.get(worker, {}).pop(former, None)
+            self.lives_on(worker, former)
         if lease.introduced == newer:
             # What former processes held is to be looked for when it is alone again.
             lease.introduced = None
@@ -294,6 +279,21 @@ class Incarnations:
             # Or it was heard beside the two.
             claim.thirds.pop(incarnation or "", None)
 
+    def given_back(self, lease: Lease, now: float) -> bool:
+        """Note that who adopted the name of `lease` is over; say whether that goes back to the one that had it before.
+
+        It does while that one was heard within a ttl: it may live, and nobody can say whose a row is.
+        """
+        claim = self.claims.get(lease.worker)
+        if claim is None or claim.beats or claim.incarnation == lease.incarnation or lease.ending is not None:
+            return False
+        if now - claim.heard_at >= lease.ttl:
+            return False
+        self.settled(lease.worker)
+        self.replaced(lease.worker, lease.incarnation, None)
+        lease.bear(claim.incarnation)
+        return True
+
     def _rival_over(self, lease: Lease, now: float) -> None:
         claim = self.claims.get(lease.worker)
         if claim is not None and self._followed(lease, claim, now) is not None:
@@ -302,6 +302,14 @@ class Incarnations:
         if lease.incarnation is not None and self._is_to_be_looked_for(lease, lease.incarnation):
             # That stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
+
+    def former_heard_at(self, lease: Lease, new: Arrival) -> float | None:
+        """Return when (hearing time) the process before `new` was heard last."""
+        claim, told = self.claims.get(lease.worker), new.incarnation != lease.incarnation
+        if claim is not None and claim.incarnation == new.incarnation and (told or claim.own_at is not None):
+            # The lease was heard last when the new one was.
+            return claim.own_at
+        return lease.last_beat
 
     def acted_upon(self, lease: Lease, claim: Claim) -> None:
         """Note that what was before `claim` is, or will be, looked for.
@@ -346,7 +354,7 @@ class Incarnations:
         lease.introduced = incarnation
         self._spared.discard(lease.worker)
         # Whatever was thought of it when another one was heard beside it.
-        self._formers.get(lease.worker, {}).pop(incarnation, None)
+        self.lives_on(lease.worker, incarnation)
 
     def look_again(self, worker: str) -> None:
         """Note that the verdict spares for another's sake: what it leaves is looked for when `worker` is one again."""
@@ -358,18 +366,8 @@ class Incarnations:
     def forget(self, worker: str) -> None:
         """Forget all about a name that left the book."""
         self.settled(worker)
-        self._formers.pop(worker, None)
+        self.forget_formers(worker)
         self._spared.discard(worker)
-
-    def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:
-        """Remember former incarnations that the database knows: worker, incarnation, epoch, the oldest first."""
-        for worker, incarnation, epoch in formers:
-            self.replaced(worker, incarnation, epoch)
-
-    def tidy(self, lease: Callable[[str], object]) -> None:
-        """Forget the former incarnations of names that have no `lease` (by name, or None): nothing else would."""
-        for worker in [worker for worker in self._formers if lease(worker) is None]:
-            del self._formers[worker]
 
 
 def _beside(lease: Lease, claim: Claim, now: float) -> list[Claim]:

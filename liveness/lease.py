@@ -91,12 +91,25 @@ class Ending(msgspec.Struct, gc=False):
     disputed: bool = False
     # Loop time: when the proof of it was read. Who has ended touches nothing any more.
     told_at: float | None = None
+    # How old (seconds) its incarnation was when the proof of it was said, where that is stated.
+    uptime: float | None = None
     # A storm has let it go: it is not asked again.
     let_go: bool = False
     # What the lease knew of the incarnation that it bore, should it bear that again.
     bore: str | None = None
     hello_uptime: float | None = None
     begun: float | None = None
+
+    @property
+    def greeted(self) -> bool:
+        """Whether another process' hello was the end of it."""
+        return self.reason == "restarted" and not self.by_beats
+
+    def is_before(self, incarnation: str | None, hello_uptime: float | None) -> bool:
+        """Say whether this is the end of a life before the one that is open by that hello of its own incarnation."""
+        if self.uptime is None or hello_uptime is None:
+            return False
+        return incarnation == self.incarnation and self.uptime < hello_uptime
 
 
 class Lease(msgspec.Struct, gc=False, eq=False):
@@ -139,6 +152,11 @@ class Lease(msgspec.Struct, gc=False, eq=False):
             self.hello_uptime = None if again is None else again.hello_uptime
             self.begun = None if again is None else again.begun
 
+    def bear_since(self, beat: Heartbeat, when: Arrived) -> None:
+        """Bear the incarnation of `beat` from now on, and note what that says of its beginning."""
+        self.bear(beat.incarnation)
+        self.note_begun(beat.uptime, when.not_before)
+
     def note_begun(self, uptime: float | None, sent: float) -> None:
         """Note that its incarnation stated that uptime at loop time `sent`, if it is the first time."""
         if uptime is not None and self.begun is None:
@@ -151,11 +169,17 @@ class Lease(msgspec.Struct, gc=False, eq=False):
         """
         return self.begun is not None and begun < self.begun - self.line.ttl
 
-    def note_hello(self, uptime: float | None, sent: float) -> None:
-        """Note what a hello of its incarnation states; one that comes late is older than the newest."""
+    def note_hello(self, uptime: float | None, sent: float) -> bool:
+        """Note what a hello of its incarnation states, and say whether Postgres does not know that of an open life."""
         self.note_begun(uptime, sent)
-        if uptime is not None and (self.hello_uptime is None or uptime > self.hello_uptime):
-            self.hello_uptime = uptime
+        return self.note_newest(uptime) and self.epoch is not None
+
+    def note_newest(self, uptime: float | None) -> bool:
+        """Note that its incarnation said hello at that uptime, unless a newer one is known; say whether it is news."""
+        if uptime is None or (self.hello_uptime is not None and uptime <= self.hello_uptime):
+            return False
+        self.hello_uptime = uptime
+        return True
 
     def has_begun_since(self, uptime: float | None) -> bool:
         """Say whether its incarnation has said hello when it was older than `uptime`, as far as both are stated."""
@@ -227,6 +251,7 @@ def ending_of(lease: Lease, now: float, deadline: float, proof: Proof | None) ->
         at=now,
         proof=proof is not None,
         told_at=None if proof is None else proof.told_at,
+        uptime=None if proof is None else proof.uptime,
         incarnation=lease.incarnation,
         last_beat=lease.last_beat,
         deadline=deadline,
@@ -246,7 +271,7 @@ def note_reborn(ending: Ending, beat: Heartbeat, when: Arrived, successor: str |
     Return whether this is for the sake of another process than the `successor` that said hello: what is spared then may
     be older than that one.
     """
-    if ending.reason == "restarted" and not ending.by_beats and beat.incarnation not in {None, successor}:
+    if ending.greeted and beat.incarnation not in {None, successor}:
         # The successor said hello, and so that all others are over; but a hello that was read late says nothing of who
         # has begun since it may have been sent.
         if beat.uptime is None or when.arrival - beat.uptime < ending.reborn_after:

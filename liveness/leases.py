@@ -119,7 +119,7 @@ class LeaseTable:
             # The older of two has said hello before the younger one began, and that comes late.
             if self.incarnations.is_former(worker, incarnation) or lease.is_younger_than(begun):
                 return Heard.STALE
-            idle = not self.incarnations.greeted(lease, incarnation)
+            idle = not self.incarnations.greeted(lease, incarnation, begun)
             new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited, idle=idle)
             self.restart(worker, now, new, former=lease.incarnation)
             lease.note_hello(beat.uptime, arrival - waited)
@@ -129,7 +129,8 @@ class LeaseTable:
             # It beat before it said hello, and nobody has looked for a former life's work yet.
             begun = self.incarnations.introduced_late(lease, incarnation, begun)
             self._arrive(lease, incarnation, begun, idle=False)
-        lease.note_hello(beat.uptime, arrival - waited)
+        if lease.note_hello(beat.uptime, arrival - waited):
+            self.changed[worker] = lease
         return self.beat(worker, now, beat, arrival)
 
     def restart(self, worker: str, now: float, new: Arrival, *, former: str | None) -> bool:
@@ -137,18 +138,12 @@ class LeaseTable:
 
         `former` is the incarnation that is over, None where it is not known.
         """
-        lease, claim = self._leases[worker.encode()], self.incarnations.claims.get(worker)
-        heard_at, told = lease.last_beat, new.incarnation != lease.incarnation
-        if claim is not None and claim.incarnation == new.incarnation and (told or claim.own_at is not None):
-            # The lease was heard last when the new one was.
-            heard_at = claim.own_at
+        lease = self._leases[worker.encode()]
+        heard_at = self.incarnations.former_heard_at(lease, new)
         ended = self._prove(lease, now, Proof("restarted"))
         self.arrivals.pop(worker, None)
-        if ended and (ending := lease.ending) is not None:
-            ending.last_beat, ending.incarnation = heard_at, former
-            ending.reborn_at, ending.reborn_stated, ending.reborn_idle = new.begun, True, new.idle
-            ending.reborn_after = new.begun if new.earliest is None else new.earliest
-            ending.by_beats = not new.greeted
+        if ended and lease.ending is not None:
+            new.ends(lease.ending, former, heard_at)
         elif lease.ending is not None and lease.ending.reborn_at is not None:
             # A third process: what the second one touched is spared by the verdict that is under way.
             self.arrivals[worker] = new
@@ -161,8 +156,7 @@ class LeaseTable:
 
     def reinstate(self, worker: str, now: float) -> None:
         """Undo a restart that heartbeats told of: the process that was thought over was heard before the verdict."""
-        lease = self._leases[worker.encode()]
-        ending = lease.ending
+        ending = (lease := self._leases[worker.encode()]).ending
         if ending is not None and lease.incarnation is not None:
             self.incarnations.dispute(lease, lease.incarnation, ending.incarnation, ending.reborn_at or 0.0, now)
             lease.bear(ending.incarnation or lease.incarnation, ending)
@@ -170,21 +164,20 @@ class LeaseTable:
 
     def arrived(self, worker: str, incarnation: str) -> None:
         """Note that the name of an arrival held nothing of a former life."""
-        arrival = self.arrivals.get(worker)
-        if arrival is not None and arrival.incarnation == incarnation:
+        if (arrival := self.arrivals.get(worker)) is not None and arrival.incarnation == incarnation:
             del self.arrivals[worker]
             # Its name can be told to Postgres now.
             self.changed[worker] = self._leases[worker.encode()]
 
     def restore(
         self, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
-    ) -> None:
+    ) -> Lease:
         """Give `worker`, of whom Postgres knows and we have heard nothing yet, a full `ttl` (seconds) from `now`.
 
-        A name that is in the book already is left as it is.
+        Return its lease. That of a name that is in the book already is left as it is.
         """
-        if worker.encode() in self._leases:
-            return
+        if known := self._leases.get(worker.encode()):
+            return known
         lease = self.lines.new(worker, rounded_ttl(ttl), now)
         # By its own name, and no copy of that.
         self._leases[lease.name] = lease
@@ -195,6 +188,7 @@ class LeaseTable:
         if epoch is None:
             self.wanting[worker] = lease
             self.unproven.add(worker)
+        return lease
 
     def granted(self, worker: str, epoch: int) -> None:
         """Note the epoch that Postgres issued for the life of `worker` that wanted one."""
@@ -204,15 +198,19 @@ class LeaseTable:
             if lease.last_beat is not None:
                 self.changed[worker] = lease
 
-    def learn(self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None) -> None:
-        """Take from Postgres that `epoch` of `worker` is open: another replica granted it."""
+    def learn(
+        self, worker: str, now: float, ttl: float, epoch: int, incarnation: str | None, hello_uptime: float | None
+    ) -> None:
+        """Take from Postgres that `epoch` of `worker` is open, and its newest hello: another replica granted it."""
         lease = self._leases.get(worker.encode())
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
-            self.ended(worker, lease.epoch, now, elsewhere=True)
-            lease = self._leases.get(worker.encode())
+            lease = self.ended(worker, lease.epoch, now, elsewhere=True)
         if lease is None:
-            self.restore(worker, now, ttl, epoch, incarnation)
-        elif lease.epoch is None:
+            lease = self.restore(worker, now, ttl, epoch, incarnation)
+        elif lease.ending is not None and lease.ending.is_before(incarnation, hello_uptime):
+            # A goodbye of its life before, and not of this one, which goes on.
+            (self.reborn if lease.incarnation == incarnation else self.reinstate)(worker, now)
+        if lease.epoch is None:
             ending = lease.ending
             if ending is not None and incarnation is not None and incarnation != ending.incarnation:
                 # The life that ends here has ended there already, and this is the next one's epoch.
@@ -221,6 +219,8 @@ class LeaseTable:
                 lease.bear(incarnation)
                 self.incarnations.introduce(lease, incarnation)
             self.granted(worker, epoch)
+        if lease.incarnation == incarnation:
+            lease.note_newest(hello_uptime)
         if worker in self.arrivals and self.arrivals[worker].incarnation == incarnation:
             # It was not named there before its former life's work had been looked for.
             del self.arrivals[worker]
@@ -235,8 +235,7 @@ class LeaseTable:
     def release(self, worker: str, incarnation: str | None, now: float, proof: Proof = RELEASED) -> bool:
         """End the life of `worker` on proof, and say whether there was such a life.
 
-        Only the life of that very incarnation ends, or one without incarnation if None is given; none that has begun
-        since that was said.
+        Only that incarnation's (None: one without any), and none that has begun since that was said.
         """
         lease = self._leases.get(worker.encode())
         if lease is None:
@@ -244,12 +243,16 @@ class LeaseTable:
         if lease.incarnation != incarnation:
             self.incarnations.other_over(lease, incarnation, now)
             return False
-        return not lease.has_begun_since(proof.uptime) and self._prove(lease, now, proof)
+        if lease.has_begun_since(proof.uptime):
+            return False
+        if self.incarnations.given_back(lease, now):
+            self.changed[worker] = lease
+            return False
+        return self._prove(lease, now, proof)
 
     def end(self, worker: str, now: float, proof: Proof) -> bool:
         """End the life of `worker`, whatever its incarnation, on an operator's word; False if there is none."""
-        lease = self._leases.get(worker.encode())
-        return lease is not None and self._prove(lease, now, proof)
+        return (lease := self._leases.get(worker.encode())) is not None and self._prove(lease, now, proof)
 
     def ended(self, worker: str, epoch: int, now: float, *, elsewhere: bool = False) -> Lease | None:
         """Take the verdict that `epoch` is over; return the lease if the name lives on and wants a new epoch.
@@ -282,11 +285,10 @@ class LeaseTable:
             self.reinstate(worker, now)
             return
         unseen = worker not in self.arrivals and lease.incarnation not in {None, ending and ending.incarnation}
-        greeted = ending is not None and ending.reason == "restarted" and not ending.by_beats
-        alone = greeted or worker not in self.incarnations.conflicts
-        if ending is not None and ending.reborn_stated and unseen and alone:
+        alone = worker not in self.incarnations.conflicts
+        if ending is not None and ending.reborn_stated and unseen and (ending.greeted or alone):
             # Or it was an earlier life, and only Postgres knows what the one between has left.
-            self.arrivals[worker] = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=greeted)
+            self.arrivals[worker] = Arrival(lease.incarnation or "", ending.reborn_at or 0.0, greeted=ending.greeted)
         self._go_on(lease, now)
 
     def spared(self, worker: str, epoch: int, since: float) -> None:
@@ -342,11 +344,9 @@ class LeaseTable:
                 return Heard.CONFLICT if conflict or whose is Whose.CONFLICT else Heard.RENEWED
             case Whose.NEXT:
                 self.incarnations.replaced(worker, own, lease.epoch)
-                lease.bear(beat.incarnation)
-                lease.note_begun(beat.uptime, when.not_before)
+                lease.bear_since(beat, when)
             case Whose.UNNAMED | Whose.ADOPTED:
-                lease.bear(beat.incarnation)
-                lease.note_begun(beat.uptime, when.not_before)
+                lease.bear_since(beat, when)
                 self.changed[worker] = lease
                 return Heard.RENEWED if whose is Whose.UNNAMED else Heard.ADOPTED
             case Whose.NEW:

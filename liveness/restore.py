@@ -62,7 +62,8 @@ async def restore(
     open_lives.reverse()
     while open_lives:
         life = open_lives.pop()
-        book.restore(life.worker, hearing.now, life.ttl or default_ttl, life.epoch, life.incarnation)
+        lease = book.restore(life.worker, hearing.now, life.ttl or default_ttl, life.epoch, life.incarnation)
+        lease.note_newest(life.hello_uptime)
         if len(open_lives) % BATCH == 0:
             # All of them would keep the loop from answering that we live. Nobody is heard yet.
             await asyncio.sleep(0)

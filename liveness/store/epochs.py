@@ -24,6 +24,8 @@ class Life(msgspec.Struct, frozen=True):
     epoch: int | None
     incarnation: str | None
     ttl: float | None
+    # How old (seconds) that incarnation was at the newest hello that was heard of it, where it stated that.
+    hello_uptime: float | None = None
 
 
 class Granted(msgspec.Struct, frozen=True):
@@ -89,7 +91,7 @@ class Epochs:
         return {row["worker"] for row in rows}
 
     async def update(self, lives: Iterable[Life]) -> None:
-        """Keep the ttl and the incarnation of open lives."""
+        """Keep the ttl, the incarnation and the newest hello of open lives."""
         await self._leader.fetch(self._statements["update_lives"], as_json(lives))
 
     async def recover(self, heard: Mapping[str, int]) -> list[Recovery]:
@@ -168,7 +170,7 @@ class Epochs:
 
 
 def _life(row: asyncpg.Record) -> Life:
-    return Life(row["worker"], row["epoch"], row["incarnation"], row["ttl"])
+    return Life(row["worker"], row["epoch"], row["incarnation"], row["ttl"], row["hello_uptime"])
 
 
 def _recovery(row: asyncpg.Record) -> Recovery:

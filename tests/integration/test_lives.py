@@ -46,6 +46,24 @@ async def test_what_changed_in_a_life_is_kept(store: Store, grant: Grant) -> Non
     assert open_lives == [Life("w1", epoch, "b", 600.0)]
 
 
+async def test_the_newest_hello_of_an_incarnation_is_kept(store: Store) -> None:
+    """An older one, or none, takes nothing back; of another incarnation it begins anew."""
+    granted = await store.epochs.grant([Life("w1", None, "a", 10.0, 5.25)])
+    epoch = granted.epochs["w1"]
+    assert await store.epochs.open_lives(["w1"]) == [Life("w1", epoch, "a", 10.0, 5.25)]
+    for stated, kept in ((4.0, 5.25), (None, 5.25), (7.123456789012345, 7.123456789012345)):
+        await store.epochs.update([Life("w1", epoch, "a", 10.0, stated)])
+        assert await store.epochs.open_lives(["w1"]) == [Life("w1", epoch, "a", 10.0, kept)]
+    await store.epochs.update([Life("w1", epoch, None, 20.0)])
+    await store.epochs.grant([Life("w1", None, "a", 20.0, 6.0)])
+    assert await store.epochs.open_lives(["w1"]) == [Life("w1", epoch, "a", 20.0, 7.123456789012345)]
+
+    await store.epochs.update([Life("w1", epoch, "b", 20.0)])
+    assert await store.epochs.restorable() == ([Life("w1", epoch, "b", 20.0)], [])
+    await store.epochs.update([Life("w1", epoch, "c", 20.0, 1.0)])
+    assert await store.epochs.open_lives(["w1"]) == [Life("w1", epoch, "c", 20.0, 1.0)]
+
+
 async def test_whoever_may_live_is_restored(host: HostTables, store: Store, grant: Grant) -> None:
     """Open lives; names that are up; owners of RUNNING work, known to the registry or not, marked OFFLINE or not."""
     await host.worker("up")

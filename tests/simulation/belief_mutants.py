@@ -150,20 +150,27 @@ def a_late_goodbye_counts(_self: Lease, _uptime: float | None) -> bool:
 
 
 @MUTANTS.wrong("goodbye", 57, Lease, "note_hello")
-def the_first_hello_is_remembered(self: Lease, uptime: float | None, sent: float) -> None:
+def the_first_hello_is_remembered(self: Lease, uptime: float | None, sent: float) -> bool:
     """And not the newest."""
     self.note_begun(uptime, sent)
     if self.hello_uptime is None:
         self.hello_uptime = uptime
-
-
-@MUTANTS.wrong("promise", 17631, Lease, "is_younger_than")
-def who_said_hello_last_is_the_newest(_self: Lease, _begun: float) -> bool:
-    """However much older it is than who beats."""
     return False
 
 
-@MUTANTS.wrong("goodbye", 16676, Lease, "bear")
+@MUTANTS.wrong("goodbye", 36051, Ending, "is_before")
+def a_goodbye_ends_whatever_is_learnt(_self: Ending, _incarnation: str | None, _hello_uptime: float | None) -> bool:
+    """Who takes over ends the life behind the one whose end it has heard, if Postgres knows that one."""
+    return False
+
+
+@MUTANTS.wrong("goodbye", 132598, Claim, "is_younger_than")
+def a_hello_ends_whoever_is_heard_beside_it(_self: Claim, _begun: float, _ttl: float) -> bool:
+    """Also who began long after it. Of one that bears the name, that is too rare here: `tests/unit/test_hello.py`."""
+    return False
+
+
+@MUTANTS.wrong("goodbye", 196138, Lease, "bear")
 def who_is_reinstated_has_said_no_hello(self: Lease, incarnation: str | None, _ended: Ending | None = None) -> None:
     """What was known of it was forgotten when it was thought over."""
     if incarnation != self.incarnation:
@@ -192,20 +199,33 @@ def nothing_is_learnt(*_: object) -> None:
     """A replica knows of the epochs that it has granted itself, and of no others."""
 
 
-@MUTANTS.wrong("living", 29, LeaseTable, "restore")
+@MUTANTS.wrong("living", 97, LeaseTable, "restore")
 def restored_leases_have_a_tenth_of_their_ttl(
     self: LeaseTable, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
-) -> None:
+) -> Lease:
     """Whom a start restores is owed hardly anything."""
-    RESTORE(self, worker, now, ttl / 10, epoch, incarnation)
+    return RESTORE(self, worker, now, ttl / 10, epoch, incarnation)
 
 
-@MUTANTS.wrong("dead work", 29, LeaseTable, "restore")
-def restore_does_nothing(*_: object) -> None:
+@MUTANTS.wrong("dead work", 115, LeaseTable, "restore")
+def restore_does_nothing(
+    self: LeaseTable, worker: str, now: float, ttl: float, epoch: int | None = None, incarnation: str | None = None
+) -> Lease:
     """A service that starts knows of nobody."""
+    known = self.get(worker)
+    lease = RESTORE(self, worker, now, ttl, epoch, incarnation)
+    if known is None:
+        self.forget(worker)
+    return lease
 
 
 # Incarnations.
+
+
+@MUTANTS.wrong("goodbye", 165619, Incarnations, "given_back")
+def who_adopted_a_name_takes_it_along(_self: Incarnations, _lease: Lease, _now: float) -> bool:
+    """Its goodbye ends what the former one holds, too, which may live."""
+    return False
 
 
 @MUTANTS.wrong("new life", 49, Claim, "holds")

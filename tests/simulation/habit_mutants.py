@@ -38,7 +38,7 @@ def certificates_are_not_read(self: Intake, subject: str, payload: bytes, _reply
         GOODBYE(self, subject, payload)
 
 
-@MUTANTS.wrong("certificate", 2063, LeaseTable, "_mark")
+@MUTANTS.wrong("certificate", 1764, LeaseTable, "_mark")
 def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A beat that was under way undoes it, and a storm holds it."""
     MARK(self, lease, now, deadline, proof)
@@ -168,7 +168,7 @@ def one_report_suffices(self: Reports, *arguments: Any) -> list[Leak]:
         return LOOK(self, *arguments)
 
 
-@MUTANTS.wrong("leak", 202, Reports, "_list")
+@MUTANTS.wrong("leak", 2000, Reports, "_list")
 def reports_from_before_the_answer_count(
     self: Reports, report: Report, running: list[str], now: float, _not_before: float, _least_stamp: float
 ) -> None:

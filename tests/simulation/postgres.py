@@ -64,7 +64,7 @@ class Row:
 class Epoch:
     """One life, as the database knows it."""
 
-    __slots__ = ("ended_at", "epoch", "incarnation", "term", "ttl", "worker")
+    __slots__ = ("ended_at", "epoch", "hello_uptime", "incarnation", "term", "ttl", "worker")
 
     def __init__(self, worker: str, epoch: int, incarnation: str | None, ttl: float, term: int | None) -> None:
         self.worker = worker
@@ -73,6 +73,14 @@ class Epoch:
         self.ttl = ttl
         self.term = term
         self.ended_at: float | None = None
+        self.hello_uptime: float | None = None
+
+    def greeted(self, incarnation: str | None, uptime: float | None) -> None:
+        """See update_lives.sql: keep the newest hello, which begins anew with another incarnation."""
+        if None not in (incarnation, self.incarnation) and incarnation != self.incarnation:
+            self.hello_uptime = uptime
+        elif uptime is not None:
+            self.hello_uptime = max(uptime, self.hello_uptime or 0.0)
 
 
 class Expiration:

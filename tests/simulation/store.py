@@ -10,7 +10,7 @@ from tests.simulation.leader import Leader
 from tests.simulation.leaks import Leaks
 from tests.simulation.outbox import Outbox
 from tests.simulation.parts import Parts
-from tests.simulation.postgres import Expiration, Postgres, Process, Row
+from tests.simulation.postgres import Epoch, Expiration, Postgres, Process, Row
 
 # Rows that one transaction puts back: few, so that reclaims are often left to finish.
 CHUNK = 2
@@ -31,8 +31,9 @@ class Epochs(Parts):
                     ttl = life.ttl or 10.0
                     found = self.postgres.new_epoch(life.worker, life.incarnation, ttl, self.leader.term)
                 elif None not in (found.incarnation, life.incarnation) and found.incarnation != life.incarnation:
-                    others.append(Life(life.worker, found.epoch, found.incarnation, found.ttl))
+                    others.append(_life(found))
                     continue
+                found.greeted(life.incarnation, life.hello_uptime)
                 found.ttl = life.ttl or found.ttl
                 found.incarnation = life.incarnation or found.incarnation
                 epochs[life.worker] = found.epoch
@@ -52,6 +53,7 @@ class Epochs(Parts):
             for life in changed:
                 found = self.postgres.open.get(life.worker)
                 if found is not None and found.epoch == life.epoch:
+                    found.greeted(life.incarnation, life.hello_uptime)
                     found.ttl, found.incarnation = life.ttl or found.ttl, life.incarnation or found.incarnation
 
         await self.act(body)
@@ -90,11 +92,7 @@ class Epochs(Parts):
         """See restore_epochs.sql."""
 
         def body(_now: float) -> list[Life]:
-            return [
-                Life(one.worker, one.epoch, one.incarnation, one.ttl)
-                for one in self.postgres.open.values()
-                if names is None or one.worker in names
-            ]
+            return [_life(one) for one in self.postgres.open.values() if names is None or one.worker in names]
 
         return await self.read(body)  # type: ignore[no-any-return]
 
@@ -136,7 +134,7 @@ class Epochs(Parts):
 
         def body(_now: float) -> tuple[list[Life], list[Life]]:
             postgres = self.postgres
-            lives = [Life(one.worker, one.epoch, one.incarnation, one.ttl) for one in postgres.open.values()]
+            lives = [_life(one) for one in postgres.open.values()]
             names = {name for name, (status, _) in postgres.registry.items() if status == "ONLINE"}
             names |= {row.owner for row in postgres.rows.values() if row.status == "RUNNING" and row.owner}
             unfinished = {one.worker for one in postgres.unfinished()}
@@ -328,6 +326,10 @@ class Host(Parts):
             return found
 
         return await self.act(body)  # type: ignore[no-any-return]
+
+
+def _life(one: Epoch) -> Life:
+    return Life(one.worker, one.epoch, one.incarnation, one.ttl, one.hello_uptime)
 
 
 def store_on(postgres: Postgres, process: Process, holder: str) -> Any:

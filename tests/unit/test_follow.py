@@ -89,11 +89,12 @@ async def test_nothing_is_asked_while_all_is_well(follower: Follower) -> None:
 async def test_an_epoch_that_the_leader_granted_is_learned(follower: Follower) -> None:
     """Its lease goes on as it was heard."""
     follower.beat("a")
-    follower.epochs.open = [Life("w", 5, "a", 30.0)]
+    follower.epochs.open = [Life("w", 5, "a", 30.0, 8.0)]
 
     assert await follower.follow.run_once() == Learned(open=1)
     assert follower.epochs.asked == [("open", ["w"])]
-    assert (lease_of(follower.book).epoch, lease_of(follower.book).ttl) == (5, 10.0)
+    lease = lease_of(follower.book)
+    assert (lease.epoch, lease.ttl, lease.hello_uptime) == (5, 10.0, 8.0)
 
 
 async def test_a_goodbye_is_looked_up_though_its_epoch_is_known(follower: Follower) -> None:

@@ -153,6 +153,36 @@ async def test_a_goodbye_before_the_grant_and_a_hello_after_it_do_not_wait_for_e
     assert office.epochs.granted == [Life("w", None, "a", 60.0)]
 
 
+async def test_the_newest_hello_is_granted_with_a_life_and_kept(office: Office) -> None:
+    """By it a service that starts, or takes over, tells a goodbye that comes late."""
+    for uptime in (3.0, 5.0):
+        office.book.hello("w", 9.0, Heartbeat(incarnation="a", uptime=uptime), 9.0)
+    office.book.arrived("w", "a")
+
+    def meanwhile() -> None:
+        office.book.hello("w", 9.0, Heartbeat(incarnation="a", uptime=6.0), 9.0)
+
+    office.epochs.on_grant = meanwhile
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0, 5.0)]
+    assert office.epochs.updated == [Life("w", 1, "a", 60.0, 6.0)]
+    office.book.hello("w", 9.0, Heartbeat(incarnation="a", uptime=7.0), 9.0)
+    await office.grants.run_once()
+    assert office.epochs.updated[1:] == [Life("w", 1, "a", 60.0, 7.0)]
+    await office.grants.run_once()
+    assert len(office.epochs.updated) == 2
+
+
+async def test_a_life_that_is_not_named_yet_has_no_hello(office: Office) -> None:
+    """Whose it is would be the next thing to be read from that."""
+    office.beat("a", 0.0)
+    office.book.hello("w", 1.0, Heartbeat(incarnation="b", uptime=0.5), 1.0)
+    await office.grants.run_once()
+
+    assert office.epochs.granted == [Life("w", None, "a", 60.0)]
+
+
 def crowd(office: Office, workers: int) -> list[str]:
     """Let so many workers beat, of whom the host knows all but the first half of a batch."""
     names = [f"w{number}" for number in range(workers)]

@@ -349,7 +349,7 @@ async def test_who_arrives_while_another_is_looked_up_waits_for_its_own(door: Do
 async def test_a_name_of_which_postgres_knows_another_process_is_not_answered(door: Door) -> None:
     """Its epoch is that one's."""
     door.hello(incarnation="a")
-    door.book.learn("w", door.ears.now, 60.0, 5, "b")
+    door.book.learn("w", door.ears.now, 60.0, 5, "b", None)
     await door.greetings.run_once()
 
     assert (door.answers, door.postgres.asked) == ([], [])
@@ -362,7 +362,7 @@ async def test_what_changes_while_postgres_is_asked_is_not_answered(door: Door, 
         "goodbye": lambda: door.book.release("w", "a", door.ears.now),
         "restart": lambda: door.book.restart("w", door.ears.now, Arrival("b", door.ears.time), former="a"),
         "gone": lambda: door.book.forget("w"),
-        "another": lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b"),
+        "another": lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b", None),
     }
     door.hello(incarnation="a")
     await door.greetings.run_once()
@@ -388,7 +388,7 @@ async def test_an_arrival_that_turns_out_to_be_anothers_name_ends_nothing(door: 
     """Another replica has granted it to a process of which we knew nothing when we asked."""
     door.hello(incarnation="a")
     door.postgres.former = {"w"}
-    door.postgres.meanwhile = lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b")
+    door.postgres.meanwhile = lambda: door.book.learn("w", door.ears.now, 60.0, 5, "b", None)
     await door.greetings.run_once()
 
     assert not door.book.endings

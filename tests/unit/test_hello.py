@@ -108,11 +108,49 @@ def test_of_another_incarnation_no_hello_is_known(book: LeaseTable) -> None:
 
 
 def test_who_was_restored_has_said_hello_to_nobody_here() -> None:
-    """What was heard before a start of the service is not known after it."""
+    """Where Postgres does not know it."""
     book = LeaseTable(TTL)
     restored(book, "w", incarnation="a")
 
     assert not late(book, "a", 1.0)
+
+
+def test_a_hello_of_a_life_that_has_its_epoch_is_to_be_told_to_postgres(book: LeaseTable) -> None:
+    """Only the newest one; and of one that has none yet, the grant tells it."""
+    hello(book, "a", at=8.0, uptime=7.0)
+    assert list(book.changed) == ["w"]
+    book.changed.clear()
+    hello(book, "a", at=8.5, uptime=6.5)
+    hello(book, "x", at=8.5, uptime=0.5, worker="new")
+    hello(book, "x", at=9.0, uptime=1.0, worker="new")
+
+    assert not book.changed
+
+
+def test_a_hello_does_not_say_that_who_began_long_after_it_is_over(book: LeaseTable) -> None:
+    """The older one begins another life beside it: what its goodbye ends is not the younger one's."""
+    hello(book, "a", at=1.0, uptime=1.0)
+    for at in (42.0, 45.0, 48.0, 51.0, 54.0):
+        says(book, "b", at=at, uptime=at - 40.0)
+    assert ending_of(book).by_beats
+    says(book, "a", at=55.0, uptime=55.0)
+    book.reinstate("w", 56.0)
+    hello(book, "a", at=57.0, uptime=57.0)
+    assert says(book, "b", at=58.0, uptime=18.0) is not Heard.STALE
+    assert not book.release("w", "a", 58.5, Proof("released", uptime=56.0))
+
+    assert book.release("w", "a", 59.0, Proof("released", uptime=58.0))
+    assert lease_of(book).incarnation == "b"
+    assert ending_of(book).reborn_at == pytest.approx(40.0)
+
+
+def test_a_hello_says_that_all_others_are_over_that_may_be_older(book: LeaseTable) -> None:
+    """As far as can be known within a ttl; and also those that do not say when they began."""
+    says(book, "b", at=42.0, uptime=2.0)
+    says(book, "a", at=43.0, uptime=43.0)
+    hello(book, "a", at=44.0, uptime=8.0)
+
+    assert says(book, "b", at=45.0, uptime=5.0) is Heard.STALE
 
 
 def test_the_life_that_hello_begins_goes_on_under_a_new_epoch(book: LeaseTable) -> None:
@@ -326,7 +364,7 @@ def test_a_hello_of_a_life_that_another_replica_granted_is_without_effect() -> N
     """The worker says it again on a new connection; its leader is gone, and knew it."""
     book = LeaseTable(TTL)
     says(book, "b", at=5.0, uptime=None)
-    book.learn("w", 6.0, TTL, 7, "b")
+    book.learn("w", 6.0, TTL, 7, "b", None)
 
     assert hello(book, "b", at=50.0) is Heard.RENEWED
     assert not book.arrivals

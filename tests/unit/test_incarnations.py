@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from liveness.beginnings import AGREED_WITHIN, APART
-from liveness.incarnations import FORMERS_REMEMBERED, Incarnations
+from liveness.formers import FORMERS_REMEMBERED
+from liveness.incarnations import Incarnations
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
 from tests.unit.makers import ending_of, holds_live, lapsed, lease_of, live, restored, says
@@ -189,6 +190,38 @@ def test_a_beat_without_an_uptime_takes_nothing(book: LeaseTable) -> None:
     assert (lease_of(book).incarnation, lease_of(book).epoch, list(book.changed)) == ("b", 1, ["w"])
     assert not book.endings
     assert not book.arrivals
+
+
+def test_who_adopts_a_name_and_leaves_gives_it_back_to_one_that_was_heard_a_moment_ago(book: LeaseTable) -> None:
+    """That one may live, and nobody can say whose a row is; a ttl tells."""
+    says(book, "a", at=99.0, uptime=99.0)
+    says(book, "b", at=100.0, uptime=None)
+
+    assert not book.release("w", "b", 101.0)
+    assert (lease_of(book).incarnation, lease_of(book).ending, list(book.changed)) == ("a", None, ["w"])
+    assert says(book, "b", at=102.0, uptime=None) is Heard.STALE
+    assert says(book, "a", at=103.0, uptime=103.0) is Heard.RENEWED
+    assert lapsed(book, 112.9) == []
+    assert lapsed(book, 113.0) == ["w"]
+
+
+def test_a_name_that_went_back_already_is_not_given_back(book: LeaseTable) -> None:
+    """Postgres has said who bears it, and that one's goodbye ends its life."""
+    says(book, "a", at=99.0, uptime=99.0)
+    says(book, "b", at=100.0, uptime=None)
+    book.ended("w", 1, 100.0)
+    book.learn("w", 100.0, 10.0, 2, "a", None)
+
+    assert book.release("w", "a", 101.0)
+
+
+def test_who_adopts_a_name_that_was_silent_for_a_ttl_ends_with_its_goodbye(book: LeaseTable) -> None:
+    """So does one beside which another was heard since, as its successor."""
+    says(book, "a", at=95.0, uptime=95.0)
+    says(book, "b", at=100.0, uptime=None)
+    assert book.release("w", "b", 105.0)
+
+    assert ending_of(book).incarnation == "b"
 
 
 def test_a_beat_that_names_no_incarnation_is_the_names() -> None:

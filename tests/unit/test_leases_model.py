@@ -43,6 +43,8 @@ class Model:
         # Who bears the name, and how old it was, at most, when it said hello since.
         self.bears: str | None = None
         self.hello: int | None = None
+        # When the name was heard last before somebody adopted it.
+        self.before = NEVER
 
     @property
     def ends(self) -> bool:
@@ -136,6 +138,8 @@ class Book(RuleBasedStateMachine):
             assert heard is Heard.STALE or incarnation not in one.replaced
             assert heard is not Heard.STALE or incarnation in one.over
             one.heard.setdefault(incarnation, []).append((self.now, age))
+            if heard is Heard.ADOPTED:
+                one.before = one.since if one.last_beat is None else one.last_beat
             if heard is Heard.RESTARTED:
                 assert one.agreed(incarnation)
                 assert former is not None
@@ -230,10 +234,17 @@ class Book(RuleBasedStateMachine):
         beside = lease is not None and claim is not None and claim.incarnation == incarnation != lease.incarnation
         if one is not None and uptime is not None and one.hello is not None and uptime < one.hello:
             expected = False
+        # Nobody was heard since but who has adopted the name, and the one before may live.
+        adopted = claim is not None and not claim.beats and claim.incarnation != incarnation
+        back = expected and one is not None and adopted and not one.ends and self.now - one.before < one.promise
+        expected = expected and not back
         assert self.book.release(name, incarnation, self.now, Proof("released", uptime=uptime)) == expected
         if one is not None and beside and incarnation is not None:
             # It is over before it was believed, and what it says from now on is stale.
             one.over.add(incarnation)
+        if one is not None and back and incarnation is not None:
+            one.over.add(incarnation)
+            assert lease_of(self.book, name).incarnation != incarnation
         if one is not None and expected:
             one.end(incarnation)
             # A successor that was heard already lives on.
@@ -300,19 +311,23 @@ class Book(RuleBasedStateMachine):
         one.epoch = None
         return True
 
-    @rule(name=NAMES, ttl=st.sampled_from([2, 5]), incarnation=st.none() | INCARNATIONS)
-    def learn(self, name: str, ttl: int, incarnation: str | None) -> None:
-        """Another replica has granted an epoch."""
+    @rule(name=NAMES, ttl=st.sampled_from([2, 5]), incarnation=st.none() | INCARNATIONS, uptime=UPTIMES)
+    def learn(self, name: str, ttl: int, incarnation: str | None, uptime: int | None) -> None:
+        """Another replica has granted an epoch, and heard a hello of whom it names."""
+        uptime = None if incarnation is None else uptime
         self.epochs += 1
         one = self.model.get(name)
         if one is not None and one.epoch is not None and not self.is_over(name, one):
             one = None
         ending = self.book.endings.get(name)
         ended = None if ending is None or ending.ending is None else ending.ending.incarnation
-        self.book.learn(name, self.now, ttl, self.epochs, incarnation)
+        said = None if ending is None or ending.ending is None else ending.ending.uptime
+        # The goodbye of a life before the one that is learned.
+        before = uptime is not None and said is not None and said < uptime
+        self.book.learn(name, self.now, ttl, self.epochs, incarnation, uptime)
         if one is None:
             one = self.model[name] = Model(self.now, ttl)
-        elif one.ends and incarnation is not None and incarnation != ended:
+        elif one.ends and incarnation is not None and (incarnation != ended or before):
             one.go_on(self.now)
         one.epoch = self.epochs
         lease = lease_of(self.book, name)
@@ -320,6 +335,10 @@ class Book(RuleBasedStateMachine):
             # Whom Postgres knows to live is no former one, whatever was heard here.
             assert lease.incarnation == incarnation
             one.replaced.discard(incarnation)
+        if lease.incarnation == incarnation:
+            if one.bears != incarnation:
+                one.bears, one.hello = incarnation, None
+            one.hello = max((said for said in (one.hello, uptime) if said is not None), default=None)
 
     @precondition(lambda self: self.having(reborn=True))
     @rule(data=st.data())

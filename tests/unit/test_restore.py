@@ -12,6 +12,7 @@ from liveness.leases import LeaseTable
 from liveness.restore import restore
 from liveness.store import Former, Life, Store
 from liveness.storms import Storms
+from tests.unit.makers import lease_of
 
 
 class Epochs:
@@ -22,7 +23,7 @@ class Epochs:
 
     async def restorable(self) -> tuple[list[Life], list[Life]]:
         """Return the life."""
-        return [Life("w", 1, "a", 10.0)], []
+        return [Life("w", 1, "a", 10.0, 5.0)], []
 
     async def formers(self, _: Sequence[str] | None) -> list[Former]:
         """Return nobody."""
@@ -51,3 +52,5 @@ async def test_a_start_that_postgres_breaks_off_leaves_nothing_in_the_book() -> 
     epochs.away = False
     await start()
     assert len(book) == 1
+    # With the newest hello that was heard before.
+    assert lease_of(book).hello_uptime == 5.0
