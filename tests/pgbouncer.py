@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 from pathlib import Path
 from typing import Final
 
@@ -55,11 +54,6 @@ class PgBouncer(EmbeddedServer):
 
     async def _prepare(self, claim: FolderClaim) -> None:  # noqa: ARG002 - it needs no other process first
         (self.folder / "users.txt").write_text(f'"{USER}" ""\n')
-
-    def _choose_port(self) -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((HOST, 0))
-            return int(probe.getsockname()[1])
 
     def _launch(self, claim: FolderClaim, port: int) -> ServerProcess:
         (self.folder / "pgbouncer.ini").write_text(

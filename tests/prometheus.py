@@ -3,7 +3,6 @@
 import asyncio
 import shutil
 import signal
-import socket
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -51,11 +50,6 @@ class Prometheus(EmbeddedServer):
     async def _prepare(self, claim: FolderClaim) -> None:  # noqa: ARG002 - it needs no other process first
         # JSON is YAML.
         (self.folder / "prometheus.yml").write_bytes(msgspec.json.encode(self._configuration))
-
-    def _choose_port(self) -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((HOST, 0))
-            return int(probe.getsockname()[1])
 
     def _launch(self, claim: FolderClaim, port: int) -> ServerProcess:
         return ServerProcess(

@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,11 +144,6 @@ class PostgresServer(EmbeddedServer):
             account=self._account,
             folder=data,
         )
-
-    def _choose_port(self) -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((HOST, 0))
-            return int(probe.getsockname()[1])
 
     def _launch(self, claim: FolderClaim, port: int) -> ServerProcess:
         if self._programs is None:

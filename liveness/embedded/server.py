@@ -149,9 +149,11 @@ class EmbeddedServer(ABC):
     async def _prepare(self, claim: FolderClaim) -> None:
         """Find the program and lay out the folder."""
 
-    @abstractmethod
     def _choose_port(self) -> int:
         """Return a port for the first start; negative when the server chooses one itself."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind((HOST, 0))
+            return int(probe.getsockname()[1])
 
     @abstractmethod
     def _launch(self, claim: FolderClaim, port: int) -> ServerProcess:

@@ -8,6 +8,7 @@ import msgspec
 
 from liveness.access import ANYBODY, Access
 from liveness.addresses import servers_of
+from liveness.client.consumer import API_PREFIX
 from liveness.client.events import Event, check_arguments
 from liveness.eventdata import EVENT_TYPES, event_data
 
@@ -117,7 +118,7 @@ class FakeEvents:
         ack_wait: float = 30.0,
         inbox_prefix: str = "",
         access: Access = ANYBODY,
-        api_prefix: str = "$JS.API",
+        api_prefix: str = API_PREFIX,
     ) -> AsyncGenerator[Event, None]:
         """Yield the events, those of `types` only if given; the rest of the arguments makes no difference.
 

@@ -36,6 +36,17 @@ def finish(store: Store) -> Finish:
     return Finish(store, lambda: 0.0)
 
 
+@pytest.fixture
+async def refused(host: HostTables, store: Store, grant: Grant, finish: Finish) -> str:
+    """A row whose table has refused to put it back when the life of `w1`, which held it, was over."""
+    (row,) = await host.workflows("w1")
+    await host.connection.execute(POISON)
+    await poison(host, row)
+    await store.reclaims.settle([case("w1", await grant("w1"))])
+    await finish.run_once()
+    return row
+
+
 async def poison(host: HostTables, *ids: str) -> None:
     """Make rows such that their table refuses to put them back."""
     await host.connection.execute(
@@ -104,21 +115,16 @@ async def test_what_is_said_of_a_refused_row_shows_nothing_of_it(
 
 
 async def test_what_the_next_life_has_claimed_is_not_told_to_be_refused(
-    host: HostTables, store: Store, grant: Grant, finish: Finish
+    host: HostTables, store: Store, grant: Grant, refused: str
 ) -> None:
     """Mended by hand, and claimed anew under the same name before it was tried again: that life is not over."""
-    (row,) = await host.workflows("w1")
-    await host.connection.execute(POISON)
-    await poison(host, row)
-    await store.reclaims.settle([case("w1", await grant("w1"))])
-    await finish.run_once()
-    answer = await store.history.of_work(row, 20)
+    answer = await store.history.of_work(refused, 20)
     assert answer.pieces[0].row is not None
     assert "no_poison" in (answer.pieces[0].row.refused or "")
 
     await grant("w1")
     await host.connection.execute("UPDATE workflow_execution SET kind = 'invoice', version = version + 1")
-    answer = await store.history.of_work(row, 20)
+    answer = await store.history.of_work(refused, 20)
 
     assert answer.pieces[0].row is not None
     assert (answer.pieces[0].row.refused, answer.pieces[0].row.fixed) == (None, False)
@@ -154,14 +160,9 @@ async def test_a_refused_row_is_tried_again_and_goes_back_when_it_is_mended(
 
 
 async def test_rows_of_tables_that_are_described_no_more_stand_before_nobody(
-    host: HostTables, store: Store, grant: Grant, finish: Finish
+    host: HostTables, store: Store, refused: str
 ) -> None:
     """However many were left of them, and however long ago."""
-    (row,) = await host.workflows("w1")
-    await host.connection.execute(POISON)
-    await poison(host, row)
-    await store.reclaims.settle([case("w1", await grant("w1"))])
-    await finish.run_once()
     await host.connection.execute(
         "INSERT INTO liveness.remainder (worker, epoch, work, id, mark, refused, retry_at, retry_after)"
         " SELECT 'w1', 1, 'former', n::text, '1', 'no', '-infinity', 600 FROM generate_series(1, 1000) AS n"
@@ -170,7 +171,7 @@ async def test_rows_of_tables_that_are_described_no_more_stand_before_nobody(
     await host.connection.execute("UPDATE liveness.remainder SET retry_at = now() WHERE work = 'workflow'")
 
     assert await Refused(store).run_once() == 1
-    assert await host.state(row) == ("PENDING", None)
+    assert await host.state(refused) == ("PENDING", None)
 
 
 async def test_a_new_life_of_the_name_does_not_wait_and_is_not_taken_from(
@@ -297,19 +298,11 @@ async def test_a_registry_that_refuses_to_mark_keeps_no_work(
     assert await host.worker_status("w1") == ["OFFLINE"]
 
 
-async def test_refused_rows_are_shown(
-    host: HostTables, store: Store, grant: Grant, finish: Finish, settings: Callable[..., Settings]
-) -> None:
+async def test_refused_rows_are_shown(store: Store, settings: Callable[..., Settings], refused: str) -> None:
     """`liveness check` names each, with its worker and the cause."""
-    (row,) = await host.workflows("w1")
-    await host.connection.execute(POISON)
-    await poison(host, row)
-    await store.reclaims.settle([case("w1", await grant("w1"))])
-    await finish.run_once()
-
     findings = await check_all(Checked(settings(), store.database, 5.0))
 
     (finding,) = [finding for finding in findings if finding.check == "refused"]
-    assert finding.about == f"public.workflow_execution workflow {row}"
+    assert finding.about == f"public.workflow_execution workflow {refused}"
     assert "no_poison" in finding.says
     assert finding.why.startswith("w1, whose it was, is over")
