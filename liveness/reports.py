@@ -16,10 +16,13 @@ Beside the book, by name, for those alone that state `running` or `progress`. No
    touches it in between, and be it with nothing, begins it anew.
 5. A worker *stands still* when its `progress` is the same in two beats that lie `wedge_after` apart, as above, and it
    ran something in every beat between. Of one that states no list Postgres has to say so, twice as well.
-6. What strangers state costs little: a list that takes more than `LIST_MOST` bytes, or one beyond `ALL_MOST` in all,
+6. A beat that names no incarnation, of a name whose bearer names one, may be another process's, and what that runs the
+   bearer does not list. So within a ttl of one nothing that the bearer says counts.
+7. What strangers state costs little: a list that takes more than `LIST_MOST` bytes, or one beyond `ALL_MOST` in all,
    counts as none.
 """
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import msgspec
@@ -82,6 +85,8 @@ class Report(msgspec.Struct):
     still_at: float = 0.0
     # Of one that states no list: since when Postgres says that it runs something.
     busy_since: float | None = None
+    # When a beat was heard last that names no incarnation, beside its own.
+    nameless_at: float = -math.inf
     # What was missing at the last look. When that was; which reports counted since then; and what they listed.
     missing: dict[tuple[str, str], _Missing] = {}
     looked_at: float = 0.0
@@ -124,6 +129,13 @@ class Reports:
             self._list(report, running, now, not_before, least_stamp)
         if progress is not None:
             self._progress(lease, report, progress, running, now, least_stamp)
+
+    def heard_nameless(self, lease: Lease, now: float) -> None:
+        """Note that a beat came which names no incarnation, though the one that `lease` bears names itself."""
+        report = self.of.get(lease.name)
+        if report is None or report.incarnation != lease.incarnation:
+            report = self._begin(lease, now)
+        report.nameless_at = now
 
     def lost(self) -> None:
         """Note that beats may have been lost: what was said between two that were heard is not known."""
@@ -294,6 +306,7 @@ def _is_one(book: LeaseTable, lease: Lease, report: Report) -> bool:
         lease.ending is None
         and lease.epoch is not None
         and report.incarnation == lease.incarnation
+        and max(report.said_at, report.still_at) - report.nameless_at >= lease.ttl
         # Since when it is there may never be known; but nobody else may be beside it.
         and (claim is None or (claim.incarnation == lease.incarnation and not claim.thirds))
         and worker not in incarnations.conflicts

@@ -14,7 +14,7 @@ its own doing: stalled, cut off from NATS, or looking for a server.
    be heard again.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives. Not said of what it
    claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice; or its
-   hello, by which alone a replica that was started since believes it.
+   hello, by which alone a replica that was started since believes it. Nor where the hello of another is read late.
 4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
 5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives;
    nor a life whose hello was read before it, in time: its own incarnation's, which has begun again.
@@ -74,7 +74,7 @@ from liveness.storms import PASS_SECONDS, PERCENT_OF_A_PASS
 from tests.simulation.budget_rules import Budgets
 from tests.simulation.certificate_rules import Certificates
 from tests.simulation.fence_rules import Fences
-from tests.simulation.goodbye_rules import LATE, ends_a_later_life
+from tests.simulation.goodbye_rules import ends_a_later_life
 from tests.simulation.habits import WINDOW
 from tests.simulation.leak_rules import Leaks
 from tests.simulation.nats import DRAIN, Nats, Server
@@ -82,7 +82,7 @@ from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL
-from tests.simulation.rivals import has_replaced, is_replaced, may_be_anothers
+from tests.simulation.rivals import LATE, has_replaced, is_replaced, may_be_anothers, said_hello_lately
 from tests.simulation.storm import has_to_keep, is_signed
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
@@ -303,8 +303,8 @@ class Checker:
         greets = process.style == "hello" and process.first_heard.get(id(replica.ear), 0.0) > claimed_at
         as_late = [*(late if greets else late[:-1]), AGREED_WITHIN + process.mouth.latency] if late else [0.0]
         if process is newest:
-            # Of two at once, where the hello of the other is read late, and before the beats of this one.
-            unread = process.beside and began - replica.ear.free_at < LATE
+            # Where the hello of another one is read late, and before the beats of this one.
+            unread = began - replica.ear.free_at < LATE and said_hello_lately(process, self.processes[process.name])
             if claimed_at - process.born_at >= max(as_late) and not unread:
                 self.wrong("new life", f"{process.incarnation} is the newest, and loses {row.id} to a restart")
             return

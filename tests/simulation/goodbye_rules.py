@@ -3,10 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.simulation.rivals import LATE
 from tests.simulation.workers import Worker
-
-# Seconds by which a replica may hear late at worst.
-LATE = 6.0
 
 
 def ends_a_later_life(

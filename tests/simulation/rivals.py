@@ -10,6 +10,8 @@ from tests.simulation.workers import NEVER, Worker
 
 # So many times in a row may what is under way go through a gap: see hearing.py, and the gap is not noticed yet.
 IN_A_ROW = 3
+# Seconds by which a replica may hear late at worst.
+LATE = 6.0
 
 
 def is_replaced(process: Worker, same_name: Sequence[Worker], ear: Ear) -> bool:
@@ -38,6 +40,15 @@ def has_replaced(other: Worker, process: Worker) -> bool:
     first_heard = process.first_heard
     behind = any(at >= first_heard.get(ear, math.inf) for ear, at in other.first_heard.items())
     return other.number > process.number or (behind and process.born_at - other.born_at < TTL)
+
+
+def said_hello_lately(process: Worker, same_name: Sequence[Worker]) -> bool:
+    """Say whether the hello of another may have been under way still when `process` began."""
+    return any(
+        one.style == "hello" and (one.died_at is None or one.died_at > process.born_at - LATE)
+        for one in same_name
+        if one is not process
+    )
 
 
 def may_be_anothers(

@@ -12,6 +12,7 @@ from liveness.group import Storm
 from liveness.intake import TELL_SECONDS, Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Superseded
+from liveness.reports import Reports
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.wakes import Wakes
@@ -316,6 +317,20 @@ def test_two_incarnations_that_beat_are_loud(way: Way) -> None:
 
     assert [line["log_level"] for line in logs if line["event"] == "conflict"] == ["error"]
     assert way.intake.counts["conflicts"] == 1
+
+
+@pytest.mark.parametrize(("payload", "counts"), [(b"", False), (b"\xff", False), (b'{"incarnation": "a"}', True)])
+def test_a_beat_without_incarnation_casts_doubt_on_the_list_of_one_that_has_one(
+    way: Way, *, payload: bytes, counts: bool
+) -> None:
+    """Whatever it says: it may be another process's, which runs what the other one does not list."""
+    way.intake.reports = reports = Reports(leak_grace=60.0, wedge_after=0.0)
+    way.beat(incarnation="a", running=[])
+    way.book.granted("w", 1)
+    way.book.incarnations.settled("w")
+    way.beat(payload=payload)
+
+    assert [worker for worker, _ in reports.listing(way.book, [b"w"])] == ["w"] * counts
 
 
 def test_a_new_incarnation_that_does_not_say_since_when_is_advised(way: Way) -> None:

@@ -211,6 +211,15 @@ def test_while_it_is_not_plain_whose_rows_these_are_nothing_leaks(host: Host, be
     assert host.look(62.5) == []
 
 
+def test_beside_a_beat_that_names_no_incarnation_nobody_s_list_counts(host: Host) -> None:
+    """What that one runs, who bears the name cannot list: not within a ttl of it, whenever it came."""
+    for at in range(0, 200, 9):
+        host.reports.heard_nameless(lease_of(host.book), float(at))
+        assert not host.leaks(at + 1.0)
+    assert not host.leaks(207.0, 208.0)
+    assert host.leaks(209.0, 270.0)
+
+
 def test_what_became_of_it_while_postgres_was_asked_counts(host: Host) -> None:
     """The answer comes when it has ended already."""
     assert not host.leaks(0.0, 1.0)
