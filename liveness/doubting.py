@@ -188,7 +188,12 @@ class Doubting:
             for doubt in some:
                 if (doubt.worker, doubt.kind) in noted:
                     kept[doubt.worker, doubt.kind] = Known(doubt.epoch, clock, doubt.progress)
-                    log.warning(doubt.kind, worker=doubt.worker, epoch=doubt.epoch, cause=doubt.cause)
+                    log.warning(
+                        "suspected" if doubt.kind == SUSPECTED else "wedged",
+                        worker=doubt.worker,
+                        epoch=doubt.epoch,
+                        cause=doubt.cause,
+                    )
             raised += len(noted)
             self.told.update(kind for _, kind in noted)
 

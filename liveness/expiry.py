@@ -19,7 +19,7 @@ from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.probes import Probes
 from liveness.store import Store
-from liveness.storms import News, Storms
+from liveness.storms import Storms
 from liveness.verdicts import Outcome, Verdict
 from liveness.wakes import Wakes
 
@@ -233,7 +233,7 @@ class Expiry:
             if self._storms.news and self._storms.news[0] is news:
                 # Else they were forgotten with the lead meanwhile.
                 del self._storms.news[0]
-            _log(news)
+            log.log(30 if news.state == "over" else 40, "storm", **msgspec.structs.asdict(news))
 
 
 def next_batch(batch: int, verdicts: Sequence[Verdict], chunk: int) -> int:
@@ -252,8 +252,3 @@ def next_batch(batch: int, verdicts: Sequence[Verdict], chunk: int) -> int:
     # Of a chunk that is full nobody knows how much more there was, so a little less is aimed at.
     fitting = batch // 2 if fullest >= chunk else (chunk - 1) * len(ended) // max(fullest, 1)
     return max(min(fitting, 2 * batch, BATCH), 1)
-
-
-def _log(news: News) -> None:
-    level = 30 if news.state == "over" else 40
-    log.log(level, "storm", **msgspec.structs.asdict(news))

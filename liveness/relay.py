@@ -88,8 +88,10 @@ class Relay:
             self._rest_until = self._clock() + len(pending) / RATE_BESIDE
         if tried and done.complaint != self._complaint:
             self._complaint = done.complaint
-            log.log(30 if done.complaint else 20, "relay_stopped" if done.complaint else "relay_goes_on",
-                    cause=done.complaint)  # fmt: skip
+            if done.complaint is None:
+                log.info("relay_goes_on")
+            else:
+                log.warning("relay_stopped", cause=done.complaint)
         return done
 
     def _batch(self) -> int:

@@ -151,7 +151,7 @@ class Service:
         await self._insist(lambda: self._restore(parts))
         await self._bus.connect(self._told("NATS"))
         if self._bus.lets_anybody_in:
-            log.warning("names_on_trust", because=ON_TRUST, advice=ADVICE)
+            log.warning("names_on_trust", cause=ON_TRUST, advice=ADVICE)
         await parts.ensure_stream()
         with contextlib.suppress(DatabaseAwayError):
             # Else its round does it.

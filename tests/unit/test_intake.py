@@ -104,6 +104,16 @@ def test_a_changed_ttl_is_written_with_the_next_round(way: Way) -> None:
     assert list(way.book.changed) == ["w"]
 
 
+def test_nothing_is_logged_of_heartbeats(way: Way) -> None:
+    """Not at any level, of the first of a life as little as of the thousandth."""
+    with capture_logs() as logs:
+        for number in range(1000):
+            way.beat("w", b'{"incarnation": "a", "seq": %d, "ttl": 10, "running": ["1"], "progress": 3}' % number)
+
+    assert way.intake.counts["heartbeats"] == 1000
+    assert logs == []
+
+
 def test_a_malformed_beat_renews_and_is_complained_of_once_a_worker(way: Way) -> None:
     """Counted each time, logged once."""
     with capture_logs() as logs:
