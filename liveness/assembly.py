@@ -18,7 +18,7 @@ from liveness.checkpoint import Checkpoint
 from liveness.comparing import Comparing
 from liveness.doubting import Doubting
 from liveness.errors import CannotStartError
-from liveness.eventdata import EVENT_TYPES, WORK_EVENTS
+from liveness.eventstream import event_subjects
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.follow import Follow
@@ -39,7 +39,6 @@ from liveness.rounds import Away, Round
 from liveness.settings import Settings
 from liveness.store import Store
 from liveness.storms import Storms
-from liveness.subjects import event_subject
 from liveness.suspects import Suspects
 from liveness.sweep import Sweep
 from liveness.wakes import Wakes
@@ -260,22 +259,13 @@ class Assembly:
         """Whether a name is of our share; None where everybody is."""
         return None if self.subjects.share is None else self.subjects.owns
 
-    @property
-    def event_subjects(self) -> list[str]:
-        """Where this service publishes its events."""
-        observed = self.settings.mode == "observe"
-        kinds = dict.fromkeys(
-            [*EVENT_TYPES, *(f"{work.work}.{told}" for work in self.settings.tables.works for told in WORK_EVENTS)]
-        )
-        return [event_subject(kind, self.settings.event_prefix, observed=observed) for kind in kinds]
-
     async def ensure_stream(self) -> None:
         """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""
         settings = self.settings
         for doubt in await self.bus.ensure_stream(
-            settings.events_stream, self.event_subjects, settings.events_max_age, settings.events_max_bytes
+            settings.events_stream, event_subjects(settings), settings.events_max_age, settings.events_max_bytes
         ):
-            log.warning("stream_doubtful", doubt=doubt)
+            log.warning("stream_doubtful", doubt=f"{doubt.about} {doubt.says}", why=doubt.why, advice=doubt.fix)
 
     async def restore(self) -> None:
         """Bring into the book what Postgres knows of who lives. Raises DatabaseAwayError: to be done again."""

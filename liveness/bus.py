@@ -14,6 +14,7 @@ of JetStream's, never a message for a sink: a server that cannot get rid of thos
 import asyncio
 import contextlib
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,8 @@ from liveness.addresses import servers_of, shown
 from liveness.bounded import cancellations
 from liveness.errors import CannotStartError, NatsRefusedError, NoServiceError, SettingsError
 from liveness.eventstream import EventStream
+from liveness.findings import Finding
+from liveness.limits import NatsLimits
 from liveness.link import Link, RawSink, RunSink
 from liveness.publishing import Event, Publisher
 
@@ -44,6 +47,8 @@ REFUSED_SECONDS = 2.0
 LASTING_SECONDS = 5.0
 # A fault that comes with every message must not cost a line of the log for every message.
 COMPLAINT_SECONDS = 1.0
+# The quickest of so many says how far away a server is.
+ROUND_TRIPS = 5
 
 Sink = Callable[[str, bytes, str], None]
 
@@ -218,13 +223,33 @@ class Bus:
 
     async def ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
-    ) -> Sequence[str]:
+    ) -> list[Finding]:
         """Create the events' stream if it is missing, and check it if it is there; return what is doubtful about it.
 
         `max_age` in seconds. Raises CannotStartError, as `EventStream.ensure` does.
         """
         wanted = EventStream(stream, subjects, max_age, max_bytes)
         return await wanted.ensure(lambda: self._jetstream, shown(self._servers))
+
+    async def look_at_stream(
+        self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
+    ) -> list[Finding]:
+        """Return what is doubtful about the events' stream, and change nothing. Raises as `ensure_stream` does."""
+        wanted = EventStream(stream, subjects, max_age, max_bytes)
+        return await wanted.look(lambda: self._jetstream, shown(self._servers))
+
+    async def read_limits(self) -> NatsLimits:
+        """Return what the server that we are connected to says of itself. Raises ConnectionError when it is gone."""
+        link = self._link
+        if link is None:
+            raise ConnectionError("not connected to NATS")
+        version = link.connected_server_version
+        trips = []
+        for _ in range(ROUND_TRIPS):
+            began = time.monotonic()
+            await link.answer(ANSWER_SECONDS)
+            trips.append(time.monotonic() - began)
+        return NatsLimits(version=(version.major, version.minor), max_payload=link.max_payload, round_trip=min(trips))
 
     async def publish_events(self, stream: str, events: Sequence[Event]) -> tuple[list[int], str | None]:
         """Publish events to `stream`; return the positions of those that it acknowledged, and a complaint or None."""

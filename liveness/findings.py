@@ -42,17 +42,23 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     about: Annotated[str, Meta(description="What it concerns: a table, a server.")]
     says: Annotated[str, Meta(description="What is wrong.")]
     why: Annotated[str, Meta(description="What it does to us.")] = ""
+    fix: Annotated[str, Meta(description="What would mend it, in words.")] = ""
     statements: Annotated[tuple[str, ...], Meta(description="What would mend it. Never carried out unasked.")] = ()
     gains: tuple[Gain, ...] = ()
     measured: Annotated[str, Meta(description="How the gains were measured, or why they were not.")] = ""
 
 
 def ordered(findings: Iterable[Finding]) -> list[Finding]:
-    """Return the heaviest first; of equal weight, what gains most."""
-    weights = list(Weight)
+    """Return the heaviest first; of equal weight, in the order of the checks that found them; then what gains most."""
+    found, weights = list(findings), list(Weight)
+    checks = list(dict.fromkeys(finding.check for finding in found))
     return sorted(
-        findings,
-        key=lambda finding: (weights.index(finding.weight), -sum(_gained(gain) for gain in finding.gains)),
+        found,
+        key=lambda finding: (
+            weights.index(finding.weight),
+            checks.index(finding.check),
+            -sum(_gained(gain) for gain in finding.gains),
+        ),
     )
 
 

@@ -194,6 +194,16 @@ class Settings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 f"checkpoint_interval ({self.checkpoint_interval:g}) is above half of heartbeat_timeout "
                 f"({self.heartbeat_timeout:g}): other readers of last_heartbeat_at may think living workers stale"
             )
+        if 0 < self.storm_max_hold < self.heartbeat_timeout:
+            found.append(
+                f"storm_max_hold ({self.storm_max_hold:g}) is below heartbeat_timeout ({self.heartbeat_timeout:g}): a "
+                "storm ends before workers that come back have had the time to say so"
+            )
+        if self.crash_budget and self.crash_window < self.crash_budget * self.heartbeat_timeout:
+            found.append(
+                f"crash_window ({self.crash_window:g}) is below crash_budget times heartbeat_timeout "
+                f"({self.crash_budget} x {self.heartbeat_timeout:g}): work that silences its workers is not noticed"
+            )
         if self.mark_suspects and self.tables.registry.degraded is None:
             found.append("mark_suspects marks nobody: the registry has no status for suspects; give registry.degraded")
         return found

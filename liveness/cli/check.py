@@ -9,12 +9,11 @@ import msgspec
 from rich.console import Console
 from rich.markup import escape
 
-from liveness.checks import Checked, check_all
-from liveness.cli.alone import connected
-from liveness.cli.options import as_json, print_json, settings_for
+from liveness.checks import check_all
+from liveness.cli.options import as_json, print_json, servers, settings_for
+from liveness.cli.terminal import printable
 from liveness.findings import Finding, Gain, Weight
 from liveness.logs import configure
-from liveness.settings import Settings
 
 # What tells a person at a glance how much it matters.
 STYLES = {Weight.BROKEN: "bold red", Weight.BAD: "bold yellow", Weight.BETTER: "bold"}
@@ -29,14 +28,8 @@ class Report(msgspec.Struct, frozen=True):
     findings: list[Finding]
 
 
-async def run(settings: Settings, seconds: float) -> list[Finding]:
-    """Make all checks. Raises DatabaseAwayError when Postgres does not answer soon."""
-    async with connected(settings) as database:
-        return await check_all(Checked(settings, database, seconds))
-
-
 @click.command("check")
-@click.option("--postgres-dsn", help="The workflow server's database (LIVENESS_POSTGRES_DSN).")
+@servers
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 3600),
@@ -45,16 +38,19 @@ async def run(settings: Settings, seconds: float) -> list[Finding]:
     help="What one statement may take at most; Postgres breaks off what takes longer.",
 )
 @as_json
-def command(*, postgres_dsn: str | None, seconds: float, json_output: bool) -> None:
-    """Look whether the database is as the service needs it.
+def command(*, seconds: float, json_output: bool, **overrides: str | None) -> None:
+    """Look whether Postgres, NATS and the settings are as the service needs them.
 
-    Proposes the indexes of the workflow server's tables that are missing, with what each would gain on this database.
+    Says what is wrong in order of importance, each with what it does and what mends it: what cannot be reached, is too
+    old, or cannot be written to; schema and tables; the stream of the events; durations that contradict each other;
+    indexes that are missing, with what each would gain on this database; clocks.
+
     Changes nothing and keeps nobody from writing: the tables are only read, and an index is tried on a temporary copy
     of the rows that it would hold. Exits 1 when there is something to say.
     """
-    settings = settings_for(postgres_dsn=postgres_dsn)
+    settings = settings_for(**overrides)
     configure(settings.log_format, "warning")
-    findings = asyncio.run(run(settings, seconds))
+    findings = asyncio.run(check_all(settings, seconds))
     if json_output:
         print_json(Report(findings))
     else:
@@ -70,15 +66,22 @@ def lines(findings: Sequence[Finding]) -> Iterator[str]:
         yield "nothing to say: everything that was looked at is as it should be"
     for finding in findings:
         style = STYLES[finding.weight]
-        yield f"[{style}]{finding.weight.value}[/] {escape(finding.about)}: {escape(finding.says)}"
+        yield f"[{style}]{finding.weight.value}[/] {_shown(finding.about)}: {_shown(finding.says)}"
         if finding.why:
-            yield f"  why: {escape(finding.why)}"
+            yield f"  why: {_shown(finding.why)}"
+        if finding.fix:
+            yield f"  fix: {_shown(finding.fix)}"
         for gain in finding.gains:
-            yield f"  {escape(_gained(gain))}"
+            yield f"  {_shown(_gained(gain))}"
         if finding.measured:
-            yield f"  measured: {escape(finding.measured)}"
+            yield f"  measured: {_shown(finding.measured)}"
         # At the margin, so that it can be copied.
         yield from (escape(statement) for statement in finding.statements)
+
+
+def _shown(text: str) -> str:
+    # Names and ids in it were chosen by others.
+    return escape(printable(text))
 
 
 def _gained(gain: Gain) -> str:

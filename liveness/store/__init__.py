@@ -9,7 +9,7 @@ import msgspec
 from liveness.settings import Settings
 from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
-from liveness.store.database import Database
+from liveness.store.database import LISTEN_CHECK_SECONDS, PATIENT_SECONDS, Database
 from liveness.store.doubts import Doubt, Doubts, Kept
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.fitting import check_fit, hidden_tables
@@ -22,11 +22,15 @@ from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
+from liveness.store.server import Ahead, Holder, holders, read_limits, rows_ahead
 from liveness.store.trials import try_quarantine
 from liveness.work import CrashPolicy
 
 __all__ = [
+    "LISTEN_CHECK_SECONDS",
+    "PATIENT_SECONDS",
     "RETRY_MOST",
+    "Ahead",
     "Database",
     "Doubt",
     "Ended",
@@ -34,6 +38,7 @@ __all__ = [
     "Found",
     "Granted",
     "History",
+    "Holder",
     "Kept",
     "Leader",
     "Leaked",
@@ -46,10 +51,15 @@ __all__ = [
     "Seen",
     "Store",
     "Walk",
+    "check_encoding",
+    "check_schema",
     "hidden_tables",
+    "holders",
     "migrate",
     "missing_indexes",
+    "read_limits",
     "refused_rows",
+    "rows_ahead",
 ]
 
 

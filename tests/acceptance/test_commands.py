@@ -1,6 +1,7 @@
 import asyncio
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -306,22 +307,28 @@ async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, c
     assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(taken, "dead"), (kept, "living")]
 
 
-async def test_check(liveness: Liveness, host: HostTables) -> None:
-    """A check exits 1 as long as it has something to say, to people or as JSON, and needs no NATS and no migration."""
-    await host.connection.execute("DROP SCHEMA liveness CASCADE")
+async def test_check(liveness: Liveness, host: HostTables, tmp_path: Path) -> None:
+    """A check exits 1 as long as it has something to say, to people or as JSON; the heaviest comes first."""
+    # One that asks who somebody is.
+    known = NatsServer(tmp_path / "known", config='authorization { user: "us", password: "them" }')
+    await known.start()
+    url = known.url.replace("nats://", "nats://us:them@")
     await host.workflows("A", count=3)
-    nowhere = "nats://127.0.0.1:1"
-    good, good_json = await all_of(liveness("check", nats_url=nowhere), liveness("check", "--json", nats_url=nowhere))
-    assert (good.code, good.err) == (0, "")
-    assert good.out.startswith("nothing to say")
-    assert (good_json.code, good_json.answer) == (0, {"findings": []})
+    try:
+        good, good_json = await all_of(liveness("check", nats_url=url), liveness("check", "--json", nats_url=url))
+        assert (good.code, good.err) == (0, "")
+        assert good.out.startswith("nothing to say")
+        assert (good_json.code, good_json.answer) == (0, {"findings": []})
 
-    await host.connection.execute("DROP INDEX workflow_execution_owner_idx")
-    shown, as_json = await all_of(
-        liveness("check", nats_url=nowhere), liveness("check", "--json", "--seconds", "10", nats_url=nowhere)
-    )
+        await host.connection.execute("DROP INDEX workflow_execution_owner_idx; DROP SCHEMA liveness CASCADE")
+        shown, as_json = await all_of(
+            liveness("check", nats_url=url), liveness("check", "--json", "--seconds", "10", nats_url=url)
+        )
+    finally:
+        await known.stop()
     assert (shown.code, shown.err, as_json.code) == (1, "", 1)
-    (finding,) = as_json.answer["findings"]
+    schema, finding = as_json.answer["findings"]
+    assert (schema["check"], schema["weight"], schema["fix"]) == ("schema", "broken", "run `liveness migrate`")
     assert (finding["check"], finding["weight"], finding["about"]) == ("indexes", "better", "public.workflow_execution")
     assert all(gain["now"] > 0 and gain["then"] > 0 for gain in finding["gains"])
     # A line of its own, to be copied.
@@ -329,20 +336,21 @@ async def test_check(liveness: Liveness, host: HostTables) -> None:
     assert statement in shown.out.splitlines()
     assert statement.startswith("CREATE INDEX CONCURRENTLY ")
     assert re.search(r"at each reclaim: [\d.]+ ms now, [\d.]+ ms with it$", shown.out, re.MULTILINE)
+    assert shown.out.startswith("broken liveness serve: the schema liveness has not been created\n  why: ")
 
-    await host.connection.execute(statement)
+
+async def test_check_of_what_is_not_there(liveness: Liveness) -> None:
+    """Servers that cannot be reached are findings like all others, and names on trust are one."""
+    on_trust, nobody = await all_of(
+        liveness("check"),
+        liveness("check", nats_url="nats://127.0.0.1:1", postgres_dsn="postgresql://127.0.0.1:1/none"),
+    )
     # The NATS of this test asks nobody who it is.
-    on_trust = await liveness("check")
     assert on_trust.code == 1
     assert on_trust.out.startswith("better NATS: NATS asks nobody who it is, so any client can beat for any worker")
     assert "docs/nats.md" in on_trust.out
-
-
-async def test_check_that_cannot_look(liveness: Liveness, empty_dsn: str) -> None:
-    """Where there is nothing to look at, or nobody to ask, it fails with one line."""
-    nothing, nobody = await all_of(
-        liveness("check", postgres_dsn=empty_dsn), liveness("check", postgres_dsn="postgresql://127.0.0.1:1/none")
-    )
-    assert (nothing.code, nobody.code) == (1, 1)
-    assert nothing.complaint.startswith("liveness: there is no table public.worker")
-    assert nobody.complaint.startswith("liveness: Postgres does not answer within 5 s")
+    assert nobody.code == 1
+    assert re.findall("^[a-z]+ .*: cannot be reached", nobody.out, re.MULTILINE) == [
+        "broken Postgres: cannot be reached",
+        "broken NATS at 127.0.0.1:1: cannot be reached",
+    ]

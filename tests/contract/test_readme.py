@@ -9,6 +9,7 @@ import pytest
 
 import liveness
 import liveness.testing
+from liveness.checks import CHECKS
 from liveness.eventdata import EVENT_TYPES
 from liveness.messages import Heartbeat, decode_hello
 from liveness.settings import NAMES, Settings
@@ -23,6 +24,15 @@ PAGES = [
     ROOT / "schemas" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
+
+
+def test_the_page_of_the_checks_is_complete_and_in_their_order() -> None:
+    """That of two findings of equal weight comes first which stands higher there."""
+    page = (ROOT / "docs" / "check.md").read_text(encoding="utf-8")
+
+    table = page.partition("| check | finds |\n| --- | --- |\n")[2].partition("\n\n")[0]
+
+    assert re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE) == ["reach", *(look.__name__ for look, _ in CHECKS)]
 
 
 def test_the_settings_table_is_complete_and_right() -> None:

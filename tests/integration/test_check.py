@@ -1,14 +1,14 @@
-"""What `liveness check` says of the host's tables: which indexes are missing, and what each would gain."""
+"""What `liveness check` says of Postgres: the server, our schema, the host's tables and their indexes."""
 
+import time
 from collections.abc import Callable
 
 import asyncpg
 import pytest
 
-from liveness.checks import Checked, check_all
+from liveness.checks import CHECKS, Of, check_all
 from liveness.findings import Finding, Weight
 from liveness.settings import Settings
-from liveness.store import Database
 from tests.conftest import HostTables
 
 HOSTILE = """it's "the" host; DROP SCHEMA public\\ %"""
@@ -24,15 +24,12 @@ class Checking:
     def __init__(self, settings: Callable[..., Settings]) -> None:
         self._settings = settings
 
-    async def __call__(self, seconds: float = SECONDS, **overrides: str) -> list[Finding]:
-        """Return what there is to say."""
-        settings = self._settings(**overrides)
-        database = Database(settings.postgres_dsn)
-        await database.connect()
-        try:
-            return await check_all(Checked(settings, database, seconds))
-        finally:
-            await database.close()
+    async def __call__(self, seconds: float = SECONDS, *, ahead: float = 0.0, **overrides: object) -> list[Finding]:
+        """Return what there is to say, on a host whose clock goes so many seconds ahead."""
+        of_postgres = [check for check in CHECKS if check[1] is Of.POSTGRES]
+        return await check_all(
+            self._settings(**overrides), seconds, clock=lambda: time.time() + ahead, checks=of_postgres
+        )
 
 
 @pytest.fixture
@@ -237,12 +234,11 @@ async def test_a_role_that_may_make_nothing_hears_what_it_takes_now(
     await host.connection.execute("CREATE ROLE reader_of_" + database + " LOGIN")
     await host.connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader_of_{database}")
     try:
-        (finding,) = await check(
-            postgres_dsn=dsn.replace("postgresql://postgres", f"postgresql://reader_of_{database}")
-        )
+        found = await check(postgres_dsn=dsn.replace("postgresql://postgres", f"postgresql://reader_of_{database}"))
     finally:
         await host.connection.execute(f"DROP OWNED BY reader_of_{database}; DROP ROLE reader_of_{database}")
 
+    (finding,) = [one for one in found if one.check == "indexes"]
     assert [gain.then for gain in finding.gains] == [None, None]
     assert "no temporary copy" in finding.measured
 
@@ -260,6 +256,116 @@ async def test_writers_are_not_kept_waiting(host: HostTables, check: Checking, d
         await transaction.rollback()
     finally:
         await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "weight", "words"),
+    [
+        ("default_transaction_read_only", "on", Weight.BROKEN, "nothing can be written: default_transaction_read_only"),
+        ("transaction_timeout", "5s", Weight.BAD, "transaction_timeout (5 s)"),
+        ("statement_timeout", "100ms", Weight.BAD, "statement_timeout (0.1 s)"),
+        ("deadlock_timeout", "300ms", Weight.BAD, "deadlock_timeout (0.3 s)"),
+        ("idle_session_timeout", "4s", Weight.BETTER, "idle_session_timeout (4 s)"),
+    ],
+)
+async def test_a_setting_of_postgres_that_contradicts_ours(
+    host: HostTables, check: Checking, dsn: str, setting: str, value: str, weight: Weight, words: str
+) -> None:
+    """It is named, with what it does and what mends it; those that a transaction of ours overrules are not."""
+    database = dsn.rpartition("/")[2]
+    for name, stated in (("lock_timeout", "1ms"), ("idle_in_transaction_session_timeout", "1ms"), (setting, value)):
+        await host.connection.execute(f"ALTER DATABASE {database} SET {name} = '{stated}'")
+
+    (finding,) = await check()
+
+    assert (finding.check, finding.weight, finding.about) == ("postgres", weight, "Postgres")
+    assert words in finding.says
+    assert finding.why
+    assert finding.fix
+
+
+async def test_what_is_proposed_against_a_time_limit_is_enough(host: HostTables, check: Checking, dsn: str) -> None:
+    """A role's own setting comes before its database's."""
+    database = dsn.rpartition("/")[2]
+    role = f"limited_of_{database}"
+    await host.connection.execute(f"CREATE ROLE {role} LOGIN SUPERUSER")
+    try:
+        await host.connection.execute(f"ALTER DATABASE {database} SET transaction_timeout = '5s'")
+        limited = dsn.replace("postgresql://postgres", f"postgresql://{role}")
+
+        await carry_out(host, await check(postgres_dsn=limited))
+
+        assert await check(postgres_dsn=limited) == []
+    finally:
+        await host.connection.execute(f"DROP ROLE {role}")
+
+
+async def test_a_schema_that_is_not_as_we_need_it(host: HostTables, check: Checking) -> None:
+    """What keeps the service from its start is said once, before all else, and the rest is looked at all the same."""
+    await host.connection.execute(f"DROP SCHEMA liveness CASCADE; DROP INDEX {OWNER}")
+
+    schema, index = await check()
+
+    assert (schema.check, schema.weight, schema.about) == ("schema", Weight.BROKEN, "liveness serve")
+    assert (schema.says, schema.fix) == ("the schema liveness has not been created", "run `liveness migrate`")
+    assert index.check == "indexes"
+
+    await host.connection.execute("DROP TABLE worker")
+    schema, table = await check()
+    assert (table.check, table.weight) == ("tables", Weight.BROKEN)
+    assert table.says == "there is no table public.worker"
+    assert "`liveness migrate --host-tables`" in table.fix
+
+
+async def test_clocks_that_are_apart(host: HostTables, check: Checking) -> None:
+    """That of this host costs nothing but understanding; rows that somebody dates by a wrong one are found too late."""
+    await host.worker("w1", silent_for=-3600)
+    await host.workflows("w1", untouched_for=-90)
+    await host.workflows("w1", untouched_for=-0.5)
+    await host.workflows("w1", status="PENDING", untouched_for=-90)
+
+    worker, workflow, skew = await check(ahead=-200)
+
+    assert {(one.check, one.weight) for one in (worker, workflow)} == {("clocks", Weight.BAD)}
+    assert worker.about == "public.worker"
+    assert "last_heartbeat_at lies up to 60 min in the future; rows: 1" in worker.says
+    assert workflow.about == "public.workflow_execution"
+    assert "updated_at" in workflow.says
+    assert "rows: 1" in workflow.says
+    assert skew.weight is Weight.BETTER
+    assert "the database's clock is 3 min ahead of this host's" in skew.says
+
+
+async def test_who_keeps_rows_locked_is_named(host: HostTables, check: Checking, dsn: str) -> None:
+    """A session that hangs in a transaction keeps its rows from being put back; who only reads keeps none."""
+    (workflow,) = await host.workflows("w1")
+    writer, reader = await asyncpg.connect(dsn), await asyncpg.connect(dsn)
+    try:
+        await writer.execute("BEGIN")
+        await writer.execute("UPDATE workflow_execution SET queue = 'b' WHERE id = $1::uuid", workflow)
+        await reader.execute("BEGIN")
+        await reader.execute("SELECT * FROM workflow_execution")
+        pid = await writer.fetchval("SELECT pg_backend_pid()")
+
+        assert await check() == []
+        (finding,) = await check(workflow_stuck_timeout=0.001, heartbeat_timeout=1)
+        assert (finding.check, finding.weight, finding.about) == ("held", Weight.BAD, "public.workflow_execution")
+        assert finding.says.startswith(f"session {pid} (idle in transaction) has had rows of it locked")
+
+        await carry_out(host, [finding])
+        assert await check(workflow_stuck_timeout=0.001, heartbeat_timeout=1) == []
+    finally:
+        writer.terminate()
+        await reader.close()
+
+
+async def test_a_postgres_that_cannot_be_reached(check: Checking) -> None:
+    """It is one finding, whatever else of it would have been looked at."""
+    (finding,) = await check(postgres_dsn="postgresql://127.0.0.1:1/none")
+
+    assert (finding.check, finding.weight, finding.about) == ("reach", Weight.BROKEN, "Postgres")
+    assert finding.says.startswith("cannot be reached: ")
+    assert finding.fix
 
 
 async def _without_owner_index(host: HostTables, check: Checking) -> list[Finding]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from liveness.checks import Checked, tables
+from liveness.checks import Of, check_all, tables
 from liveness.errors import CannotStartError
 from liveness.settings import Settings
 from liveness.store import Database, Store
@@ -238,12 +238,10 @@ async def test_rows_that_may_be_hidden_are_told_of(
         " ALTER TABLE jobs ENABLE ROW LEVEL SECURITY"
     )
     blind = settings(**job(), postgres_dsn=dsn.replace("postgres@", "half_blind@"))
-    database = Database(blind.postgres_dsn)
     try:
         logs = await started(blind)
-        findings = await tables(Checked(blind, database, 5.0))
+        findings = await check_all(blind, 5.0, checks=[(tables, Of.POSTGRES)])
     finally:
-        await database.close()
         await host.connection.execute("DROP OWNED BY half_blind; DROP ROLE half_blind")
 
     assert [line["table"] for line in logs if line["event"] == "rows_hidden"] == ["public.jobs"]

@@ -5,10 +5,10 @@ from liveness.needs import MOST_NAME_BYTES, Need, literal, needs
 from liveness.work import BUILT_IN, Registry
 
 
-def finding(about: str, weight: Weight, *gains: tuple[float, float | None]) -> Finding:
+def finding(about: str, weight: Weight, *gains: tuple[float, float | None], check: str = "a test's") -> Finding:
     """Return a finding with everything that a test does not care about filled in."""
     return Finding(
-        check="a test's", weight=weight, about=about, says="so",
+        check=check, weight=weight, about=about, says="so",
         gains=tuple(Gain(use="always", now=now, then=then) for now, then in gains),
     )  # fmt: skip
 
@@ -23,6 +23,17 @@ def test_the_heaviest_comes_first_and_then_what_gains_most() -> None:
     ]
 
     assert [one.about for one in ordered(found)] == ["broken", "slower", "slow", "better"]
+
+
+def test_of_equal_weight_the_check_that_was_made_first_comes_first() -> None:
+    """Whether a server answers matters more than what an index would gain."""
+    found = [
+        finding("away", Weight.BAD, check="reach"),
+        finding("slow", Weight.BAD, (9.0, 0.1), check="indexes"),
+        finding("away, too", Weight.BAD, check="reach"),
+    ]
+
+    assert [one.about for one in ordered(found)] == ["away", "away, too", "slow"]
 
 
 def test_what_is_missed_is_bad_when_it_is_much_or_nobody_knows() -> None:
