@@ -32,6 +32,7 @@ from liveness.metrics import Metrics
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
+from liveness.systemd import Systemd
 from liveness.trust import ADVICE, ON_TRUST
 
 log = structlog.get_logger("liveness.service")
@@ -61,6 +62,7 @@ class Service:
             settings.nats_url, access=settings.nats_access, least_server=least_server(settings.subjects.share)
         )
         self.health = Health(clock=time.monotonic, waits=self._waits, steps=self._database.steps)
+        self._systemd = Systemd()
         self.metrics = Metrics(settings, lambda: self.parts, self.troubles)
         self.http = Http(settings.http_listen, troubles=self.troubles, ills=self.health.ills, metrics=self.metrics.text)
 
@@ -79,6 +81,7 @@ class Service:
             await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             stopping.cancel()
+            self._systemd.stopping()
             await self._finish_duties()
             await self._step_down()
             # A transaction still under way is rolled back whole; whoever comes next does what it would have done.
@@ -110,6 +113,14 @@ class Service:
             found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
         return found
 
+    def _status(self) -> str:
+        """Return how the service is, in a line."""
+        if troubles := self.troubles():
+            return f"not ready: {'; '.join(troubles)}"
+        if self.parts is None:
+            return "starting"
+        return f"{'leads' if self.parts.leadership.leading else 'follows'}, {len(self.parts.book)} leases"
+
     def _waits(self) -> bool:
         return not self._bus.connected or (self.parts is not None and self.parts.away.goes_on)
 
@@ -128,6 +139,7 @@ class Service:
     async def _run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.http.serve())
+            tasks.create_task(self._systemd.keep(ready=self.started, status=self._status, ills=self.health.ills))
             parts = await self._start()
             lasting = {
                 "bus": self._bus.keep(),

@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 
 import click
+import structlog
 
 from liveness.cli.options import servers, settings_for
 from liveness.errors import SettingsError
@@ -12,14 +14,27 @@ from liveness.logs import configure
 from liveness.service import Service
 from liveness.settings import Settings
 
+log = structlog.get_logger("liveness.serve")
+
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotStartError or SettingsError when the service cannot start."""
+    """Serve until SIGTERM or SIGINT. Raises CannotStartError or SettingsError when the service cannot start.
+
+    SIGHUP ends it where it says that the terminal is gone. Elsewhere somebody means that it should read its settings
+    anew, and is told how: unheeded, it would end the service on the spot, with the lead in its hands.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # What was ignored when we began stays so: nohup.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stderr.isatty() else _stay)
     await Service(settings).run(stop)
+
+
+def _stay() -> None:
+    log.warning("settings_stay", advice="start it anew for other settings: SIGTERM, and whoever runs it does the rest")
 
 
 def loop_factory(event_loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
