@@ -23,7 +23,6 @@ PREFIX: Final = "LIVENESS_NATS_"
 # Whose content opens doors; certificates are for everybody to see.
 _SECRET_FILES: Final = ("password_file", "token_file", "nkey_file", "credentials_file", "key_file")
 _FILES: Final = (*_SECRET_FILES, "ca_file", "certificate_file")
-_OTHERS_READ: Final = stat.S_IRGRP | stat.S_IROTH
 # No file of these is longer; what is, is none of them.
 _MOST_BYTES: Final = 1 << 20
 _JWT: Final = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
@@ -103,18 +102,21 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         self.options()
 
     def warnings(self) -> list[str]:
-        """Return one line for each file with a secret in it that others than its owner may read."""
+        """Return one line for each file with a secret in it that others than we may read."""
         found = []
         for field in _SECRET_FILES:
+            if not (path := getattr(self, field)):
+                continue
             try:
-                mode = Path(path).stat().st_mode if (path := getattr(self, field)) else 0
+                there = Path(path).stat()
             except OSError:
                 # That it is not there is said when it is needed.
                 continue
-            if mode & _OTHERS_READ:
-                found.append(
-                    f"nats_{field} = {str(path)!r} can be read by others ({stat.S_IMODE(mode):04o}): chmod 0400 it"
-                )
+            # What is somebody else's we can only read by its group, or as others: so does Kubernetes give secrets.
+            others = stat.S_IROTH | (stat.S_IRGRP if there.st_uid == os.geteuid() else 0)
+            if there.st_mode & others:
+                mode = f"{stat.S_IMODE(there.st_mode):04o}"
+                found.append(f"nats_{field} = {str(path)!r} can be read by others ({mode}): chmod 0400 it")
         return found
 
     def options(self) -> dict[str, Any]:

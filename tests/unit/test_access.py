@@ -1,6 +1,7 @@
 """How a process logs in to NATS: what excludes each other, what its files have to hold, and what is never shown."""
 
 import io
+import os
 import ssl
 import sys
 from pathlib import Path
@@ -124,6 +125,18 @@ def test_secrets_that_others_can_read_are_warned_of(tmp_path: Path) -> None:
     path.chmod(0o400)
     assert Access(token_file=path).warnings() == []
     assert Access(token_file=tmp_path / "none").warnings() == []
+
+
+def test_a_secret_of_somebody_elses_is_read_by_its_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So does Kubernetes give one, as root's: there is no other way, and nothing to warn of unless all may."""
+    path = tmp_path / "token"
+    path.write_text(SECRET)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+
+    path.chmod(0o440)
+    assert Access(token_file=path).warnings() == []
+    path.chmod(0o444)
+    assert len(Access(token_file=path).warnings()) == 1
 
 
 def test_secrets_are_not_shown() -> None:

@@ -1,0 +1,231 @@
+"""The manifests for Kubernetes: that they are what Kubernetes takes, and that they go with the code and the image.
+
+No cluster is asked. The schemas are those of the package `kubernetes-validate`; what is put together is looked at where
+kubectl or kustomize is there to do it, and each file by itself everywhere.
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+from ruamel.yaml import YAML
+
+import liveness
+from liveness import service
+from liveness.cli import commands
+from liveness.http import Http
+from liveness.settings import _SECRET, NAMES, load
+from tests.contract.conftest import ROOT
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+SETTINGS = FOLDER / "common" / "liveness.toml"
+BUILDS = ("base", "migrate", "overlays/standalone", "overlays/sidecar")
+# Of the oldest with a container that is restarted beside the others for good, and of the newest that is known.
+VERSIONS = ("1.33", kubernetes_validate.latest_version())
+FILES = sorted(FOLDER.rglob("*.yaml"))
+# What is no resource by itself.
+PARTS = {"kustomization.yaml", "container.yaml", "spread.yaml"}
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+Document = Mapping[str, Any]
+
+
+def documents(text: str) -> list[Document]:
+    """Return what a text of YAML holds."""
+    return [document for document in YAML(typ="safe", pure=True).load_all(text) if document]
+
+
+@pytest.fixture(scope="module")
+def builds() -> Mapping[str, list[Document]]:
+    """All that each kustomization makes, by its folder."""
+    if program := shutil.which("kubectl"):
+        command = [program, "kustomize"]
+    elif program := shutil.which("kustomize"):
+        command = [program, "build"]
+    else:
+        pytest.skip("neither kubectl nor kustomize here: only the files by themselves were looked at")
+    return {
+        name: documents(subprocess.run([*command, FOLDER / name], capture_output=True, text=True, check=True).stdout)
+        for name in BUILDS
+    }
+
+
+def pods(of: list[Document]) -> Iterator[tuple[Document, Document]]:
+    """Yield the templates of pods, with what each is of."""
+    for document in of:
+        if "template" in document.get("spec", {}):
+            yield document, document["spec"]["template"]
+
+
+def ours(pod: Document) -> Document:
+    """Return the container that runs liveness."""
+    spec = pod["spec"]
+    found: list[Document] = [
+        container
+        for container in [*spec["containers"], *spec.get("initContainers", [])]
+        if "liveness" in container["image"].partition(":")[0]
+    ]
+    (container,) = found
+    return container
+
+
+def conform(document: Document) -> None:
+    """Fail for what Kubernetes would not take."""
+    for version in VERSIONS:
+        kubernetes_validate.validate(document, version, strict=True)
+
+
+@pytest.mark.parametrize(
+    "path", [file for file in FILES if file.name not in PARTS], ids=lambda path: str(path.relative_to(FOLDER))
+)
+def test_a_resource_is_what_kubernetes_takes(path: Path) -> None:
+    """By its schemas, with no word that they do not know."""
+    for document in documents(path.read_text(encoding="utf-8")):
+        conform(document)
+
+
+def test_every_file_is_put_to_use() -> None:
+    """A kustomization names it."""
+    named = set()
+    for file in FOLDER.rglob("kustomization.yaml"):
+        (made,) = documents(file.read_text(encoding="utf-8"))
+        entries = [*made.get("resources", []), *made.get("components", [])]
+        entries += [patch["path"] for patch in made.get("patches", [])]
+        entries += [path for generator in made.get("configMapGenerator", []) for path in generator["files"]]
+        named |= {(file.parent / entry).resolve() for entry in entries}
+
+    there = {file for file in FOLDER.rglob("*") if file.is_file() and file.name != "kustomization.yaml"}
+    folders = {file.parent for file in FOLDER.rglob("kustomization.yaml")}
+    assert there | {folder for folder in folders if str(folder.relative_to(FOLDER)) not in BUILDS} <= named
+    assert {FOLDER / name for name in BUILDS} <= folders
+
+
+def test_the_settings_can_be_used() -> None:
+    """Without a warning, and with nothing secret among them."""
+    settings, warnings = load({"LIVENESS_CONFIG": str(SETTINGS)})
+
+    assert warnings == []
+    assert not any(f"{name} " in SETTINGS.read_text(encoding="utf-8") for name in _SECRET - {"nats_url"})
+    assert "@" not in settings.nats_url
+
+
+def test_all_that_is_made_is_what_kubernetes_takes(builds: Mapping[str, list[Document]]) -> None:
+    """Put together, too; and no secret is among it."""
+    for made in builds.values():
+        for document in made:
+            conform(document)
+            assert document["kind"] != "Secret"
+    kinds = {document["kind"] for document in builds["overlays/standalone"]}
+    assert kinds == {"ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"}
+
+
+def test_each_container_runs_this_version_as_the_image_means_it(builds: Mapping[str, list[Document]]) -> None:
+    """By a command that there is, as the image's user, on its port, with settings that there are and files that are."""
+    user = re.search(r"^USER (\d+)$", DOCKERFILE, re.MULTILINE)
+    port = re.search(r"LIVENESS_HTTP_LISTEN=\S+:(\d+)$", DOCKERFILE, re.MULTILINE)
+    assert user is not None
+    assert port is not None
+    seen = 0
+    for made in builds.values():
+        maps = {document["metadata"]["name"] for document in made if document["kind"] == "ConfigMap"}
+        for _, pod in pods(made):
+            seen += 1
+            container, spec = ours(pod), pod["spec"]
+            assert container["image"] == f"registry.example/liveness:{liveness.__version__}"
+            (command,) = container["args"]
+            assert command in commands.list_commands(None)  # type: ignore[arg-type]
+            assert [one["containerPort"] for one in container.get("ports", [])] in ([], [int(port[1])])
+
+            security = spec.get("securityContext", {}) | container["securityContext"]
+            assert security["runAsUser"] == int(user[1])
+            # What the policy `restricted` demands, and more.
+            assert security["runAsNonRoot"]
+            assert security["readOnlyRootFilesystem"]
+            assert not security["allowPrivilegeEscalation"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+            assert container["resources"]["limits"].keys() == {"memory"}
+
+            volumes = {volume["name"]: volume for volume in spec["volumes"]}
+            files = set()
+            for mount in container["volumeMounts"]:
+                volume = volumes[mount["name"]]
+                if "configMap" in volume:
+                    assert volume["configMap"]["name"] in maps
+                    files.add(f"{mount['mountPath']}/{SETTINGS.name}")
+                else:
+                    files |= {f"{mount['mountPath']}/{item['path']}" for item in volume["secret"]["items"]}
+            for variable in container["env"]:
+                name = variable["name"].removeprefix("LIVENESS_").lower()
+                assert name in NAMES or name == "config"
+                assert name not in _SECRET or "value" not in variable
+                if name == "config" or name.endswith("_file"):
+                    assert variable["value"] in files
+    assert seen == len(BUILDS)
+
+
+def test_probes_ask_what_is_answered(builds: Mapping[str, list[Document]]) -> None:
+    """On a port that the container has; the sidecar's readiness is not the server's."""
+    http = Http("127.0.0.1:0", troubles=list, ills=list, metrics=lambda _: None)  # type: ignore[arg-type,return-value]
+    http._socket.close()
+    paths = {route.path for route in http._server.config.app.routes}  # type: ignore[union-attr]
+    probes = {"livenessProbe": "/livez", "readinessProbe": "/readyz"}
+
+    for name, made in builds.items():
+        for _, pod in pods(made):
+            container = ours(pod)
+            there = {probe: container[probe]["httpGet"] for probe in probes if probe in container}
+            assert set(there) == {
+                "migrate": set(),
+                "overlays/sidecar": {"livenessProbe"},
+            }.get(name, set(probes))
+            for probe, asked in there.items():
+                assert asked["path"] == probes[probe]
+                assert asked["path"] in paths
+                assert asked["port"] in {port["name"] for port in container["ports"]}
+
+
+def test_two_replicas_of_which_one_stays(builds: Mapping[str, list[Document]]) -> None:
+    """All that selects pods selects those of the service, and no Job's; each has the time that a stop takes."""
+    made = builds["overlays/standalone"]
+    (deployment, pod), ((_, job),) = next(pods(made)), list(pods(builds["migrate"]))
+    labels = pod["metadata"]["labels"].items()
+    by_kind = {document["kind"]: document["spec"] for document in made if document["kind"] != "ConfigMap"}
+    selectors = [
+        by_kind["Service"]["selector"],
+        by_kind["NetworkPolicy"]["podSelector"]["matchLabels"],
+        by_kind["PodDisruptionBudget"]["selector"]["matchLabels"],
+        deployment["spec"]["selector"]["matchLabels"],
+        *(spread["labelSelector"]["matchLabels"] for spread in pod["spec"]["topologySpreadConstraints"]),
+    ]
+
+    assert all(selector.items() <= labels for selector in selectors)
+    assert not any(selector.items() <= job["metadata"]["labels"].items() for selector in selectors)
+    assert deployment["spec"]["replicas"] == 2
+    assert by_kind["PodDisruptionBudget"]["minAvailable"] == 1
+    stop = service.STOP_SECONDS + service.STEP_DOWN_SECONDS + 2 * service.CANCEL_SECONDS
+    assert pod["spec"]["terminationGracePeriodSeconds"] > stop
+    ports = {port["name"] for port in ours(pod)["ports"]}
+    assert {port["targetPort"] for port in by_kind["Service"]["ports"]} <= ports
+    assert {port["port"] for rule in by_kind["NetworkPolicy"]["ingress"] for port in rule["ports"]} <= ports
+
+
+def test_the_sidecar_is_the_same_container(builds: Mapping[str, list[Document]]) -> None:
+    """But for what has to differ: it is restarted for good, its readiness is nobody's, and names are its own."""
+    ((_, alone),), ((_, beside),) = pods(builds["base"]), pods(builds["overlays/sidecar"])
+    service_alone, service_beside = ours(alone), ours(beside)
+
+    assert service_beside["restartPolicy"] == "Always"
+    assert "fsGroup" not in beside["spec"].get("securityContext", {})
+    for same in ("image", "args", "env", "resources"):
+        assert service_beside[same] == service_alone[same]
+    paths = [[mount["mountPath"] for mount in one["volumeMounts"]] for one in (service_alone, service_beside)]
+    assert paths[0] == paths[1]
+    # The server's own is as it was.
+    (server,) = beside["spec"]["containers"]
+    assert server == {"name": "server", "image": "registry.example/workflow-server:1"}
