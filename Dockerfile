@@ -4,7 +4,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY schemas/postgres schemas/postgres
 COPY liveness liveness
 # The dependencies as wheels too, so that the second stage needs no network and gets exactly these.
-RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[server,fast]'
+RUN pip wheel --no-cache-dir --wheel-dir /wheels '.[server,fast,otel]'
 
 FROM python:3.13.14-slim-trixie
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \

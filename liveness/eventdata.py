@@ -3,11 +3,13 @@
 The types are the one source of the published contract: `schemas/messages` is generated from them.
 """
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from liveness.messages import Epoch, Instant, Reason, Seconds
 
@@ -263,3 +265,38 @@ class CloudEvent(msgspec.Struct, frozen=True, kw_only=True):
     time: Annotated[Instant, Meta(description="When it was committed.")]
     datacontenttype: Literal["application/json"] = "application/json"
     data: msgspec.Raw
+
+
+# W3C trace context, version 00. Neither id is all zeros.
+TRACEPARENT: Final = r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$"
+
+
+class EventHeaders(msgspec.Struct, frozen=True, kw_only=True):
+    """The NATS headers of every event."""
+
+    message_id: Annotated[str, Meta(description="The event's id, by which the stream drops repeats for a while.")] = (
+        msgspec.field(name="Nats-Msg-Id")
+    )
+    expected_stream: Annotated[str, Meta(description="The stream that is to take it, and no other.")] = msgspec.field(
+        name="Nats-Expected-Stream"
+    )
+    content_type: Literal["application/cloudevents+json"] = msgspec.field(name="Content-Type")
+    traceparent: (
+        Annotated[
+            str,
+            Meta(
+                pattern=TRACEPARENT,
+                description="W3C trace context of the span in which it was decided; only of services that are traced.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+_SOUND: Final = re.compile(TRACEPARENT.rstrip("$"))
+
+
+@lru_cache(maxsize=1024)
+def sound_traceparent(text: str | None) -> str | None:
+    """Return a trace context if it is one: whatever else it is, it must not keep an event from anybody."""
+    return text if text is not None and _SOUND.fullmatch(text) else None

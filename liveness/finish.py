@@ -5,12 +5,14 @@ replica can go on.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.errors import ContestedError, DatabaseRefusedError
+from liveness.spans import span
 from liveness.store import Progress, Store, Walk
 
 log = structlog.get_logger("liveness.finish")
@@ -18,6 +20,8 @@ log = structlog.get_logger("liveness.finish")
 
 # Rows of one life that are named in the log when their tables refuse them; of more, it says how many they are.
 TOLD_MOST = 20
+# Reclaims that the span of one pass is linked to, as those that it finishes.
+LINKED = 100
 
 
 class Finished(msgspec.Struct):
@@ -52,7 +56,16 @@ class Finish:
         return done
 
     async def _go_over(self, names: Sequence[str], done: Finished) -> None:
-        progress, more = Progress(), False
+        progress, before = Progress(), done.items
+        with span("finish", {"db.system.name": "postgresql", "liveness.lives": len(names)}, kind="client") as told:
+            try:
+                await self._put_back(names, progress, done)
+            finally:
+                told.note({"liveness.items": done.items - before})
+                told.link(islice(progress.traceparents, LINKED))
+
+    async def _put_back(self, names: Sequence[str], progress: Progress, done: Finished) -> None:
+        more = False
         try:
             while True:
                 try:

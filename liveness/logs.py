@@ -6,8 +6,17 @@ from typing import Literal
 
 import structlog
 
+from liveness.spans import carried
+
 # They are rows of the host's, and the DSN with its password.
 _SHOW_LOCALS = False
+
+
+def _add_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Name the span that the line was logged in, by the names that collectors look for."""
+    if (traceparent := carried.get()) is not None:
+        _, event["trace_id"], event["span_id"], _ = traceparent.split("-")
+    return event
 
 
 def configure(log_format: Literal["auto", "console", "json"], level: str) -> None:
@@ -16,6 +25,7 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     numeric = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
+        _add_trace,
         structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),

@@ -22,8 +22,9 @@ MOST_WAITING_BYTES: Final = 1 << 19
 ACK_SECONDS: Final = 5.0
 # After so many events, everybody else has a turn: within a fraction of a millisecond.
 _TURN_EVERY: Final = 50
+# As `EventHeaders`; a traceparent may follow.
 _HEADERS: Final = (
-    "NATS/1.0\r\nNats-Msg-Id: %s\r\nNats-Expected-Stream: %s\r\nContent-Type: application/cloudevents+json\r\n\r\n"
+    "NATS/1.0\r\nNats-Msg-Id: %s\r\nNats-Expected-Stream: %s\r\nContent-Type: application/cloudevents+json\r\n%s\r\n"
 )
 
 
@@ -33,6 +34,8 @@ class Event(msgspec.Struct, frozen=True):
     id: str
     subject: str
     payload: bytes
+    # Of the span in which it was written (W3C).
+    traceparent: str | None = None
 
 
 class _Fault(msgspec.Struct):
@@ -76,7 +79,8 @@ class Publisher:
                     break
                 self._sent += 1
                 reply = f"{self._inbox}.{self._sent}"
-                headers = (_HEADERS % (event.id, stream)).encode()
+                traced = f"traceparent: {event.traceparent}\r\n" if event.traceparent else ""
+                headers = (_HEADERS % (event.id, stream, traced)).encode()
                 if not self._link.send(event.subject, event.payload, reply, headers):
                     self._complaint = "NATS did not take an event: too large, or no connection"
                     break

@@ -6,7 +6,8 @@ earlier transaction of the same worker were acknowledged.
 
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 import structlog
@@ -14,6 +15,7 @@ import structlog
 from liveness.eventdata import CloudEvent
 from liveness.publishing import Event
 from liveness.settings import Settings
+from liveness.spans import Value, span
 from liveness.store import Pending, Store
 from liveness.subjects import event_subject
 
@@ -27,6 +29,9 @@ BATCH = 4_000
 BATCH_BESIDE, RATE_BESIDE = 500, 2_000.0
 # But no longer than this (seconds): behind work that takes so long, news would wait whose work is back since then.
 BESIDE_MOST = 10.0
+# Reclaims that the span of one batch is linked to, as those whose events it carries: fewer than the 128 links that
+# OpenTelemetry keeps.
+LINKED = 100
 
 PublishEvents = Callable[[Sequence[Event]], Awaitable[tuple[list[int], str | None]]]
 
@@ -65,6 +70,13 @@ class Relay:
         self._publish = publish
         self._source = settings.subject_prefix
         self._event_prefix = settings.event_prefix
+        # By OpenTelemetry's conventions for messaging.
+        self._traced: Mapping[str, Value] = {
+            "messaging.system": "nats",
+            "messaging.operation.name": "publish",
+            "messaging.operation.type": "send",
+            "messaging.destination.name": settings.events_stream,
+        }
         self._complaint: str | None = None
 
     async def run_once(self) -> Relayed:
@@ -79,10 +91,7 @@ class Relay:
                 break
             behind = pending[-1].seq
             for group in in_commit_order(pending):
-                positions, done.complaint = await self._publish([self._event(event) for event in group])
-                await self._store.outbox.clear(acknowledged_rows(group, positions))
-                done.published += len(positions)
-                self.published += len(positions)
+                done.complaint = await self._relay(group, done)
                 if done.complaint is not None:
                     break
             self._rest_until = self._clock() + len(pending) / RATE_BESIDE
@@ -93,6 +102,19 @@ class Relay:
             else:
                 log.warning("relay_stopped", cause=done.complaint)
         return done
+
+    async def _relay(self, group: Sequence[Pending], done: Relayed) -> str | None:
+        with span("relay", {**self._traced, "messaging.batch.message_count": len(group)}, kind="producer") as told:
+            if told.collected:
+                told.link(islice(dict.fromkeys(event.traceparent for event in group if event.traceparent), LINKED))
+            positions, complaint = await self._publish([self._event(event) for event in group])
+            told.note({"liveness.published": len(positions)})
+            if complaint is not None:
+                told.fail(complaint)
+            await self._store.outbox.clear(acknowledged_rows(group, positions))
+        done.published += len(positions)
+        self.published += len(positions)
+        return complaint
 
     def _batch(self) -> int:
         """Return how many events may be read now; 0 while they have to wait."""
@@ -119,6 +141,7 @@ class Relay:
             id=pending.id,
             subject=event_subject(pending.type, self._event_prefix, observed=pending.observed),
             payload=msgspec.json.encode(envelope),
+            traceparent=pending.traceparent,
         )
 
 

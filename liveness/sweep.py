@@ -16,6 +16,7 @@ from liveness.apart import Refusals, apart
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.settings import Settings
+from liveness.spans import span
 from liveness.store import Found, Store
 from liveness.storms import LEAST, Storms
 from liveness.subjects import name_fault
@@ -55,7 +56,7 @@ class Sweep:
         self._store = store
         self._heartbeat_timeout = settings.heartbeat_timeout
         self._stuck_timeout = settings.workflow_stuck_timeout
-        self._observes = settings.mode == "observe"
+        self._mode = settings.mode
         self._reported: set[str] = set()
         self._refusals = Refusals(clock)
         # Whether lives wait behind those that Postgres is just asked about.
@@ -63,7 +64,24 @@ class Sweep:
 
     async def run_once(self, *, dry_run: bool = False) -> Swept:
         """Find and take what memory never knew; with `dry_run`, only say what would be taken."""
-        if not dry_run and not self._observes:
+        with span("sweep", {"liveness.mode": self._mode, "liveness.dry_run": dry_run}) as told:
+            swept = await self._sweep(dry_run=dry_run)
+            told.note(
+                {
+                    "liveness.stale": len(swept.stale),
+                    "liveness.orphaned": len(swept.orphaned),
+                    "liveness.too_early": len(swept.too_early),
+                    "liveness.ambiguous": len(swept.ambiguous),
+                    "liveness.refused": len(swept.refused),
+                    "liveness.ownerless": sum(swept.ownerless.values()),
+                    "liveness.lives.ended": swept.ended,
+                    "liveness.items": swept.items,
+                }
+            )
+        return swept
+
+    async def _sweep(self, *, dry_run: bool) -> Swept:
+        if not dry_run and self._mode == "act":
             await self._store.epochs.set_back()
         swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
         looked_at = self._clock()

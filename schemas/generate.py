@@ -18,14 +18,15 @@ from typing import Any, Final
 import msgspec
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
-from liveness.eventdata import EVENT_TYPES, CloudEvent
+from liveness.eventdata import EVENT_TYPES, CloudEvent, EventHeaders
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.messages import Goodbye, Heartbeat, Hello, HelloAnswer, Superseded
 
 FOLDER: Final = Path(__file__).resolve().parent / "messages"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
-# Everything on the wire but the events, by the name of its file. A probe is not among them: it has no payload.
+# Everything on the wire but the events, by the name of its file; of these, the headers. A probe is not among them, for
+# it has no payload.
 MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "heartbeat": Heartbeat,
     "goodbye": Goodbye,
@@ -41,6 +42,7 @@ MESSAGES: Final[Mapping[str, type[msgspec.Struct]]] = {
     "why-request": WhyRequest,
     "why-answer": WhyAnswer,
     "refusal": Refusal,
+    "event-headers": EventHeaders,
 }
 
 

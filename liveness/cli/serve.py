@@ -13,6 +13,7 @@ from liveness.errors import SettingsError
 from liveness.logs import configure
 from liveness.service import Service
 from liveness.settings import Settings
+from liveness.tracing import collecting
 
 log = structlog.get_logger("liveness.serve")
 
@@ -30,7 +31,8 @@ async def serve(settings: Settings) -> None:
     # What was ignored when we began stays so: nohup.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, stop.set if sys.stderr.isatty() else _stay)
-    await Service(settings).run(stop)
+    async with collecting():
+        await Service(settings).run(stop)
 
 
 def _stay() -> None:

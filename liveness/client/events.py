@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from liveness.client.connection import Connection
 from liveness.client.consumer import ACK, API_PREFIX, NAK, PATIENCE_SECONDS, TERM, Consumer
 from liveness.client.problems import Problems, log
 from liveness.errors import CannotStartError, MessageError
-from liveness.eventdata import CloudEvent, EventData, event_data
+from liveness.eventdata import CloudEvent, EventData, event_data, sound_traceparent
 from liveness.subjects import event_subject, name_fault
 
 # What giving an unfinished event back may cost. Where it fails, `ack_wait` brings the event back.
@@ -44,6 +44,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     data: EventData | dict[str, Any]
     deliveries: int
     """How often the event was delivered, this time included."""
+    traceparent: str | None = None
+    """W3C trace context of the span in which the service decided it; None of a service that is not traced."""
 
 
 def events(  # noqa: PLR0913 - all but the first are named
@@ -188,7 +190,7 @@ async def _yield_events(
             unsettled, verdict = await consumer.next(), NAK
             sequence = unsettled.metadata.sequence.stream
             try:
-                event = read_event(unsettled.data, unsettled.metadata.num_delivered)
+                event = read_event(unsettled.data, unsettled.metadata.num_delivered, unsettled.headers or {})
             except MessageError as error:
                 log.warning("message %d of the stream is skipped for good: %s", sequence, error)
                 verdict = TERM
@@ -206,8 +208,8 @@ async def _yield_events(
             connection.cut()
 
 
-def read_event(payload: bytes, deliveries: int) -> Event:
-    """Return the event that `payload` says. Pure. Raises MessageError for anything that is none."""
+def read_event(payload: bytes, deliveries: int, headers: Mapping[str, str] = {}) -> Event:
+    """Return the event that `payload` and its `headers` say. Pure. Raises MessageError for anything that is none."""
     try:
         envelope = _envelope.decode(payload)
         kind = event_data(envelope.type)
@@ -222,6 +224,7 @@ def read_event(payload: bytes, deliveries: int) -> Event:
         source=envelope.source,
         data=data,
         deliveries=deliveries,
+        traceparent=sound_traceparent(headers.get("traceparent")),
     )
 
 

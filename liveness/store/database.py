@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
+from liveness import spans
 from liveness.bounded import cancellations
 from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError, DatabaseRefusedError, SettingsError
 
@@ -242,12 +243,15 @@ class Database:
             begun = False
             try:
                 async with asyncio.timeout(BEGIN_SECONDS):
-                    # All that a transaction begins with goes there and back once.
+                    # All that a transaction begins with goes there and back once. What it writes into the outbox, and
+                    # of expirations, bears the trace context by itself (0011_traces.sql).
+                    context = spans.carried.get()
                     await connection.execute(
                         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC';"
                         f" SET LOCAL lock_timeout = '{milliseconds(lock_timeout)}';"
                         f" SET LOCAL idle_in_transaction_session_timeout = '{milliseconds(IDLE_SECONDS)}';"
                         f" SET LOCAL statement_timeout = '{milliseconds(statement_timeout)}'"
+                        + (f"; SET LOCAL liveness.traceparent = '{context}'" if context else "")
                     )
                 begun = True
                 self._note_step()

@@ -10,6 +10,8 @@ from liveness.store.database import PATIENCE, Connection, Database, contested
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
+from liveness.tallies import mode_of
+from liveness.traced import note_items, reclaim_span
 from liveness.work import LISTED, CrashPolicy, WorkTable
 
 # Rows of one table in one look. Where more were forgotten, the others are found when these are back, or told of.
@@ -93,13 +95,17 @@ class Leaks:
         Never in mode observe. Raises NotLeaderError, DatabaseAwayError and DatabaseRefusedError.
         """
         back: Counter[str] = Counter()
-        async with self._leader.transaction(patient=True) as connection:
-            # As for every reclaim.
-            await connection.execute(self._statements.lock_tables)
-            with contested():
-                for work, some in self._by_work(leaks):
-                    back[work.work] += await self._put_back(connection, work, some)
-                await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
+        # Of each worker once, and no life ends.
+        workers = dict.fromkeys(one.leak.worker for one in leaks)
+        with reclaim_span(((worker, "leaked") for worker in workers), mode=mode_of(observed=False)) as told:
+            async with self._leader.transaction(patient=True) as connection:
+                # As for every reclaim.
+                await connection.execute(self._statements.lock_tables)
+                with contested():
+                    for work, some in self._by_work(leaks):
+                        back[work.work] += await self._put_back(connection, work, some)
+                    await connection.execute("SET CONSTRAINTS ALL IMMEDIATE", timeout=PATIENCE)
+            note_items(told, back)
         self.items.update(back)
         return back.total()
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from liveness.eventdata import sound_traceparent
 from liveness.store.database import Database
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
@@ -32,6 +33,8 @@ class Pending(msgspec.Struct, frozen=True):
     transaction_id: int
     time: str
     data: str
+    # Of the span in which it was written (W3C); None: nobody collected it.
+    traceparent: str | None = None
 
 
 class Outbox:
@@ -86,6 +89,7 @@ class Outbox:
 def unpacked(row: Mapping[str, Any]) -> list[Pending]:
     """Return the events of one row of the outbox. Always the same, and in the same order."""
     common = {key: row[key] for key in ("seq", "type", "worker", "observed", "transaction_id", "time")}
+    common["traceparent"] = sound_traceparent(row["traceparent"])
     if row["items"] is None:
         return [Pending(**common, id=row["id"], subject=row["subject"], data=row["told"])]
     key, told = _text(row["subject"]), row["told"].strip()[1:-1]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from liveness.errors import ContestedError, DatabaseRefusedError
-from liveness.store.began import Began
+from liveness.store.began import aged
 from liveness.store.budgets import Budgets
 from liveness.store.database import PATIENCE, Connection, Database, contested, milliseconds
 from liveness.store.epochs import as_json
@@ -21,6 +21,7 @@ from liveness.store.rows import Left, Rows, Walk, reasons_in, savepoint
 from liveness.store.statements import Statements
 from liveness.subjects import Subjects
 from liveness.tallies import Tallies, mode_of
+from liveness.traced import note_verdicts, reclaim_span
 from liveness.verdicts import Case, Outcome, Verdict
 from liveness.work import WorkTable
 
@@ -40,6 +41,8 @@ class Progress(msgspec.Struct):
     looked_at: int = 0
     # Reclaims that the last chunk found unfinished.
     unfinished: int = 0
+    # Of the reclaims that were found unfinished (W3C).
+    traceparents: set[str] = set()
     # What the last chunk put back, by work, reason and mode.
     reasons: Counter[tuple[str, str, str]] = msgspec.field(default_factory=Counter)
 
@@ -88,20 +91,25 @@ class Reclaims:
         NotLeaderError (nothing was decided) and DatabaseRefusedError. A life alone is refused only if its end is: where
         a table refuses one of its rows, none is put back here, and whoever finishes it finds out which.
         """
-        try:
-            return await self._settle(cases, self._chunk)
-        except ContestedError:
-            raise
-        except DatabaseRefusedError:
-            if len(cases) != 1:
+        lives = ((case.worker, case.reason) for case in cases)
+        with reclaim_span(lives, mode=mode_of(observed=self._observed)) as told:
+            try:
+                verdicts = await self._settle(cases, self._chunk)
+            except ContestedError:
                 raise
-            return await self._settle(cases, 0)
+            except DatabaseRefusedError:
+                if len(cases) != 1:
+                    raise
+                told.note({"liveness.retries": 1})
+                verdicts = await self._settle(cases, 0)
+            note_verdicts(told, cases, verdicts)
+            return verdicts
 
     async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
         asked_at, asked, judged = self._clock(), cases, dict[str, tuple[int, int]]()
         async with self._leader.dated_transaction(patient=True) as (connection, began):
             await self._lock_tables(connection)
-            cases = [_aged(case, began) for case in cases]
+            cases = [aged(case, began) for case in cases]
             with contested():
                 opened = await self._open_unheard(connection, cases)
                 offered = [case for case in (_numbered(case, opened) for case in cases) if case.epoch is not None]
@@ -172,6 +180,7 @@ class Reclaims:
             progress.looked_at = 0
             progress.reasons.clear()
             progress.unfinished = len(rows)
+            progress.traceparents.update(row["traceparent"] for row in rows if row["traceparent"] is not None)
             for observed in (False, True):
                 held = [{"worker": row["worker"], "epoch": row["epoch"]} for row in rows if row["observed"] == observed]
                 if held:
@@ -367,25 +376,6 @@ class Reclaims:
             f" SET LOCAL lock_timeout = '{milliseconds(self._database.lock_timeout)}'",
             timeout=PATIENCE,
         )
-
-
-def _aged(case: Case, began: Began) -> Case:
-    """Return the case as it would have been measured when the transaction began."""
-    if case.measured_at is None:
-        return case
-    # What another process has touched must not be reached into. But what the one that has ended touched last may be as
-    # near to the word of it as a message's way, and if it were left, nobody would look for it soon.
-    passed = max((began.earliest if case.told else began.latest) - case.measured_at, 0.0)
-
-    def older(seconds: float | None) -> float | None:
-        return None if seconds is None else seconds + passed
-
-    return msgspec.structs.replace(
-        case,
-        silent_for=older(case.silent_for),
-        overdue=older(case.overdue),
-        untouched_for=older(case.untouched_for),
-    )
 
 
 def _numbered(case: Case, opened: dict[str, int]) -> Case:

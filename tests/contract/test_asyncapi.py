@@ -22,6 +22,8 @@ SETTINGS = Settings()
 SUBJECTS = Subjects(SETTINGS.subject_prefix)
 # A message that is nothing but its subject.
 WITHOUT_PAYLOAD = "probe"
+# What every event has beside its payload.
+HEADERS = "event-headers"
 
 
 @cache
@@ -130,9 +132,20 @@ def test_every_schema_is_a_payload() -> None:
     """Each published schema is the payload of the message of its name, and each message but the probe has one."""
     messages = document()["components"]["messages"]
     assert {name: message["payload"]["$ref"] for name, message in messages.items() if "payload" in message} == {
-        path.stem: f"messages/{path.name}" for path in schema_paths()
+        path.stem: f"messages/{path.name}" for path in schema_paths() if path.stem != HEADERS
     }
     assert {name for name, message in messages.items() if "payload" not in message} == {WITHOUT_PAYLOAD}
+
+
+def test_every_event_has_the_headers_of_events() -> None:
+    """By their schema, with golden examples, and so does nothing else."""
+    event = document()["components"]["messageTraits"]["event"]
+    assert event["headers"] == {"$ref": f"messages/{HEADERS}.json"}
+    assert {Path(shown["headers"]["$ref"]).parent for shown in event["examples"]} == {Path("examples/good")}
+    of_events = {
+        name for name, one in document()["components"]["messages"].items() if "event" in str(one.get("traits", ""))
+    }
+    assert of_events == {event_type.replace(".", "-") for event_type in EVENT_TYPES}
 
 
 @pytest.mark.parametrize("name", sorted(document()["components"]["messages"].keys() - {WITHOUT_PAYLOAD}))

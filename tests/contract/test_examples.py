@@ -9,7 +9,7 @@ import pytest
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Refusal, StatusAnswer, StatusRequest, SweepRequest, Swept
 from liveness.errors import MessageError
-from liveness.eventdata import EVENT_TYPES, CloudEvent
+from liveness.eventdata import EVENT_TYPES, CloudEvent, EventHeaders, sound_traceparent
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.messages import (
     Goodbye,
@@ -49,6 +49,7 @@ DECODED_BY: Mapping[str, Callable[[bytes], object]] = {
     "why-request": partial(msgspec.json.decode, type=WhyRequest),
     "why-answer": partial(msgspec.json.decode, type=WhyAnswer),
     "refusal": partial(msgspec.json.decode, type=Refusal),
+    "event-headers": partial(msgspec.json.decode, type=EventHeaders),
     **{event_type.replace(".", "-"): _event for event_type in EVENT_TYPES},
 }
 
@@ -102,6 +103,14 @@ def test_bad_request_is_refused(message: str) -> None:
     for path in bad_ones(message):
         with pytest.raises(msgspec.ValidationError):
             DECODED_BY[message](path.read_bytes())
+
+
+@pytest.mark.parametrize("path", [path for path in bad_ones("event-headers") if "trace" in path.stem], ids=name_of)
+def test_bad_trace_context_is_none(path: Path) -> None:
+    """An event whose trace context is none has none, and is an event all the same."""
+    assert sound_traceparent(read(path)["traceparent"]) is None
+    with pytest.raises(msgspec.ValidationError):
+        DECODED_BY["event-headers"](path.read_bytes())
 
 
 def test_empty_payloads() -> None:

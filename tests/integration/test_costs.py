@@ -17,6 +17,7 @@ from liveness.store import Database, Life, Progress, Store
 from tests.conftest import HostTables
 from tests.integration.conftest import case
 from tests.integration.test_sweep import Eye
+from tests.traces import collected
 
 READING, ACTING = 2, 3
 # What one transaction asks that ends epochs and puts their work back: the tables; the epochs; each of the two work
@@ -95,6 +96,18 @@ async def test_a_reclaim_asks_as_much_for_many_as_for_one(
     assert counting.count() == SETTLE
     assert await host.count("PENDING") == many * rows
     assert await counted.reclaims.unfinished() == []
+
+
+async def test_a_trace_asks_for_nothing_more(host: HostTables, counting: Counting, counted: Store) -> None:
+    """What is written has its context from the settings with which the transaction begins."""
+    epochs = await lives(host, counted, 2, 2)
+    counting.count()
+
+    with collected():
+        await counted.reclaims.settle([case(name, epoch) for name, epoch in epochs.items()])
+
+    assert counting.count() == SETTLE
+    assert await host.connection.fetchval("SELECT bool_and(traceparent IS NOT NULL) FROM liveness.outbox")
 
 
 async def test_a_crash_asks_for_one_statement_more(host: HostTables, counting: Counting, counted: Store) -> None:

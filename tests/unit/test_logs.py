@@ -1,5 +1,6 @@
 """What the service's log says, and what it must not."""
 
+import json
 import logging
 from collections.abc import Iterator
 from typing import Literal
@@ -8,6 +9,8 @@ import pytest
 import structlog
 
 from liveness.logs import configure
+from liveness.spans import carried, span
+from tests.traces import collected
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +20,21 @@ def _as_before() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers, root.level = before
+
+
+def test_a_line_names_the_span_that_it_was_logged_in(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that one leads to the other; ours and those of libraries alike, and nothing where nobody collects."""
+    configure("json", "info")
+    with collected(), span("reclaim"):
+        context = carried.get()
+        structlog.get_logger("test").info("life_ended")
+        logging.getLogger("library").warning("a sentence")
+    structlog.get_logger("test").info("stopped")
+
+    inside, library, outside = (json.loads(line) for line in capsys.readouterr().err.splitlines())
+    assert f"00-{inside['trace_id']}-{inside['span_id']}-" == (context or "")[:-2]
+    assert library["trace_id"] == inside["trace_id"]
+    assert not {"trace_id", "span_id"} & outside.keys()
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
