@@ -1,6 +1,7 @@
 """The schema `liveness`: created, upgraded, refused."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,18 @@ async def test_two_that_migrate_at_once_take_turns(empty_dsn: str) -> None:
         await one.close()
 
     assert sorted(len(one.applied) for one in done) == [0, 0, 0, len(known_migrations())]
+
+
+def test_what_an_older_service_rests_on_is_changed_only_where_that_is_said() -> None:
+    """Elsewhere it goes on beside newer ones: nothing is taken away, and nothing demanded that it does not write."""
+    takes = re.compile(
+        r"\bRENAME\b|\bDROP\b|\bSET NOT NULL\b|\bALTER COLUMN \w+ (SET DATA )?TYPE\b|\bADD (CONSTRAINT|CHECK)\b"
+        r"|\bADD COLUMN [^,;]*\bNOT NULL\b(?![^,;]*\bDEFAULT\b)"
+    )
+
+    for one in known_migrations():
+        statements = re.sub("--.*", "", one.statements)
+        assert one.compatible_from == one.version or takes.search(statements) is None, one.name
 
 
 async def test_a_migration_that_fails_leaves_nothing(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

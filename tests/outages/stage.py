@@ -104,8 +104,15 @@ class Replica:
     """One `liveness serve` behind proxies of its own."""
 
     def __init__(
-        self, name: str, stage: "Stage", inside: tuple[str, ...] = (), host: str = "127.0.0.1", shard: str = ""
+        self,
+        name: str,
+        stage: "Stage",
+        inside: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
+        shard: str = "",
+        code: Mapping[str, str] | None = None,
     ) -> None:
+        """`code`: the environment of a process that runs other code than ours; that of the stage unless given."""
         self.name: Final = name
         self.to_nats: Final = Proxy(stage.nats.port, host)
         self.to_postgres: Final = Proxy(stage.postgres_port, host)
@@ -114,6 +121,7 @@ class Replica:
         self._inside: Final = inside
         self._host: Final = host
         self._shard: Final = shard
+        self._code: Final = dict(stage.code if code is None else code)
 
     @property
     def process(self) -> Process:
@@ -137,7 +145,7 @@ class Replica:
             "shard": self._shard,
             **self._stage.settings,
         }
-        environment = {f"LIVENESS_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = self._code | {f"LIVENESS_{name.upper()}": str(value) for name, value in settings.items()}
         log = self._stage.folder / f"{self.name}-{len(self.runs) + 1}.log"
         self.runs.append(Process(["-m", "liveness", "serve"], log, environment, self._inside))
 
@@ -209,6 +217,7 @@ class Stage:
         self.disturbances: Final[list[Disturbance]] = []
         self._noticing: asyncio.Task[None] | None = None
         self.pooler: PgBouncer | None = None
+        self.code: Mapping[str, str] = {}
         self._pooled: Final = pooled
         self._workers: Final = workers
         self._seed: Final = seed
@@ -239,10 +248,7 @@ class Stage:
             assert program is not None, "there is no pgbouncer: apt-get install pgbouncer"
             self.pooler = PgBouncer(self.folder / "pgbouncer", program, self.postgres.port)
             await self.pooler.start()
-        database = Database(self.postgres.dsn)
-        await database.connect()
-        await migrate(database, "public", host_tables=True)
-        await database.close()
+        await self.migrate()
         names = [f"w{number}" for number in range(self._workers)]
         async with self.database() as connection:
             await connection.execute(_HOST_SIDE)
@@ -253,9 +259,7 @@ class Stage:
         for number in range(replicas):
             for index, shard in enumerate(self.shards):
                 name = f"replica{number}-of-shard{index}" if shard else f"replica{number}"
-                replica = Replica(name, self, shard=shard)
-                self.replicas.append(replica)
-                await replica.start()
+                await self.add(Replica(name, self, shard=shard))
         self._fleet = Fleet(
             self.folder, postgres=self.postgres.dsn, nats_port=self.nats.port, ttl=self.ttl, seed=self._seed
         )
@@ -264,6 +268,21 @@ class Stage:
         for replica in self.replicas:
             await replica.ready()
         await self.all_working()
+
+    async def migrate(self) -> int:
+        """Bring the schema up to date, and return its version."""
+        database = Database(self.postgres.dsn)
+        await database.connect()
+        try:
+            return (await migrate(database, "public", host_tables=True)).version
+        finally:
+            await database.close()
+
+    async def add(self, replica: Replica) -> Replica:
+        """Start one more replica. It may not be ready yet."""
+        self.replicas.append(replica)
+        await replica.start()
+        return replica
 
     async def _notice_stalls(self) -> None:
         """Write down when this process, by whose proxies everything goes, did not run."""
