@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Token
 from importlib.metadata import entry_points
 from typing import Any, Final, Self
@@ -99,20 +99,29 @@ class _OtelSpan(Span):
 class Collecting:
     """The collection that the environment asks for (`OTEL_*`), from its making to `stop`."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        """Raises SettingsError for an exporter that is not there, and whatever the SDK says of other variables."""
-        self._said = Said()
+    def __init__(self, environ: Mapping[str, str], masked: Callable[[str], str]) -> None:
+        """`masked` takes secrets out of a text that is logged.
+
+        Raises SettingsError for an exporter that is not there, and whatever the SDK says of other variables.
+        """
+        self._said = Said(masked)
         self._made: TracerProvider | None = None
         present = trace.get_tracer_provider()
         if not isinstance(present, trace.ProxyTracerProvider):
             # Whoever started us has made one (opentelemetry-instrument), and ends it.
             self.tracer = OtelTracer(present)
             return
-        exporters = [_exporter(name) for name in exporters_of(environ)]
-        self._made = TracerProvider(resource=_resource(), shutdown_on_exit=False)
-        for exporter in exporters:
-            self._made.add_span_processor(BatchSpanProcessor(Telling(exporter, self._said)))
         self._said.begin()
+        try:
+            exporters = [_exporter(name) for name in exporters_of(environ)]
+            self._made = TracerProvider(resource=_resource(), shutdown_on_exit=False)
+            for exporter in exporters:
+                self._made.add_span_processor(BatchSpanProcessor(Telling(exporter, self._said)))
+        except BaseException:
+            self._said.end()
+            raise
+        if (doubt := self._said.first()) is not None:
+            log.warning("tracing_doubtful", doubt=doubt)
         self.tracer = OtelTracer(self._made)
 
     async def stop(self) -> None:
@@ -136,16 +145,30 @@ class Collecting:
 
 
 class Said(logging.Handler):
-    """What the SDK logged last. It says the same again and again while a collector is away; we say it once."""
+    """What the SDK logs. It says the same again and again while a collector is away, and shows headers; we do not.
 
-    def __init__(self) -> None:
+    Of what it says about one thing, the first is what has happened, and the others what it does about that.
+    """
+
+    def __init__(self, masked: Callable[[str], str]) -> None:
         super().__init__(logging.WARNING)
-        self.last = ""
+        self._masked = masked
+        self._first: str | None = None
         self._logger = logging.getLogger("opentelemetry")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep what a record says."""
-        self.last = " ".join(record.getMessage().split())[:CAUSE_LENGTH]
+        self.say(record.getMessage())
+
+    def say(self, text: str) -> None:
+        """Keep a text, if it is the first since that was asked for."""
+        if self._first is None:
+            self._first = self._masked(" ".join(text.split()))[:CAUSE_LENGTH]
+
+    def first(self) -> str | None:
+        """Return what was said first since this was asked last."""
+        said, self._first = self._first, None
+        return said
 
     def begin(self) -> None:
         """Take what the SDK logs, in place of all others."""
@@ -168,15 +191,16 @@ class Telling(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export `spans`; whatever that raises is a failure."""
+        self._said.first()
         try:
             result = self._exporter.export(spans)
         except Exception as error:  # noqa: BLE001 - an exporter of anybody's
-            result, self._said.last = SpanExportResult.FAILURE, f"{type(error).__name__}: {error}"
+            self._said.say(f"{type(error).__name__}: {error}")
+            result = SpanExportResult.FAILURE
         failing = result is not SpanExportResult.SUCCESS
         if failing and not self._failing:
-            log.warning(
-                "traces_not_exported", cause=self._said.last, advice="spans are lost until the collector answers"
-            )
+            cause = self._said.first() or "the exporter does not say why"
+            log.warning("traces_not_exported", cause=cause, advice="spans are lost until the collector answers")
         elif self._failing and not failing:
             log.info("traces_exported_again")
         self._failing = failing

@@ -1,6 +1,8 @@
 """Spans: nothing where nobody collects, and what OpenTelemetry is told where somebody does."""
 
 import asyncio
+import logging
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,7 +18,7 @@ from structlog.testing import capture_logs
 from liveness import otel, spans
 from liveness.errors import DatabaseAwayError, NotLeaderError, SettingsError
 from liveness.otel import exporters_of
-from liveness.tracing import asked_by, collecting
+from liveness.tracing import asked_by, collecting, masked, secrets_of
 from tests.traces import collected, linked, traceparent_of
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
@@ -238,10 +240,44 @@ class Moody(SpanExporter):
         return self.answer
 
 
+async def test_secrets_of_the_environment_are_not_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK shows headers that it cannot read, and a URL that it cannot use."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:hunter2@127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=s3cr%65t,t0ken-without-a-name")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "1")
+
+    with capture_logs() as logs:
+        async with collecting():
+            pass
+
+    assert [line["event"] for line in logs] == ["tracing_doubtful", "tracing_on"]
+    assert logs[0]["doubt"].startswith("Header format invalid!")
+    secrets = secrets_of({name: os.environ[name] for name in os.environ if name.startswith("OTEL_")})
+    said = masked("http://user:hunter2@127.0.0.1:1 api-key=s3cr%65t s3cret t0ken-without-a-name", secrets)
+    for text in (str(logs), said):
+        assert not any(secret in text for secret in ("hunter2", "s3cr", "t0ken"))
+    assert said == "http://***@127.0.0.1:1 *** *** ***"
+
+
+def test_of_what_the_sdk_says_the_first_is_the_cause() -> None:
+    """What it does about it follows, again and again."""
+    said = otel.Said(str)
+    said.begin()
+    logger = logging.getLogger("opentelemetry.exporter")
+    logger.warning("connection refused,\n retrying")
+    logger.error("failed to export")
+    logger.info("nothing to say")
+    said.end()
+    logger.info("not ours any more")
+
+    assert said.first() == "connection refused, retrying"
+    assert said.first() is None
+
+
 def test_an_exporter_that_fails_is_told_of_once() -> None:
     """And once more when it works again; what it raises is a failure like any."""
     moody = Moody()
-    telling = otel.Telling(moody, otel.Said())
+    telling = otel.Telling(moody, otel.Said(lambda text: text.replace("zero", "***")))
 
     with capture_logs() as logs:
         for moody.answer in (
@@ -256,13 +292,17 @@ def test_an_exporter_that_fails_is_told_of_once() -> None:
             telling.export([])
 
     assert [line["event"] for line in logs] == ["traces_not_exported", "traces_exported_again", "traces_not_exported"]
-    assert logs[-1]["cause"] == "ZeroDivisionError: by zero"
+    assert [line.get("cause") for line in logs] == [
+        "the exporter does not say why",
+        None,
+        "ZeroDivisionError: by ***",
+    ]
 
 
 def test_an_exporter_that_nobody_announces_is_a_setting_that_is_wrong() -> None:
     """With what is there instead."""
     with pytest.raises(SettingsError, match="brings otlp"):
-        otel.Collecting({"OTEL_TRACES_EXPORTER": "zipkin"})
+        otel.Collecting({"OTEL_TRACES_EXPORTER": "zipkin"}, str)
 
 
 def test_spans_that_are_not_sampled_are_carried() -> None:
