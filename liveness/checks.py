@@ -38,6 +38,7 @@ from liveness.store import (
     hidden_tables,
     holders,
     missing_indexes,
+    privileges_of,
     read_limits,
     refused_rows,
     rows_ahead,
@@ -88,6 +89,11 @@ async def schema(checked: Checked) -> list[Finding]:
     await check_encoding(checked.database)
     await check_schema(checked.database)
     return []
+
+
+async def privileges(checked: Checked) -> list[Finding]:
+    """Our role may do what it has to, and nothing else."""
+    return await privileges_of(checked.database, checked.settings)
 
 
 async def nats(checked: Checked) -> list[Finding]:
@@ -180,6 +186,7 @@ async def trust(checked: Checked) -> list[Finding]:
 CHECKS: Final[tuple[tuple[Look, Of], ...]] = (
     (postgres, Of.POSTGRES),
     (schema, Of.POSTGRES),
+    (privileges, Of.POSTGRES),
     (tables, Of.POSTGRES),
     (nats, Of.NATS),
     (stream, Of.NATS),

@@ -20,6 +20,7 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
+from liveness.store.privileges import privileges_of
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
 from liveness.store.server import Ahead, Holder, holders, read_limits, rows_ahead
@@ -57,6 +58,7 @@ __all__ = [
     "holders",
     "migrate",
     "missing_indexes",
+    "privileges_of",
     "read_limits",
     "refused_rows",
     "rows_ahead",

@@ -13,9 +13,11 @@ import msgspec
 import structlog
 
 from liveness.errors import CannotStartError, DatabaseRefusedError
+from liveness.rights import Rights, of_registry, of_work
 from liveness.settings import Settings
 from liveness.store.catalogue import Table, complaint, read_catalogue
 from liveness.store.database import Database
+from liveness.store.privileges import allowed
 from liveness.store.statements import Statements, statement_text
 from liveness.work import TEXTS, Column, Registry, WorkTable, quoted
 
@@ -40,9 +42,16 @@ _ON_WORK: Final = (
 Described = WorkTable | Registry
 
 
-async def check_fit(database: Database, settings: Settings, statements: Statements, found: Mapping[str, Table]) -> None:
-    """Raise CannotStartError for the first thing that does not fit; log what is only doubtful."""
+async def check_fit(
+    database: Database, settings: Settings, statements: Statements, found: Mapping[str, Table], *, rights: bool = True
+) -> None:
+    """Raise CannotStartError for the first thing that does not fit; log what is only doubtful.
+
+    Without `rights`, who looks may be somebody who may only read.
+    """
     fit = _Fit(database, settings)
+    if rights:
+        await fit.rights(statements, found)
     registry = statements.registry
     await fit.registry(registry, found[""])
     for work in statements.works:
@@ -56,8 +65,7 @@ async def check_fit(database: Database, settings: Settings, statements: Statemen
 async def hidden_tables(database: Database, settings: Settings) -> list[tuple[str, str]]:
     """Return the tables of which row security may hide rows, each with our role. Raises as `check_fit` does."""
     statements, found = await read_catalogue(database, settings.postgres_schema, settings.tables)
-    # Who looks may be somebody who may only read.
-    await check_fit(database, msgspec.structs.replace(settings, mode="observe"), statements, found)
+    await check_fit(database, msgspec.structs.replace(settings, mode="observe"), statements, found, rights=False)
     role: str = (await database.fetch("SELECT current_user::text AS role"))[0]["role"]
     return [(table.called, role) for table in found.values() if table.hidden]
 
@@ -68,16 +76,22 @@ class _Fit:
         self._settings = settings
         self._acts = settings.mode == "act"
 
+    async def rights(self, statements: Statements, found: Mapping[str, Table]) -> None:
+        """Check that our role may do with the tables what it has to."""
+        registry = statements.registry
+        needed: list[tuple[Described, Table, Rights]] = [(registry, found[""], of_registry(registry, self._settings))]
+        needed += [(work, found[work.work], of_work(work, self._settings)) for work in statements.works]
+        for described, table, rights in needed:
+            has = await allowed(self._database, table)
+            if (said := has.refused(rights)) is not None:
+                field, value = ("table", table.name) if has.uses else ("schema", table.space)
+                raise CannotStartError(f"{complaint(described, field, value)}{said}")
+
     async def registry(self, registry: Registry, table: Table) -> None:
         """Check the table of workers."""
         settings = self._settings
-        rights = ["SELECT"]
-        if self._acts and (registry.status is not None or settings.checkpoint_interval):
-            rights.append("UPDATE")
         if self._acts and settings.registers:
-            rights.append("INSERT")
             _check_registers(registry, table)
-        await self._rights(registry, table, rights)
         _doubt_hidden(table)
         if self._acts and settings.mark_suspects and registry.status is not None and registry.degraded is not None:
             named = msgspec.structs.replace(registry, setting=registry.setting or "registry")
@@ -95,7 +109,6 @@ class _Fit:
 
     async def work(self, work: WorkTable, table: Table, registry: Registry, workers: Table) -> None:
         """Check a table of work."""
-        await self._rights(work, table, ["SELECT", "UPDATE"] if self._acts else ["SELECT"])
         _doubt_hidden(table)
         if not work.setting:
             if not table.told_apart:
@@ -192,22 +205,6 @@ class _Fit:
             # It asks for more than one column can tell.
             return True
         return bool(rows[0]["passes"])
-
-    async def _rights(self, described: Described, table: Table, needed: Sequence[str]) -> None:
-        row = (await self._database.fetch(statement_text("catalogue_rights"), table.space, table.name))[0]
-        role = quoted(row["role"])
-        field = "schema" if not row["USAGE"] else "table"
-        said = complaint(described, field, table.space if field == "schema" else table.name)
-        if not row["USAGE"]:
-            raise CannotStartError(
-                f"{said}the role {row['role']} may not use the schema {table.space}: "
-                f"GRANT USAGE ON SCHEMA {quoted(table.space)} TO {role};"
-            )
-        if missing := [right for right in needed if not row[right]]:
-            raise CannotStartError(
-                f"{said}the role {row['role']} may not {' or '.join(missing)} in {table.called}: "
-                f"GRANT {', '.join(missing)} ON {table.quoted} TO {role};"
-            )
 
 
 def _wrong(described: Described, field: str, value: object, why: str) -> CannotStartError:

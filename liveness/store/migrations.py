@@ -20,7 +20,6 @@ MIGRATE_SECONDS = 600.0
 # Any number, the same for all: two that migrate at once take turns.
 _LOCK = 6_155_231_907
 _TRACK = """
-    CREATE SCHEMA IF NOT EXISTS liveness;
     CREATE TABLE IF NOT EXISTS liveness.migration (
         version integer PRIMARY KEY,
         name text NOT NULL,
@@ -126,6 +125,9 @@ async def migrate(database: Database, schema: str, *, host_tables: bool = False)
                 f"the schema liveness is at version {version}, newer than the {migrations[-1].version} that this "
                 "liveness knows: upgrade liveness"
             )
+        # Who owns the schema need not be allowed to make one, which Postgres would ask for even where it is there.
+        if not await connection.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = 'liveness'"):
+            await connection.execute("CREATE SCHEMA liveness")
         await connection.execute(_TRACK)
         for migration in migrations:
             if migration.version > version:

@@ -231,7 +231,7 @@ class Reclaims:
         return gone
 
     async def _lock_tables(self, connection: Connection) -> None:
-        # All at once and never waiting: a host that locks whole tables one after another, to migrate them, must not
+        # All at once and hardly waiting: a host that locks whole tables one after another, to migrate them, must not
         # find us holding one and waiting for the next.
         if not self._observed:
             await connection.execute(self._statements.lock_tables)

@@ -11,7 +11,7 @@ from typing import Any
 from liveness.parts import Part, numbered, registry_parts, rendered, work_parts
 from liveness.share import Share
 from liveness.subjects import Subjects
-from liveness.work import Registry, WorkTable
+from liveness.work import Registry, WorkTable, quoted
 
 
 @cache
@@ -106,13 +106,16 @@ class Statements:
         }
         self._parts = {work.work: {**self._common, **work_parts(work, schema, registry)} for work in works}
         # Where no worker is marked, nothing of the registry is locked. Two kinds of work may share a table.
-        registries = [] if registry.status is None else [str(self._common["registry"])]
-        tables = dict.fromkeys([*registries, *(str(parts["work_table"]) for parts in self._parts.values())])
-        # Fit for UPDATE, and the weakest lock that is. What waits behind it is a trigger of the host's, for a lock of
-        # the host's: for so short that Postgres does not come to look for a deadlock (1 s) and end the host's side.
-        self.lock_tables = (
-            f"LOCK TABLE {', '.join(tables)} IN ROW EXCLUSIVE MODE NOWAIT; SET LOCAL lock_timeout = '200ms'"
+        tables = {} if registry.status is None else {str(self._common["registry"]): quoted(registry.status)}
+        tables |= {str(self._parts[work.work]["work_table"]): quoted(work.status) for work in works}
+        # The lock that an UPDATE takes, by an EXPLAIN of one, which carries out nothing, no trigger either: LOCK TABLE
+        # would need the right to change all columns. What waits behind it is a trigger of the host's, for a lock of the
+        # host's: for so short that Postgres does not come to look for a deadlock (1 s) and end the host's side.
+        locks = "".join(
+            f"EXPLAIN UPDATE {table} SET {column} = {column}; "  # noqa: S608 - quoted identifiers
+            for table, column in tables.items()
         )
+        self.lock_tables = f"SET LOCAL lock_timeout = '1ms'; {locks}SET LOCAL lock_timeout = '200ms'"
         self._rendered: dict[tuple[str, str, bool], tuple[str, tuple[Any, ...]]] = {}
 
     def __getitem__(self, name: str) -> str:

@@ -221,8 +221,8 @@ async def test_missing_rights_are_named_with_the_grant_that_mends_them(
         "registry.table = 'workers': the role sidecar may not SELECT or UPDATE in flow.workers: "
     )
     assert work == (
-        "work[0].table = 'jobs': the role sidecar may not SELECT or UPDATE in flow.jobs: GRANT SELECT, UPDATE ON "
-        '"flow"."jobs" TO "sidecar";'
+        "work[0].table = 'jobs': the role sidecar may not SELECT or UPDATE in flow.jobs: GRANT SELECT "
+        '("id", "status", "worker", "changed", "xmin"), UPDATE ("status", "worker") ON "flow"."jobs" TO "sidecar";'
     )
     await host.connection.execute("DROP OWNED BY sidecar; DROP ROLE sidecar")
 
