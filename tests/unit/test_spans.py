@@ -16,8 +16,10 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 from structlog.testing import capture_logs
 
 from liveness import otel, spans
+from liveness.cli.serve import serve
 from liveness.errors import DatabaseAwayError, NotLeaderError, SettingsError
 from liveness.otel import exporters_of
+from liveness.settings import Settings
 from liveness.tracing import asked_by, collecting, masked, secrets_of
 from tests.traces import collected, linked, traceparent_of
 
@@ -213,6 +215,31 @@ async def test_who_started_us_with_a_tracer_keeps_it(monkeypatch: pytest.MonkeyP
         assert len(found.all("sweep")) == 1
         assert len(found.all("theirs")) == 1
         assert logs == [{"event": "tracing_on", "log_level": "info", "asked_by": "OTEL_TRACES_EXPORTER"}]
+
+
+async def test_liveness_serve_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the service does, in all of its tasks, and not a moment longer."""
+
+    class Serving:
+        def __init__(self, _settings: Settings) -> None:
+            pass
+
+        async def run(self, _stop: asyncio.Event) -> None:
+            async def duty() -> None:
+                with spans.span("sweep"):
+                    pass
+
+            await asyncio.create_task(duty())
+
+    monkeypatch.setattr("liveness.cli.serve.Service", Serving)
+    with collected() as found:
+        monkeypatch.setattr(trace, "get_tracer_provider", lambda: found.provider)
+        monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+        spans.collect(spans.Tracer())
+        await serve(Settings())
+
+        assert len(found.all("sweep")) == 1
+        assert spans.span("sweep") is spans.NOTHING
 
 
 def test_what_is_said_of_us(monkeypatch: pytest.MonkeyPatch) -> None:
