@@ -1,7 +1,6 @@
 """The JetStream stream of the events: made where it is missing, and looked at where it is there."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
 from nats import errors as nats_errors
@@ -93,8 +92,13 @@ class EventStream:
 
     async def _holder(self, context: JetStreamContext) -> str | None:
         for subject in self._subjects:
-            with contextlib.suppress(nats_errors.Error, js_errors.Error, OSError, TimeoutError):
+            try:
                 return str(await context.find_stream_name_by_subject(subject))
+            except js_errors.NotFoundError:
+                continue
+            except (nats_errors.Error, js_errors.Error, OSError, TimeoutError):
+                # Perhaps we may not ask, and each question would wait as long.
+                return None
         return None
 
     async def _look(self, context: JetStreamContext) -> list[Finding]:

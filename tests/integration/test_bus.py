@@ -10,6 +10,7 @@ import pytest
 from nats.js.api import StreamConfig
 from structlog.testing import capture_logs
 
+from liveness import eventstream
 from liveness.bus import Bus
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError, NoServiceError, SettingsError
@@ -379,8 +380,10 @@ def test_an_unusable_url_is_refused() -> None:
         Bus("nats://127.0.0.1:notaport")
 
 
-async def test_a_nats_without_jetstream_is_named(tmp_path: Path) -> None:
+async def test_a_nats_without_jetstream_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In one line, with the way out."""
+    # It is not about to start.
+    monkeypatch.setattr(eventstream, "JETSTREAM_START_SECONDS", 0.1)
     server = NatsServer(tmp_path / "plain", jetstream=False)
     await server.start()
     bus = Bus(server.url)

@@ -1,5 +1,6 @@
 """What `liveness check` says of NATS: the server, and the stream of the events."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from liveness.embedded import NatsServer
 from liveness.eventstream import event_subjects
 from liveness.findings import Finding, Weight
 from liveness.settings import Settings, load
+from tests.integration.test_nats_permissions import CONFIG, SECRET, started
 
 # What of a stream is not as it should be, and the word that says so.
 DOUBTS: list[tuple[str, dict[str, Any], Weight, str]] = [
@@ -26,6 +28,12 @@ DOUBTS: list[tuple[str, dict[str, Any], Weight, str]] = [
     ("forgetful", {"duplicate_window": 120.0}, Weight.BETTER, "for 120 s (its duplicate window), not for 600"),
     ("short", {"max_age": 300.0, "duplicate_window": 300.0}, Weight.BETTER, "keeps events 300 s"),
 ]
+
+
+@pytest.fixture
+def permitted(tmp_path: Path) -> Iterator[NatsServer]:
+    """A nats-server with the shipped accounts."""
+    yield from started(tmp_path / "accounts", CONFIG)
 
 
 def settings_on(url: str, **overrides: Any) -> Settings:
@@ -107,3 +115,10 @@ async def test_a_server_that_cannot_be_reached(nats: NatsServer) -> None:
     assert finding.about == f"NATS at 127.0.0.1:{nats.port}"
     assert finding.says.startswith("cannot be reached: ")
     assert "secret" not in str(finding)
+
+
+async def test_the_shipped_permissions_are_enough_for_a_look(permitted: NatsServer) -> None:
+    """As the service: that the stream is not there yet, and that nobody else has its subjects."""
+    service = {"nats_user": "liveness", "nats_password": SECRET, "nats_inbox_prefix": "_INBOX_liveness"}
+
+    assert await check(settings_on(permitted.url, **service)) == []
