@@ -18,6 +18,7 @@ from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
 from liveness.probes import Probes
+from liveness.spans import said_in
 from liveness.store import Store
 from liveness.storms import Storms
 from liveness.verdicts import Outcome, Verdict
@@ -157,7 +158,8 @@ class Expiry:
         self._batch = next_batch(self._batch, verdicts, self._chunk)
         reasons = {case.worker: case.reason for case in cases}
         for verdict in verdicts:
-            self._take(verdict, reasons[verdict.worker], done)
+            with said_in(verdict.traceparent):
+                self._take(verdict, reasons[verdict.worker], done)
         self._wakes.rest.set()
 
     async def _clear_doubts(self) -> None:

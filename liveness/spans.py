@@ -4,7 +4,8 @@ Where nobody collects, which is so unless `tracing` was told to, a span is this 
 dropped, and nothing of OpenTelemetry is imported.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Final, Literal, Self, TypeAlias
 
@@ -59,6 +60,19 @@ _tracer: ContextVar[Tracer] = ContextVar("liveness_tracer", default=Tracer())  #
 def collect(tracer: Tracer) -> None:
     """Let `tracer` begin the spans of this task, and of the tasks that it begins from here on."""
     _tracer.set(tracer)
+
+
+@contextlib.contextmanager
+def said_in(traceparent: str | None) -> Iterator[None]:
+    """Let what is logged in this block, which awaits nothing, be said in a span that is over."""
+    if traceparent is None:
+        yield
+        return
+    token = carried.set(traceparent)
+    try:
+        yield
+    finally:
+        carried.reset(token)
 
 
 def span(name: str, attributes: Mapping[str, Value] | None = None, *, kind: Kind = "internal") -> Span:

@@ -7,7 +7,9 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from liveness.spans import Span, Value, span
+import msgspec
+
+from liveness.spans import Span, Value, carried, span
 from liveness.verdicts import Case, Outcome, Verdict
 
 # Lives of one reclaim that are named: fewer than the 128 of anything that OpenTelemetry keeps of a span.
@@ -31,10 +33,13 @@ def reclaim_span(lives: Iterable[tuple[str, str]], *, mode: str) -> Iterator[Spa
         yield told
 
 
-def note_verdicts(told: Span, cases: Sequence[Case], verdicts: Sequence[Verdict]) -> None:
-    """Say in `told` what became of the lives that were offered, and of each unless they are too many."""
+def note_verdicts(told: Span, cases: Sequence[Case], verdicts: list[Verdict]) -> list[Verdict]:
+    """Say in `told` what became of the lives that were offered, and of each unless they are too many.
+
+    Return the verdicts, which bear its context from here on.
+    """
     if not told.collected:
-        return
+        return verdicts
     outcomes = Counter(verdict.outcome for verdict in verdicts)
     told.note({f"liveness.lives.{outcome.value}": outcomes[outcome] for outcome in Outcome})
     items: Counter[str] = Counter()
@@ -43,6 +48,8 @@ def note_verdicts(told: Span, cases: Sequence[Case], verdicts: Sequence[Verdict]
     note_items(told, items)
     for case, verdict in zip(cases[:LIVES_TOLD], verdicts[:LIVES_TOLD], strict=True):
         told.tell("life", _life(case, verdict))
+    context = carried.get()
+    return [msgspec.structs.replace(verdict, traceparent=context) for verdict in verdicts]
 
 
 def note_items(told: Span, items: Mapping[str, int]) -> None:

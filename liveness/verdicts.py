@@ -53,13 +53,17 @@ class Outcome(enum.Enum):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """Postgres' word on a case. `items` counts what went back at once, by kind of work."""
+    """Postgres' word on a case. `items` counts what went back at once, by kind of work.
+
+    `traceparent` names the span of the reclaim in which it was given, if anybody collects it (W3C).
+    """
 
     worker: str
     epoch: int | None
     outcome: Outcome
     heard_ago: float | None = None
     items: Mapping[str, int] = {}
+    traceparent: str | None = None
 
 
 class Recovery(msgspec.Struct, frozen=True):

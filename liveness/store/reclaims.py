@@ -102,8 +102,7 @@ class Reclaims:
                     raise
                 told.note({"liveness.retries": 1})
                 verdicts = await self._settle(cases, 0)
-            note_verdicts(told, cases, verdicts)
-            return verdicts
+            return note_verdicts(told, cases, verdicts)
 
     async def _settle(self, cases: Sequence[Case], chunk: int) -> list[Verdict]:
         asked_at, asked, judged = self._clock(), cases, dict[str, tuple[int, int]]()

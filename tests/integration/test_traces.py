@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +119,28 @@ async def test_an_event_names_the_span_of_its_reclaim(
             },
         ),
     ]
+
+
+async def test_what_is_logged_of_an_end_names_its_reclaim(
+    host: HostTables,
+    nats: NatsServer,
+    settings: Callable[..., Settings],
+    client: Client,
+    news: News,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though it is logged when that is committed, and its span over."""
+    said: list[tuple[str, str | None]] = []
+
+    def note(event: str, **_: object) -> None:
+        said.append((event, spans.carried.get()))
+
+    monkeypatch.setattr("liveness.expiry.log", SimpleNamespace(info=note, warning=note, error=note))
+    with collected() as found:
+        context = await given_back(settings(nats_url=nats.url), client, host, news)
+
+    assert said == [("life_ended", context)]
+    assert context == traceparent_of(found.one("reclaim"))
 
 
 async def test_what_is_published_after_a_restart_still_names_the_reclaim(
