@@ -28,6 +28,7 @@ from liveness.findings import Finding, Weight, ordered, weighed
 from liveness.limits import of_clocks, of_dates, of_holder, of_nats, of_postgres, of_settings
 from liveness.settings import Settings
 from liveness.store import (
+    CONNECTIONS_MOST,
     LISTEN_CHECK_SECONDS,
     PATIENT_SECONDS,
     RETRY_MOST,
@@ -81,7 +82,9 @@ class Of(Enum):
 async def postgres(checked: Checked) -> list[Finding]:
     """The server is new enough, can be written to, and lets us take the time that we need."""
     limits = await read_limits(checked.database, checked.clock)
-    return of_postgres(checked.settings, limits, patient=PATIENT_SECONDS, looks=LISTEN_CHECK_SECONDS)
+    return of_postgres(
+        checked.settings, limits, patient=PATIENT_SECONDS, looks=LISTEN_CHECK_SECONDS, pool=CONNECTIONS_MOST
+    )
 
 
 async def schema(checked: Checked) -> list[Finding]:

@@ -29,8 +29,8 @@ SKEW_SECONDS: Final = 1.0
 class PostgresLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What a session of our role begins with. Durations in seconds, 0: no limit. `version`: the major one.
 
-    `unwritable` says why nothing can be written, or is empty. `skew` is how far its clock is ahead of this host's,
-    give or take `skew_error`.
+    `unwritable` says why nothing can be written, or is empty. `connections`: how many our role may have, None for any
+    number. `skew` is how far its clock is ahead of this host's, give or take `skew_error`.
     """
 
     version: int
@@ -40,6 +40,7 @@ class PostgresLimits(msgspec.Struct, frozen=True, kw_only=True):
     transaction_timeout: float = 0.0
     idle_session_timeout: float = 0.0
     deadlock_timeout: float = 1.0
+    connections: int | None = None
     round_trip: float = 0.0
     skew: float = 0.0
     skew_error: float = 0.0
@@ -66,24 +67,18 @@ def of_settings(settings: Settings) -> list[Finding]:
     return findings
 
 
-def of_postgres(settings: Settings, limits: PostgresLimits, *, patient: float, looks: float) -> list[Finding]:
-    """Return what of the server is too old, too slow or too short for us.
+def of_postgres(
+    settings: Settings, limits: PostgresLimits, *, patient: float, looks: float, pool: int
+) -> list[Finding]:
+    """Return what of the server is too old, too slow, too short or too few for us.
 
-    `patient`: what a statement of ours may take; `looks`: how often a connection that listens is looked after.
+    `patient`: what a statement of ours may take; `looks`: how often a connection that listens is looked after; `pool`:
+    the connections that a replica has at most.
     """
-
-    def finding(weight: Weight, says: str, why: str, fix: str, *statements: str) -> Finding:
-        return Finding(
-            check="postgres", weight=weight, about="Postgres", says=says, why=why, fix=fix, statements=statements
-        )
-
-    def reset(name: str) -> str:
-        return f"ALTER ROLE {quoted(limits.role)} SET {name} = 0;"
-
     found = []
     if limits.unwritable:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BROKEN,
                 f"nothing can be written: {limits.unwritable}",
                 "no epoch is granted and no work put back",
@@ -92,7 +87,7 @@ def of_postgres(settings: Settings, limits: PostgresLimits, *, patient: float, l
         )
     if limits.version < POSTGRES_TESTED:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BROKEN if limits.version < POSTGRES_LEAST else Weight.BAD,
                 f"it is version {limits.version}; the oldest that liveness is tested with is {POSTGRES_TESTED}",
                 "nobody knows what works there"
@@ -101,41 +96,67 @@ def of_postgres(settings: Settings, limits: PostgresLimits, *, patient: float, l
                 "upgrade Postgres",
             )
         )
+    found += _of_time_limits(settings, limits, patient, looks)
+    if limits.connections is not None and limits.connections < 2 * pool:
+        found.append(
+            _of_postgres(
+                Weight.BAD,
+                f"our role may have {limits.connections} connections, and two replicas have up to {2 * pool}",
+                "when much is to be put back at once, duties and whole replicas are refused a connection",
+                f"allow {pool} for each replica, by the role's CONNECTION LIMIT or the database's",
+            )
+        )
+    if limits.round_trip * RENEWAL_ROUND_TRIPS > settings.leader_timeout:
+        found.append(
+            _of_postgres(
+                Weight.BAD,
+                f"a round trip takes {_short(limits.round_trip)}, and a leader is succeeded that was not seen for "
+                f"leader_timeout ({settings.leader_timeout:g} s)",
+                "replicas may take the lead from each other for nothing",
+                f"run the service nearer to Postgres, or set leader_timeout to {RENEWAL_ROUND_TRIPS} round trips",
+            )
+        )
+    return found
+
+
+def _of_time_limits(settings: Settings, limits: PostgresLimits, patient: float, looks: float) -> list[Finding]:
+    """Return which of the server's time limits are against ours. Those that a transaction of ours sets are not."""
+    found = []
     if 0 < limits.transaction_timeout < patient:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BAD,
                 f"transaction_timeout ({limits.transaction_timeout:g} s) ends transactions that may take longer",
                 f"a reclaim of much work, or a sweep of a large table (each statement may take {patient:g} s), is "
                 "broken off each time, and begun again for ever",
                 "let our role have none: each statement of ours has a limit of its own",
-                reset("transaction_timeout"),
+                _without(limits, "transaction_timeout"),
             )
         )
     if 0 < limits.statement_timeout < LEAST_STATEMENT_SECONDS:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BAD,
                 f"statement_timeout ({limits.statement_timeout:g} s) counts until a transaction has set its own",
                 "on a busy server transactions are broken off before they have begun",
                 "let our role have none: each transaction of ours sets one",
-                reset("statement_timeout"),
+                _without(limits, "statement_timeout"),
             )
         )
     if 0 < limits.idle_session_timeout <= looks:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BETTER,
                 f"idle_session_timeout ({limits.idle_session_timeout:g} s) ends connections of ours that wait",
                 f"events are found by polling, and connections made again and again; ours wait for {looks:g} s",
                 "let our role have none",
-                reset("idle_session_timeout"),
+                _without(limits, "idle_session_timeout"),
             )
         )
     waits = max(settings.lock_timeout, TRIGGER_LOCK_SECONDS)
     if waits > limits.deadlock_timeout:
         found.append(
-            finding(
+            _of_postgres(
                 Weight.BAD,
                 f"we wait for a lock for up to {waits:g} s (lock_timeout), and after deadlock_timeout "
                 f"({limits.deadlock_timeout:g} s) Postgres looks for deadlocks",
@@ -145,17 +166,17 @@ def of_postgres(settings: Settings, limits: PostgresLimits, *, patient: float, l
                 else "raise deadlock_timeout to its default, 1 s",
             )
         )
-    if limits.round_trip * RENEWAL_ROUND_TRIPS > settings.leader_timeout:
-        found.append(
-            finding(
-                Weight.BAD,
-                f"a round trip takes {seconds_of(limits.round_trip)}, and a leader is succeeded that was not seen for "
-                f"leader_timeout ({settings.leader_timeout:g} s)",
-                "replicas may take the lead from each other for nothing",
-                f"run the service nearer to Postgres, or set leader_timeout to {RENEWAL_ROUND_TRIPS} round trips",
-            )
-        )
     return found
+
+
+def _of_postgres(weight: Weight, says: str, why: str, fix: str, *statements: str) -> Finding:
+    return Finding(
+        check="postgres", weight=weight, about="Postgres", says=says, why=why, fix=fix, statements=statements
+    )
+
+
+def _without(limits: PostgresLimits, name: str) -> str:
+    return f"ALTER ROLE {quoted(limits.role)} SET {name} = 0;"
 
 
 def of_nats(settings: Settings, limits: NatsLimits, where: str) -> list[Finding]:
@@ -169,7 +190,7 @@ def of_nats(settings: Settings, limits: NatsLimits, where: str) -> list[Finding]
         found.append(
             finding(
                 Weight.BAD,
-                f"a round trip takes {seconds_of(limits.round_trip)}, and an echo that takes longer than max_gap "
+                f"a round trip takes {_short(limits.round_trip)}, and an echo that takes longer than max_gap "
                 f"({settings.max_gap:g} s) is a gap in hearing",
                 "silence in a gap counts against nobody: dead work comes back late",
                 "run the service nearer to NATS, or raise max_gap",
@@ -246,8 +267,7 @@ def of_holder(table: str, pid: int, state: str, age: float) -> Finding:
     )
 
 
-def seconds_of(span: float) -> str:
-    """Return a short span of time."""
+def _short(span: float) -> str:
     return f"{span * 1000:.0f} ms"
 
 

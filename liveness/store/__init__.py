@@ -9,7 +9,7 @@ import msgspec
 from liveness.settings import Settings
 from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
-from liveness.store.database import LISTEN_CHECK_SECONDS, PATIENT_SECONDS, Database
+from liveness.store.database import CONNECTIONS_MOST, LISTEN_CHECK_SECONDS, PATIENT_SECONDS, Database
 from liveness.store.doubts import Doubt, Doubts, Kept
 from liveness.store.epochs import Ended, Epochs, Former, Granted, Life
 from liveness.store.fitting import check_fit, hidden_tables
@@ -28,6 +28,7 @@ from liveness.store.trials import try_quarantine
 from liveness.work import CrashPolicy
 
 __all__ = [
+    "CONNECTIONS_MOST",
     "LISTEN_CHECK_SECONDS",
     "PATIENT_SECONDS",
     "RETRY_MOST",

@@ -40,6 +40,7 @@ GRACE_SECONDS = 1.0
 # The leader's renewals have a connection of their own: a leader whose duties use up the pool must not lose its term for
 # that.
 RESERVED_SIZE = 1
+CONNECTIONS_MOST = POOL_SIZE + RESERVED_SIZE
 # A process that is paused in the middle of a transaction holds the host's rows, and the leader's row, which the next
 # leader waits for. Postgres ends such a session after this time (local to the transaction, as all settings). It is
 # longer than any stall of a loop that is healthy, and no longer than the default leader_timeout: when the others find

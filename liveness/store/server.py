@@ -59,6 +59,7 @@ async def read_limits(database: Database, clock: Callable[[], float]) -> Postgre
         version=row["version"],
         role=row["role"],
         unwritable=unwritable,
+        connections=row["connections"],
         round_trip=took,
         skew=skew,
         skew_error=took / 2,

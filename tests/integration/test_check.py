@@ -285,6 +285,22 @@ async def test_a_setting_of_postgres_that_contradicts_ours(
     assert finding.fix
 
 
+async def test_a_role_that_may_connect_too_seldom(host: HostTables, check: Checking, dsn: str) -> None:
+    """By its own limit or the database's; a superuser is held to neither."""
+    database = dsn.rpartition("/")[2]
+    role = f"seldom_of_{database}"
+    await host.connection.execute(f"ALTER DATABASE {database} CONNECTION LIMIT 21")
+    assert [one for one in await check() if one.check == "postgres"] == []
+    await host.connection.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 12")
+    try:
+        found = await check(postgres_dsn=dsn.replace("postgresql://postgres", f"postgresql://{role}"))
+    finally:
+        await host.connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    (finding,) = [one for one in found if one.check == "postgres"]
+    assert finding.says == "our role may have 12 connections, and two replicas have up to 22"
+
+
 async def test_what_is_proposed_against_a_time_limit_is_enough(host: HostTables, check: Checking, dsn: str) -> None:
     """A role's own setting comes before its database's."""
     database = dsn.rpartition("/")[2]

@@ -15,7 +15,7 @@ SETTINGS = load({})[0]
 def postgres(**limits: Any) -> list[tuple[Weight, str]]:
     """Return what is said of such a server, and how much it matters."""
     stated: dict[str, Any] = {"version": 18, "role": "us"} | limits
-    found = of_postgres(SETTINGS, PostgresLimits(**stated), patient=30.0, looks=5.0)
+    found = of_postgres(SETTINGS, PostgresLimits(**stated), patient=30.0, looks=5.0, pool=11)
     assert all(finding.why and finding.fix for finding in found)
     return [(finding.weight, finding.says) for finding in found]
 
@@ -36,6 +36,8 @@ def postgres(**limits: Any) -> list[tuple[Weight, str]]:
         ({"idle_session_timeout": 5.0}, Weight.BETTER),
         ({"deadlock_timeout": 1.0}, None),
         ({"deadlock_timeout": 0.9}, Weight.BAD),
+        ({"connections": 22}, None),
+        ({"connections": 21}, Weight.BAD),
         ({"round_trip": 0.1}, None),
         ({"round_trip": 0.11}, Weight.BAD),
     ],
@@ -51,7 +53,7 @@ def test_a_lock_is_waited_for_no_longer_than_until_deadlocks_are_looked_for() ->
 
     def fix(deadlock_timeout: float) -> list[str]:
         limits = PostgresLimits(version=18, role="us", deadlock_timeout=deadlock_timeout)
-        return [finding.fix for finding in of_postgres(quick, limits, patient=30.0, looks=5.0)]
+        return [finding.fix for finding in of_postgres(quick, limits, patient=30.0, looks=5.0, pool=11)]
 
     assert fix(0.2) == []
     assert fix(0.15) == ["raise deadlock_timeout to its default, 1 s"]
@@ -61,7 +63,7 @@ def test_a_role_is_quoted() -> None:
     """Whatever it is called, what is proposed concerns it alone."""
     limits = PostgresLimits(version=18, role='of "us"', transaction_timeout=1.0)
 
-    (finding,) = of_postgres(SETTINGS, limits, patient=30.0, looks=5.0)
+    (finding,) = of_postgres(SETTINGS, limits, patient=30.0, looks=5.0, pool=11)
 
     assert finding.statements == ('ALTER ROLE "of ""us""" SET transaction_timeout = 0;',)
 
