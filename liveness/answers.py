@@ -9,12 +9,31 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from liveness.figures import past, seconds
 from liveness.messages import Seconds
 
 # Workers in one answer: far below what makes an answer too large for a NATS message of 1 MiB.
 PAGE = 500
 
 Count = Annotated[int, Meta(ge=0)]
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """That an operator has paused: nothing is taken, whatever the reason, until it ends."""
+
+    by: Annotated[str, Meta(description="Who, as user@host unless told otherwise.")]
+    since: Annotated[str, Meta(description="RFC 3339, UTC, by the database's clock.")]
+    held_for: Annotated[float, Meta(ge=0, description="Seconds since then.")]
+    why: Annotated[str, Meta(description="The reason that was given; empty if none was.")] = ""
+    left: (
+        Annotated[float, Meta(description="Seconds until it ends by itself; None: until somebody resumes.")] | None
+    ) = None
+
+    def __str__(self) -> str:
+        """The whole in a line."""
+        left = "until `liveness resume`" if self.left is None else f"for {seconds(max(self.left, 0.0))} more"
+        reason = f": {self.why}" if self.why else ""
+        return f"paused by {self.by} since {self.since} ({past(self.held_for)}), {left}{reason}"
 
 
 class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +85,9 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     workers: list[WorkerStatus]
     suspects: Annotated[list[str], Meta(description="Names that are suspected; the first of them.")] = []
     wedged: Annotated[list[str], Meta(description="Names that beat and get nothing done; the first of them.")] = []
+    paused: Annotated[Pause, Meta(description="Set while nothing is taken because an operator has said so.")] | None = (
+        None
+    )
 
 
 class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):

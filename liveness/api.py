@@ -24,7 +24,7 @@ from liveness.assembly import Assembly
 from liveness.errors import LivenessError
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.lease import Lease
-from liveness.reclaim import reclaim
+from liveness.reclaim import reclaim, refuse_while_paused
 from liveness.store import refused_rows
 from liveness.why import why
 
@@ -118,6 +118,7 @@ class Api:
             running = await parts.store.host.running([lease.worker for lease in page])
             outbox, oldest = await parts.store.outbox.depth()
             _, refused = await refused_rows(parts.store.database, 1)
+            await parts.pausing.look()
         except LivenessError as error:
             troubles.append(f"Postgres: {error}")
         return StatusAnswer(
@@ -138,6 +139,7 @@ class Api:
             outbox=outbox,
             outbox_oldest=oldest,
             counts=dict(parts.intake.counts),
+            paused=parts.pausing.pause,
             suspects=sorted(islice(parts.suspects.suspected, PAGE)),
             wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[
@@ -157,6 +159,8 @@ class Api:
 
     async def _sweep(self, request: SweepRequest) -> object:
         log.info("sweep_asked", dry_run=request.dry_run)
+        if not request.dry_run:
+            await refuse_while_paused(self._parts)
         return await self._parts.sweep.run_once(dry_run=request.dry_run)
 
     async def _divided(self, _request: object) -> object:

@@ -29,6 +29,7 @@ from liveness.intake import Intake
 from liveness.leadership import Leadership
 from liveness.leases import LeaseTable
 from liveness.listening import Listening
+from liveness.pausing import PAUSE_SECONDS, Pausing
 from liveness.probes import Probes
 from liveness.refused import Refused
 from liveness.relay import Relay
@@ -37,7 +38,7 @@ from liveness.reports import Reports
 from liveness.restore import restore
 from liveness.rounds import Away, Round
 from liveness.settings import Settings
-from liveness.store import Store
+from liveness.store import Store, read_pause
 from liveness.storms import Storms
 from liveness.suspects import Suspects
 from liveness.sweep import Sweep
@@ -92,6 +93,7 @@ class Assembly:
         self._make_the_way_out()
         self._make_the_replica()
         self._make_the_doubts()
+        self._make_the_pause()
         self.away = Away()
         self.rounds = self._rounds()
         self._connect()
@@ -215,6 +217,19 @@ class Assembly:
             leading=lambda: self.leadership.leading,
         )
 
+    def _make_the_pause(self) -> None:
+        self.pausing = Pausing(
+            read=lambda: read_pause(self.store.database),
+            running=self.store.host.running,
+            book=self.book,
+            hearing=self.hearing,
+            storms=self.storms,
+            clock=self.clock,
+            leading=lambda: self.leadership.leading,
+        )
+        self.expiry.held_for = self.pausing.evidence
+        self.expiry.paused = self.comparing.paused = self.doubting.paused = lambda: self.pausing.on
+
     def _rounds(self) -> list[Round]:
         """Return the duties, in the order in which a life meets them; most are the acting replica's."""
         settings = self.settings
@@ -222,25 +237,29 @@ class Assembly:
         def leads() -> bool:
             return self.leadership.leading
 
+        def takes() -> bool:
+            return leads() and not self.pausing.on
+
         duty = functools.partial(Round, away=self.away)
         rounds = [
             duty("leadership", self.leadership.run_once, lambda: self.leadership.interval),
             duty("takeover", self.leadership.learn, lambda: FOLLOW_SECONDS, self.wakes.takeover),
             duty("follow", self.follow.run_once, lambda: FOLLOW_SECONDS, may_run=lambda: not leads()),
+            duty("pausing", self.pausing.run_once, lambda: PAUSE_SECONDS),
             duty("grants", self._grant, lambda: GRANT_SECONDS, self.wakes.lives, leads),
             duty("greetings", self.greetings.run_once, lambda: GRANT_SECONDS, self.wakes.arrivals, leads),
             duty("expiry", self._expire, lambda: LOOK_SECONDS, self.wakes.endings, leads),
-            duty("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, leads),
+            duty("finish", self._finish, lambda: self._finish_seconds, self.wakes.rest, takes),
             duty("relay", self._relay, lambda: OUTBOX_SECONDS, self.wakes.news, leads),
             duty("backlog", self.backlog.run_once, lambda: BACKLOG_SECONDS, may_run=leads),
-            duty("sweep", self.sweep.run_once, lambda: settings.stale_worker_check_interval, may_run=leads),
+            duty("sweep", self._sweep, lambda: settings.stale_worker_check_interval, may_run=leads),
             # These look in every replica, and act in one.
             duty("doubting", self.doubting.run_once, lambda: DOUBT_SECONDS),
             duty("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
         # Mode observe touches nothing of the host's.
         if settings.mode == "act":
-            rounds.append(duty("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=leads))
+            rounds.append(duty("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=takes))
         if settings.checkpoint_interval and settings.mode == "act":
             rounds.append(duty("checkpoint", self.checkpoint.run_once, lambda: self.checkpoint.interval, may_run=leads))
         return rounds
@@ -298,6 +317,9 @@ class Assembly:
             # Perhaps somebody deleted the stream.
             with contextlib.suppress(CannotStartError):
                 await self.ensure_stream()
+
+    async def _sweep(self) -> None:
+        self.pausing.note(await self.sweep.run_once(dry_run=self.pausing.on))
 
     async def _finish(self) -> None:
         finished = await self.finish.run_once()

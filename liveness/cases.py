@@ -1,5 +1,6 @@
 """What Postgres is offered about a life that ends, and the evidence that is kept of it. Pure."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from liveness.hearing import Hearing
@@ -19,12 +20,18 @@ _CRASHES: Final = frozenset({"lapsed", "died", "restarted"})
 # SIGHUP, SIGINT and SIGTERM are what people and supervisors end a process with. SIGKILL is, too, but first of all it is
 # what the kernel ends one with that eats up the memory.
 _ASKED_TO_GO: Final = frozenset({1, 2, 15})
+_NOTHING: Final[Mapping[str, object]] = {}
 # What a shell adds to the number of the signal that ended its command.
 _SHELL_SIGNAL: Final = 128
 
 
-def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
-    """Return what Postgres is offered about a life that ends, measured at `loop_time`."""
+def case_of(
+    lease: Lease, ending: Ending, hearing: Hearing, loop_time: float, held_for: Mapping[str, object] = _NOTHING
+) -> Case:
+    """Return what Postgres is offered about a life that ends, measured at `loop_time`.
+
+    `held_for`: why it was offered no sooner, besides a storm; kept with the evidence.
+    """
     now = hearing.now
     silent_for = None if ending.last_beat is None else max(now - ending.last_beat, 0.0)
     # Since when we have listened in vain; for a lease that was restored, since then.
@@ -53,6 +60,7 @@ def case_of(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) ->
             "hearing": {"now": now, "not_counted": hearing.lost, "gaps": hearing.gaps},
             "via": lease.group.via if lease.group is not None else None,
             "storm": "held, then let go" if ending.let_go else None,
+            **held_for,
             **({"details": ending.details} if ending.details else {}),
             # It may have claimed already, and of rows that bear no date nobody can tell which.
             **({FOLLOWED: True} if ending.reborn_at is not None and not ending.reborn_idle else {}),

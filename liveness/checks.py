@@ -41,6 +41,7 @@ from liveness.store import (
     missing_indexes,
     privileges_of,
     read_limits,
+    read_pause,
     refused_rows,
     rows_ahead,
 )
@@ -137,6 +138,27 @@ async def indexes(checked: Checked) -> list[Finding]:
     return [_index_finding(checked.settings.postgres_schema, index) for index in missing]
 
 
+async def paused(checked: Checked) -> list[Finding]:
+    """Nobody has paused, and forgotten it."""
+    try:
+        found, _ = await read_pause(checked.database)
+    except DatabaseRefusedError:
+        # There is no schema of ours yet.
+        return []
+    if found is None:
+        return []
+    return [
+        Finding(
+            check="paused",
+            weight=Weight.BROKEN,
+            about="liveness",
+            says=str(found),
+            why="the work of workers that die stays RUNNING, and nothing is taken, by no replica and no command",
+            fix="run `liveness resume` when the reason is over",
+        )
+    ]
+
+
 async def refused(checked: Checked) -> list[Finding]:
     """No row is left over that its table refuses to put back."""
     try:
@@ -194,6 +216,7 @@ CHECKS: Final[tuple[tuple[Look, Of], ...]] = (
     (nats, Of.NATS),
     (stream, Of.NATS),
     (durations, Of.SETTINGS),
+    (paused, Of.POSTGRES),
     (refused, Of.POSTGRES),
     (held, Of.POSTGRES),
     (indexes, Of.POSTGRES),

@@ -50,6 +50,8 @@ class Comparing:
         counts: Counter[str],
         leading: Callable[[], bool] = lambda: True,
     ) -> None:
+        # Meanwhile rows that leaked are only told of; found again behind it, they go back.
+        self.paused: Callable[[], bool] = lambda: False
         self.interval = min(max(settings.leak_grace / LOOKS, LOOK_LEAST), LOOK_MOST)
         self._book = book
         self._hearing = hearing
@@ -59,7 +61,11 @@ class Comparing:
         self._counts = counts
         self._leading = leading
         self._grace = settings.leak_grace
-        self._reclaims = settings.leak_action == "reclaim" and settings.mode == "act"
+        self._may_reclaim = settings.leak_action == "reclaim" and settings.mode == "act"
+
+    @property
+    def _reclaims(self) -> bool:
+        return self._may_reclaim and not self.paused()
 
     async def run_once(self) -> Compared:
         """Look once at everybody who lists anything. Raises DatabaseAwayError, NotLeaderError."""

@@ -65,6 +65,8 @@ class Doubting:
         clock: Callable[[], float],
         leading: Callable[[], bool] = lambda: True,
     ) -> None:
+        # Meanwhile nobody is marked DEGRADED who was not yet.
+        self.paused: Callable[[], bool] = lambda: False
         # Doubts told since the start, and how many workers were found wedged lately, by the one that acts.
         self.told: Counter[str] = Counter()
         self.wedged_lately = 0
@@ -214,6 +216,9 @@ class Doubting:
         return len(ended)
 
     async def _mark(self, names: Sequence[str]) -> None:
+        if self.paused():
+            self._unmarked.update(names)
+            return
         self._unmarked.difference_update(names)
         for name, error in await apart(names, self._degrade):
             log.error("degrade_refused", worker=name, cause=str(error))

@@ -40,6 +40,10 @@ class NotLeaderError(LivenessError):
     """Another replica acts, or none does yet: nothing was done here, and the leader does what is to be done."""
 
 
+class PausedError(LivenessError):
+    """An operator has paused: nothing was taken. The text says who, since when, and why."""
+
+
 class NoServiceError(LivenessError):
     """Nobody answered on the service's API subjects."""
 

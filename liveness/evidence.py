@@ -78,6 +78,7 @@ def evidence_words(end: End) -> str:
         _labelled("known of it then", _text(details, "heard")),
         _labelled("probed", _text(details, "probe")),
         storm if storm == "no storm" else _labelled("storm", storm),
+        _labelled("pause", _text(evidence, "paused")),
         _labelled("heard by the NATS server", _text(evidence, "via")),
         _hearing(evidence),
         "another process of the name was there by then" if evidence.get("followed") else "",

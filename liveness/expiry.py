@@ -7,7 +7,7 @@ that comes while the transaction runs begins the name's next life (`LeaseTable.e
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import structlog
@@ -60,6 +60,9 @@ class Expiry:
         chunk: int,
     ) -> None:
         """`chunk`: rows of one work table that one transaction puts back at most."""
+        # Meanwhile Postgres is asked for no verdict; and what is added to the evidence of a life that was held so.
+        self.paused: Callable[[], bool] = lambda: False
+        self.held_for: Callable[[str, int | None], Mapping[str, object]] = lambda _worker, _epoch: {}
         self._chunk = chunk
         self._book = book
         self._hearing = hearing
@@ -102,7 +105,7 @@ class Expiry:
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
         # Those that nobody ever heard cost Postgres most and have waited longest: they hold up nobody.
         due.sort(key=self._book.unproven.__contains__)
-        done = await self.settle(due)
+        done = Expired() if self.paused() else await self.settle(due)
         done.held = held
         # Last: what the operators are told must not keep the work waiting.
         await self._tell_storms()
@@ -139,7 +142,7 @@ class Expiry:
         # Then what undoes a lapse, or what beats have told, may have come already, and is read before we hear again.
         in_gap = self._hearing.in_gap(clock)
         cases = [
-            case_of(lease, ending, self._hearing, clock)
+            case_of(lease, ending, self._hearing, clock, self.held_for(worker, lease.epoch))
             for worker in workers
             if (lease := self._book.endings.get(worker)) is not None
             and (ending := lease.ending) is not None

@@ -160,12 +160,13 @@ def _living(standing: Standing) -> str:
 
 def _waits(standing: Standing) -> str:
     """Return why a life that should end has not yet."""
+    if standing.paused is not None:
+        return f"held, because it is {standing.paused}"
     if standing.storm is not None:
-        if standing.storm_left is None:
-            return f"held by a {standing.storm}, until a beat shows that the way is open"
-        return (
-            f"held by a {standing.storm}, for {seconds(standing.storm_left)} more at most, then 15 % of them a second"
-        )
+        left = "until a beat shows that the way is open"
+        if standing.storm_left is not None:
+            left = f"for {seconds(standing.storm_left)} more at most, then 15 % of them a second"
+        return f"held by a {standing.storm}, {left}"
     if standing.refused is not None:
         return f"Postgres refuses to end it, and is asked again every few seconds: {standing.refused}"
     if standing.state == "lapsed" and not standing.hearing:
@@ -204,6 +205,8 @@ def _unheard(owner: Owner) -> str:
 
 def _when_swept(row: Row, owner: Owner, standing: Standing) -> str:
     every = f"sweeps come every {standing.stale_worker_check_interval:g} s"
+    if standing.paused is not None:
+        return f"when it is no longer {standing.paused}"
     if standing.storms:
         return f"when no storm holds any lapse ({standing.storms[0]})"
     if not standing.hearing:

@@ -160,6 +160,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     storm_left: Annotated[float, Meta(ge=0, description="Seconds that it holds it at most; None: no end.")] | None = (
         None
     )
+    paused: Annotated[str, Meta(description="Who has paused, since when, and why: nothing is taken.")] | None = None
     refused: Annotated[str, Meta(description="What Postgres had against ending it.")] | None = None
     contested: Annotated[bool, Meta(description="Somebody had its epoch locked when Postgres was asked.")] = False
     # The service itself.

@@ -24,6 +24,7 @@ class _Server(uvicorn.Server):
 class Http:
     """Answers. `troubles()` says why the service is not ready, `ills()` why it should be started anew, a line each.
 
+    `notes()` are for whoever reads what `/readyz` says, and change nothing in it: what somebody has asked for.
     `metrics(accept)` returns them, and in which form, as the header Accept asks for it.
     """
 
@@ -33,11 +34,13 @@ class Http:
         *,
         troubles: Callable[[], Sequence[str]],
         ills: Callable[[], Sequence[str]],
+        notes: Callable[[], Sequence[str]] = tuple,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
     ) -> None:
         """`listen` as host:port. Raises CannotStartError when that address cannot be had."""
         self._troubles = troubles
         self._ills = ills
+        self._notes = notes
         self._metrics_in = metrics
         host, _, port = listen.rpartition(":")
         host = host.strip("[]")
@@ -76,14 +79,13 @@ class Http:
         return _probed(self._ills(), "alive")
 
     async def _readyz(self, _request: Request) -> PlainTextResponse:
-        return _probed(self._troubles(), "ready")
+        return _probed(self._troubles(), "ready", self._notes())
 
     async def _metrics(self, request: Request) -> Response:
         text, content_type = await self._metrics_in(request.headers.get("accept", ""))
         return Response(text, headers={"content-type": content_type})
 
 
-def _probed(complaints: Sequence[str], well: str) -> PlainTextResponse:
-    if not complaints:
-        return PlainTextResponse(f"{well}\n")
-    return PlainTextResponse("".join(f"{complaint}\n" for complaint in complaints), status_code=503)
+def _probed(complaints: Sequence[str], well: str, notes: Sequence[str] = ()) -> PlainTextResponse:
+    lines = [*(complaints or [well]), *notes]
+    return PlainTextResponse("".join(f"{line}\n" for line in lines), status_code=503 if complaints else 200)

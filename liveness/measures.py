@@ -55,6 +55,7 @@ MEASURES: Final = (
     _gauge("build_info", "Always 1: which version this is, and how it was set.", "version", "mode", "shard"),
     _gauge("ready", "Whether /readyz says ready."),
     _gauge("leading", "Whether this replica acts."),
+    _gauge("paused_seconds", "For how long an operator has paused, so that nothing is taken; 0: nobody has."),
     _gauge("leader_term", "The term under which it acts; only where it does."),
     # Hearing.
     _counter("heartbeats", "Heartbeats heard, those of which something was to be complained included."),

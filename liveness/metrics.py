@@ -122,6 +122,7 @@ class Metrics(Collector):
 
 
 def _replica(parts: Assembly) -> Iterator[Sample]:
+    yield "paused_seconds", (), parts.pausing.seconds()
     yield "leading", (), parts.leadership.leading
     if parts.leadership.leading and (term := parts.store.leader.term) is not None:
         yield "leader_term", (), term

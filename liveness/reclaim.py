@@ -2,7 +2,7 @@
 
 from liveness.answers import ReclaimAnswer, ReclaimRequest
 from liveness.assembly import Assembly
-from liveness.errors import LivenessError
+from liveness.errors import LivenessError, PausedError
 from liveness.lease import Lease, Proof
 from liveness.verdicts import Case, Outcome
 
@@ -22,12 +22,15 @@ class NoVerdictError(LivenessError):
 async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     """End the life of a worker on an operator's word and put its work back.
 
-    Raises NotOursError; StillAliveError, unless forced, for a worker whose lease has not lapsed; NoVerdictError for one
-    whose rows somebody holds, or the host refuses; DatabaseAwayError, DatabaseRefusedError.
+    Raises NotOursError; PausedError, forced or not; StillAliveError, unless forced, for a worker whose lease has not
+    lapsed; NoVerdictError for one whose rows somebody holds, or the host refuses; DatabaseAwayError,
+    DatabaseRefusedError.
     """
     worker = request.worker
     if not parts.subjects.owns(worker):
         raise NotOursError(f"{worker} is of the shard {parts.subjects.owner_of(worker)}: use --shard")
+    if not request.dry_run:
+        await refuse_while_paused(parts)
     held = (await parts.store.host.running([worker])).get(worker, 0)
     lease = parts.book.get(worker)
     if lease is not None and lease.epoch is None and not request.dry_run:
@@ -56,7 +59,12 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     else:
         epoch = lease.epoch
         parts.book.end(worker, parts.hearing.now, Proof("operator", {"heard": heard}))
-        await parts.expiry.settle([worker])
+        try:
+            await parts.expiry.settle([worker])
+        except PausedError as error:
+            raise PausedError(
+                f"{error}, since this was asked for: {worker} is over, and its work goes back at `liveness resume`"
+            ) from error
         lease = parts.book.get(worker)
         if lease is not None and lease.ending is not None and lease.epoch == epoch:
             raise NoVerdictError(
@@ -66,6 +74,13 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     await parts.finish.run_once()
     reclaimed = await parts.store.reclaims.count(worker, epoch) if epoch is not None else 0
     return ReclaimAnswer(worker=worker, heard=heard, dry_run=False, held=held, reclaimed=reclaimed, epoch=epoch)
+
+
+async def refuse_while_paused(parts: Assembly) -> None:
+    """Raise PausedError if an operator has paused: who wants anything to be taken has to end that first."""
+    await parts.pausing.look()
+    if parts.pausing.pause is not None:
+        raise PausedError(f"{parts.pausing.pause}: nothing was touched; `--dry-run` says what would be taken")
 
 
 def _holds(parts: Assembly, lease: Lease) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError, PausedError
 
 log = structlog.get_logger("liveness.rounds")
 
@@ -99,6 +99,10 @@ class Round:
             except NotLeaderError as error:
                 # The lead was lost while this was under way; whoever has it does what is left.
                 log.debug("duty_not_ours", duty=self.name, cause=str(error))
+                await self._wait()
+            except PausedError as error:
+                # Soon `pausing` knows it, too, and this is not tried any more.
+                log.debug("duty_paused", duty=self.name, cause=str(error))
                 await self._wait()
             except (DatabaseAwayError, DatabaseRefusedError) as error:
                 if (task := asyncio.current_task()) is not None and task.cancelling():

@@ -64,7 +64,13 @@ class Service:
         self.health = Health(clock=time.monotonic, waits=self._waits, steps=self._database.steps)
         self._systemd = Systemd()
         self.metrics = Metrics(settings, lambda: self.parts, self.troubles)
-        self.http = Http(settings.http_listen, troubles=self.troubles, ills=self.health.ills, metrics=self.metrics.text)
+        self.http = Http(
+            settings.http_listen,
+            troubles=self.troubles,
+            ills=self.health.ills,
+            notes=self.notes,
+            metrics=self.metrics.text,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set. Raises CannotStartError or SettingsError when it cannot start."""
@@ -113,13 +119,18 @@ class Service:
             found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
         return found
 
+    def notes(self) -> list[str]:
+        """Return what everybody should know who looks, and is no trouble: a line while it is paused."""
+        return [] if self.parts is None else self.parts.pausing.lines()
+
     def _status(self) -> str:
         """Return how the service is, in a line."""
         if troubles := self.troubles():
-            return f"not ready: {'; '.join(troubles)}"
+            return f"not ready: {'; '.join([*troubles, *self.notes()])}"
         if self.parts is None:
             return "starting"
-        return f"{'leads' if self.parts.leadership.leading else 'follows'}, {len(self.parts.book)} leases"
+        leads = "leads" if self.parts.leadership.leading else "follows"
+        return "; ".join([f"{leads}, {len(self.parts.book)} leases", *self.notes()])
 
     def _waits(self) -> bool:
         return not self._bus.connected or (self.parts is not None and self.parts.away.goes_on)

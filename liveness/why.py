@@ -57,6 +57,7 @@ def standing(parts: Assembly, troubles: Sequence[str], worker: str) -> Standing:
     lease = parts.book.get(worker)
     return Standing(
         **_of_lease(parts, lease, now),
+        paused=None if parts.pausing.pause is None else str(parts.pausing.pause),
         refused=parts.sweep.refused(worker) or parts.expiry.refused(worker),
         contested=parts.expiry.contested(worker),
         conflict=worker in parts.book.incarnations.conflicts,

@@ -26,6 +26,8 @@ _COMMANDS = {
     "why": ("server", "liveness.cli.why"),
     "sweep": ("server", "liveness.cli.sweep"),
     "reclaim": ("server", "liveness.cli.reclaim"),
+    "pause": ("server", "liveness.cli.pause"),
+    "resume": ("server", "liveness.cli.resume"),
     "check": ("server", "liveness.cli.check"),
 }
 

@@ -14,7 +14,7 @@ from liveness.errors import DatabaseAwayError, LivenessError, NoServiceError, No
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.figures import counted
 from liveness.listening import RECONNECT_GRACES
-from liveness.reclaim import reclaim
+from liveness.reclaim import reclaim, refuse_while_paused
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
@@ -99,6 +99,8 @@ async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = la
 async def sweep_alone(settings: Settings, *, dry_run: bool) -> Swept:
     """Listen for a full ttl, then end whoever was silent and sweep; the events are published if NATS takes them."""
     async with listening(settings) as parts:
+        if not dry_run:
+            await refuse_while_paused(parts)
         await listen(parts, settings.heartbeat_timeout)
         now = parts.hearing.now
         lapsed = [lease.worker for lease in parts.book if parts.book.lines.deadline(lease) <= now]
@@ -126,6 +128,8 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
             lease = parts.book.get(request.worker)
             return lease is not None and lease.last_beat is not None
 
+        if not request.dry_run:
+            await refuse_while_paused(parts)
         if not request.force:
             lease = parts.book.get(request.worker)
             await listen(parts, settings.heartbeat_timeout if lease is None else lease.ttl, heard)

@@ -51,6 +51,7 @@ def lines(answer: StatusAnswer) -> list[str]:
     )
     said = [
         f"liveness {answer.version}, mode {answer.mode}{acting}, up {answer.uptime:.0f} s: {state}",
+        *([f"{printable(str(answer.paused))}; {answer.ending} wait for that"] if answer.paused is not None else []),
         counts,
         *answer.storms,
     ]

@@ -20,6 +20,7 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
+from liveness.store.pauses import pause, read_pause, resume
 from liveness.store.privileges import privileges_of
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
@@ -59,9 +60,12 @@ __all__ = [
     "holders",
     "migrate",
     "missing_indexes",
+    "pause",
     "privileges_of",
     "read_limits",
+    "read_pause",
     "refused_rows",
+    "resume",
     "rows_ahead",
 ]
 

@@ -17,7 +17,14 @@ import structlog
 
 from liveness import spans
 from liveness.bounded import cancellations
-from liveness.errors import CannotStartError, ContestedError, DatabaseAwayError, DatabaseRefusedError, SettingsError
+from liveness.errors import (
+    CannotStartError,
+    ContestedError,
+    DatabaseAwayError,
+    DatabaseRefusedError,
+    PausedError,
+    SettingsError,
+)
 
 log = structlog.get_logger("liveness.database")
 
@@ -87,6 +94,8 @@ _CONNECT_REFUSED = (
 )
 
 
+# What a trigger of ours says to whoever takes anything while an operator has paused.
+_PAUSED = "LV001"
 # What concerns some of the rows that were asked for, and not the server: somebody holds what they need.
 _CONTESTED = (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)
 
@@ -102,12 +111,14 @@ def contested() -> Iterator[None]:
 
 @contextlib.contextmanager
 def answers() -> Iterator[None]:
-    """Turn the driver's errors into DatabaseAwayError (try again later) or DatabaseRefusedError (do not)."""
+    """Turn the driver's errors into DatabaseAwayError (try again later), DatabaseRefusedError (do not), PausedError."""
     try:
         yield
     except _AWAY as error:
         raise DatabaseAwayError(f"{type(error).__name__}: {_one_line(error)}") from error
     except asyncpg.PostgresError as error:
+        if error.sqlstate == _PAUSED:
+            raise PausedError(_one_line(error)) from error
         raise DatabaseRefusedError(f"{type(error).__name__}: {_one_line(error)}") from error
 
 

@@ -47,6 +47,17 @@ def test_trouble_beside_a_storm() -> None:
     assert first.endswith(": expiry: Postgres does not answer")
 
 
+def test_paused() -> None:
+    """That nothing is taken stands behind the state, with who waits for it; the service is as ready as ever."""
+    first, paused, counts = lines(answer("paused"))
+    assert first.endswith(": ready")
+    assert paused == (
+        "paused by ops@desk-3 since 2026-11-27T03:12:04Z (12 min ago), until `liveness resume`: "
+        "workers are given up that live; 2 wait for that"
+    )
+    assert "2 for a verdict" in counts
+
+
 def test_without_a_term() -> None:
     """A replica whose term is over shows none."""
     assert lines(answer("term-over"))[0] == "liveness 0.1.0, mode act, up 86400 s: ready"

@@ -465,3 +465,16 @@ async def test_from_a_heartbeat_that_leaves_a_row_out_to_the_event(
     assert await host.state(kept) == ("RUNNING", "w2")
     status = await ask(client, "status")
     assert {worker["worker"]: worker["state"] for worker in status["workers"]} == {"w1": "live", "w2": "live"}
+
+
+async def test_while_it_is_paused_nothing_is_put_back(host: HostTables, reclaiming: Eye, grant: Grant) -> None:
+    """What leaked is told of meanwhile, and goes back behind the pause."""
+    reclaiming.comparing.paused = lambda: True
+    (row,) = await host.workflows("w1")
+    reclaiming.beat("w1", [], await grant("w1"))
+
+    done = await reclaiming.until_leaked(("w1", []))
+    assert (done.told, done.items, await host.state(row)) == (1, 0, ("RUNNING", "w1"))
+    reclaiming.comparing.paused = lambda: False
+
+    assert (await reclaiming.until_leaked(("w1", []))).items == 1

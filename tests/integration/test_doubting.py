@@ -189,6 +189,20 @@ async def test_unless_asked_to_nothing_is_marked(host: HostTables, eyes: Callabl
     assert await host.worker_status("w1") == ["ONLINE"]
 
 
+async def test_while_it_is_paused_nobody_is_marked(host: HostTables, eyes: Callable[..., Any], grant: Grant) -> None:
+    """Who is suspected still when it is over, is then."""
+    await host.worker("w1")
+    eye = await eyes(mark_suspects=True)
+    eye.doubting.paused = lambda: True
+    eye.lives({"w1": await grant("w1", TTL)})
+
+    assert await eye.look(4.0) == (1, 0)
+    assert await host.worker_status("w1") == ["ONLINE"]
+    eye.doubting.paused = lambda: False
+    await eye.look(5.5)
+    assert await host.worker_status("w1") == ["DEGRADED"]
+
+
 async def test_in_mode_observe_nothing_is_marked(host: HostTables, eyes: Callable[..., Any]) -> None:
     """Though it was asked for; what is told is told as observed."""
     await host.worker("w1")
