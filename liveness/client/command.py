@@ -76,7 +76,7 @@ class Command:
         self._guard: _Guard | None = None
         self._terminal: int | None = None
         self._ended: asyncio.Future[Ended] = self._loop.create_future()
-        self._reaped = asyncio.Event()
+        self._collected = asyncio.Event()
 
     def start(
         self,
@@ -90,7 +90,7 @@ class Command:
             self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         # Whoever started us may have blocked it.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+        self._loop.add_signal_handler(signal.SIGCHLD, self._collect)
         # In the background of the terminal that the command has now, we say what there is to say all the same.
         for number in _OF_THE_TERMINAL:
             signal.signal(number, signal.SIG_IGN)
@@ -133,10 +133,10 @@ class Command:
     async def clear(self) -> None:
         """Kill what is left of it, and return when nothing is."""
         while self._kill_what_is_left():
-            self._reaped.clear()
+            self._collected.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
-                    await self._reaped.wait()
+                    await self._collected.wait()
         if self._guard is not None:
             self._guard.dismiss()
         self._take_the_terminal_back()
@@ -166,7 +166,7 @@ class Command:
 
         return before
 
-    def _reap(self) -> None:
+    def _collect(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -180,7 +180,7 @@ class Command:
             elif self._guard is not None and pid == self._guard.pid and not self._guard.dismissed:
                 self._guard.dismiss()
                 self._loop.call_later(GUARD_AGAIN_SECONDS, self._replace_guard)
-        self._reaped.set()
+        self._collected.set()
 
     def _replace_guard(self) -> None:
         if self.over:

@@ -248,7 +248,8 @@ class Database:
     @contextlib.asynccontextmanager
     async def _transaction(self, *, reserved: bool, patient: bool) -> AsyncIterator[Connection]:
         await self._made()
-        # Who holds the leader's row for longer may be silent in it, which has to be looked into soon (`Leader._evict`).
+        # Who holds the leader's row for longer may be silent in it, which has to be looked into soon: see
+        # `Leader._end_sessions`.
         lock_timeout = min(self.lock_timeout, IDLE_SECONDS) if reserved else self.lock_timeout
         statement_timeout = PATIENT_SECONDS if patient else COMMAND_SECONDS + self.lock_timeout
         async with (self._reserved if reserved else self._pool).acquire() as connection:

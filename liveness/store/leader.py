@@ -97,7 +97,7 @@ class Leader:
         except DatabaseAwayError as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
-                await self._evict()
+                await self._end_sessions()
                 self._note_held(error.__cause__)
                 return False
             raise
@@ -125,13 +125,13 @@ class Leader:
     def _text(self, name: str) -> str:
         return leader_statement(name, self._share)
 
-    async def _evict(self) -> None:
+    async def _end_sessions(self) -> None:
         try:
             async with self._database.transaction(reserved=True) as connection:
-                ended = await connection.fetchval(self._text("leader_evict"), IDLE_SECONDS, self._acts)
+                ended = await connection.fetchval(self._text("leader_end_sessions"), IDLE_SECONDS, self._acts)
         except DatabaseRefusedError as error:
             # A database whose owner keeps that to himself: the lead has to wait, and nothing else.
-            log.warning("eviction_refused", cause=str(error), advice="grant EXECUTE on pg_terminate_backend")
+            log.warning("sessions_not_ended", cause=str(error), advice="grant EXECUTE on pg_terminate_backend")
             return
         if ended:
             log.warning("sessions_ended", sessions=ended, cause="they acted under the former term and stood still")

@@ -14,6 +14,7 @@ from .conftest import Child, eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for left-over processes in /proc")
 
+TRANSCRIPT = Path(__file__).parents[2] / "docs" / "transcript.py"
 # Half a minute is what the demonstration promises.
 DEMO_SECONDS = 30.0
 
@@ -83,6 +84,12 @@ async def test_demo(tmp_path: Path) -> None:
     assert times == sorted(times)
     assert re.search(r"workflow\.reclaimed was received.*?\d+\.\d{3} s", told)
     assert re.search(r"completed by .*worker-[13]", told)
+    # And the README tells it.
+    command = [sys.executable, TRANSCRIPT, "--check"]
+    differs = await asyncio.to_thread(
+        lambda: subprocess.run(command, input=told, stdout=subprocess.PIPE, text=True, check=False)
+    )
+    assert (differs.returncode, differs.stdout) == (0, "")
 
     assert await asyncio.to_thread(lambda: list(tmp_path.iterdir())) == []
     assert await asyncio.to_thread(processes_of, tmp_path) == []

@@ -269,7 +269,7 @@ async def test_who_may_not_end_sessions_waits_for_the_lead(host: HostTables, lea
     async with first.transaction():
         with capture_logs() as logs:
             assert not await second.take(0.0)
-    assert [(line["event"], line["log_level"]) for line in logs] == [("eviction_refused", "warning")]
+    assert [(line["event"], line["log_level"]) for line in logs] == [("sessions_not_ended", "warning")]
     assert await second.take(0.0)
 
 

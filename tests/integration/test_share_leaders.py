@@ -254,7 +254,7 @@ async def test_a_leader_that_is_paused_in_the_middle_of_a_statement_is_succeeded
             statement = await connection.prepare("SELECT $1::int")
             # Longer than any session may stand still.
             await host.connection.execute("SELECT pg_sleep(1.1)")
-            await second._evict()
+            await second._end_sessions()
             assert await statement.fetchval(7) == 7
             await connection.prepare("SELECT $1::int")
             await host.connection.execute(LONG_SILENT.format(table))
