@@ -8,23 +8,21 @@ import base64
 import os
 import re
 import ssl
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import msgspec
 
 from liveness.addresses import log_in
 from liveness.errors import AccessError
+from liveness.secret_files import content_of, doubt_of, secret_of, unusable
 
 # Of the environment, and of the service's settings.
 PREFIX: Final = "LIVENESS_NATS_"
 # Whose content opens doors; certificates are for everybody to see.
 _SECRET_FILES: Final = ("password_file", "token_file", "nkey_file", "credentials_file", "key_file")
 _FILES: Final = (*_SECRET_FILES, "ca_file", "certificate_file")
-# No file of these is longer; what is, is none of them.
-_MOST_BYTES: Final = 1 << 20
 _JWT: Final = re.compile(r"-+BEGIN NATS USER JWT-+\s+(\S+)\s+-+END NATS USER JWT-+")
 _SEED: Final = re.compile(r"-+BEGIN USER NKEY SEED-+\s+(\S+)\s+-+END USER NKEY SEED-+")
 _INBOX: Final = re.compile(r"_[!-)+-\-/-=?-~]*(\.[!-)+-\-/-=?-~]+)*")
@@ -103,21 +101,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
     def warnings(self) -> list[str]:
         """Return one line for each file with a secret in it that others than we may read."""
-        found = []
-        for field in _SECRET_FILES:
-            if not (path := getattr(self, field)):
-                continue
-            try:
-                there = Path(path).stat()
-            except OSError:
-                # That it is not there is said when it is needed.
-                continue
-            # What is somebody else's we can only read by its group, or as others: so does Kubernetes give secrets.
-            others = stat.S_IROTH | (stat.S_IRGRP if there.st_uid == os.geteuid() else 0)
-            if there.st_mode & others:
-                mode = f"{stat.S_IMODE(there.st_mode):04o}"
-                found.append(f"nats_{field} = {str(path)!r} can be read by others ({mode}): chmod 0400 it")
-        return found
+        given = ((f"nats_{field}", getattr(self, field)) for field in _SECRET_FILES)
+        return [doubt for setting, path in given if path and (doubt := doubt_of(setting, path)) is not None]
 
     def options(self) -> dict[str, Any]:
         """Return what nats-py's `connect` takes for it, with the files as they are now. Raises AccessError."""
@@ -150,7 +135,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         text = self._text("credentials_file")
         jwt, seed = _JWT.search(text), _SEED.search(text)
         if jwt is None or seed is None:
-            _unusable("credentials_file", self.credentials_file, "holds no user JWT and seed: make it with nsc")
+            unusable("nats_credentials_file", self.credentials_file, "holds no user JWT and seed: make it with nsc")
         # Of the same reading, so that a file that is rotated meanwhile does not give half of each.
         sign = _signing(seed[1], "credentials_file", self.credentials_file)
         return {"user_jwt_cb": lambda: bytearray(jwt[1].encode()), "signature_cb": sign}
@@ -159,38 +144,26 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         try:
             context = ssl.create_default_context(cafile=str(self.ca_file) or None)
         except OSError as error:
-            _unusable("ca_file", self.ca_file, _why(error, "certificate"))
+            unusable("nats_ca_file", self.ca_file, _why(error, "certificate"))
         if self.certificate_file:
-            self._readable("certificate_file")
-            self._readable("key_file")
+            for field in ("certificate_file", "key_file"):
+                content_of(f"nats_{field}", getattr(self, field))
             try:
                 context.load_cert_chain(self.certificate_file, self.key_file, password=_no_password)
             except _EncryptedError:
-                _unusable(
-                    "key_file", self.key_file, "is encrypted, and nobody is there to decrypt it: give a plain one"
+                unusable(
+                    "nats_key_file", self.key_file, "is encrypted, and nobody is there to decrypt it: give a plain one"
                 )
             except ssl.SSLError as error:
                 if error.reason == "KEY_VALUES_MISMATCH":
-                    _unusable("key_file", self.key_file, "is not the key of nats_certificate_file")
-                _unusable("certificate_file", self.certificate_file, "and nats_key_file are no PEM certificate and key")
+                    unusable("nats_key_file", self.key_file, "is not the key of nats_certificate_file")
+                unusable(
+                    "nats_certificate_file", self.certificate_file, "and nats_key_file are no PEM certificate and key"
+                )
         return context
 
-    def _readable(self, field: str) -> bytes:
-        path = getattr(self, field)
-        try:
-            with Path(path).open("rb") as file:
-                return file.read(_MOST_BYTES)
-        except OSError as error:
-            _unusable(field, path, _why(error, "file"))
-
     def _text(self, field: str) -> str:
-        try:
-            text = self._readable(field).decode().strip()
-        except UnicodeDecodeError:
-            text = ""
-        if not text:
-            _unusable(field, getattr(self, field), "is empty, or no text")
-        return text
+        return secret_of(f"nats_{field}", getattr(self, field))
 
     def __repr__(self) -> str:
         """What is set, and of secrets only that they are."""
@@ -223,12 +196,12 @@ def _signing(seed: str, field: str, path: str | Path) -> Callable[[str], bytes]:
     try:
         pair = nkeys.from_seed(bytearray(seed.encode()))
         if not seed.startswith("SU"):
-            _unusable(field, path, "holds the seed of something else than a user: it begins with SU")
+            unusable(f"nats_{field}", path, "holds the seed of something else than a user: it begins with SU")
     except (nkeys.NkeysError, ValueError) as error:
         # Without the cause: it may have pieces of the seed in it.
         if isinstance(error, AccessError):
             raise
-        _unusable(field, path, "holds no nkey seed: it is one line that begins with SU")
+        unusable(f"nats_{field}", path, "holds no nkey seed: it is one line that begins with SU")
 
     def sign(nonce: str) -> bytes:
         return base64.b64encode(pair.sign(nonce.encode()))
@@ -240,10 +213,6 @@ def _why(error: OSError, what: str) -> str:
     if isinstance(error, ssl.SSLError):
         return f"holds no {what} in PEM"
     return f"cannot be read: {error.strerror or error}"
-
-
-def _unusable(field: str, path: str | Path, why: str) -> NoReturn:
-    raise AccessError(f"nats_{field} = {str(path)!r} {why}") from None
 
 
 ANYBODY: Final = Access()

@@ -1,9 +1,12 @@
 """Where NATS is: the addresses in one text, and how they are shown. Pure."""
 
+import re
 from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+# What ends as a host and port do, or has no port at all.
+_PLACE: Final = re.compile(r":\d{0,5}/?$|^[^:]*$|\]$")
 _SCHEMES: Final = ("nats", "tls", "ws", "wss")
 
 
@@ -26,8 +29,9 @@ def servers_of(nats_url: str) -> list[str]:
 
 
 def shown(servers: Sequence[str]) -> str:
-    """Return `servers` without user and password."""
-    return ", ".join(server.rpartition("@")[2].rpartition("//")[2] for server in servers)
+    """Return `servers` without user and password, or what may be half of one that has a comma in it."""
+    places = (server.rpartition("@")[2].rpartition("//")[2] for server in servers)
+    return ", ".join(place if _PLACE.search(place) else place.partition(":")[0] for place in places)
 
 
 def log_in(nats_url: str) -> bool:

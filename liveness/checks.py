@@ -45,7 +45,7 @@ from liveness.store import (
     refused_rows,
     rows_ahead,
 )
-from liveness.trust import names_on_trust
+from liveness.trust import http_on_trust, names_on_trust
 from liveness.work import quoted
 
 # Refused rows that are named; of more, only how many they are.
@@ -208,6 +208,11 @@ async def trust(checked: Checked) -> list[Finding]:
     return names_on_trust(lets_anybody_in=checked.bus.lets_anybody_in)
 
 
+async def http(checked: Checked) -> list[Finding]:
+    """Whoever asks us over the network has to show something."""
+    return http_on_trust(checked.settings.http_listen, is_open=checked.settings.http_is_open)
+
+
 CHECKS: Final[tuple[tuple[Look, Of], ...]] = (
     (postgres, Of.POSTGRES),
     (schema, Of.POSTGRES),
@@ -222,6 +227,7 @@ CHECKS: Final[tuple[tuple[Look, Of], ...]] = (
     (indexes, Of.POSTGRES),
     (clocks, Of.POSTGRES),
     (trust, Of.NATS),
+    (http, Of.SETTINGS),
 )
 
 
@@ -236,7 +242,7 @@ async def check_all(
 
     `seconds`: what one statement may take at most. Raises SettingsError for settings that cannot be used.
     """
-    database = Database(settings.postgres_dsn, settings.lock_timeout)
+    database = Database.of(settings, settings.lock_timeout)
     bus = Bus(settings.nats_url, name="liveness-command", access=settings.nats_access)
     checked = Checked(settings, database, bus, seconds, clock)
     asked = {of for _, of in checks}

@@ -13,7 +13,7 @@ class SettingsError(LivenessError):
 
 
 class AccessError(SettingsError, ValueError):
-    """Both sides: a way of logging in to NATS is unusable. The text names the setting, never what is secret of it."""
+    """Both sides: a way of logging in is unusable. The text names the setting, never what is secret of it."""
 
 
 class MessageError(LivenessError):

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from liveness.door import Door
 from liveness.errors import CannotStartError
 
 
@@ -36,8 +37,12 @@ class Http:
         ills: Callable[[], Sequence[str]],
         notes: Callable[[], Sequence[str]] = tuple,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
+        token: Callable[[], str] | None = None,
     ) -> None:
-        """`listen` as host:port. Raises CannotStartError when that address cannot be had."""
+        """`listen` as host:port; `token` says what has to be shown (`Door`).
+
+        Raises CannotStartError when that address cannot be had.
+        """
         self._troubles = troubles
         self._ills = ills
         self._notes = notes
@@ -61,7 +66,14 @@ class Http:
             ]
         )
         self._server = _Server(
-            uvicorn.Config(application, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                Door(application, token),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=1,
+            )
         )
 
     async def serve(self) -> None:

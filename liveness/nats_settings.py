@@ -63,4 +63,7 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def login_warnings(self) -> list[str]:
         """Return one line for each file with a secret in it that others may read, as it is now."""
-        return list(dict.fromkeys(self.nats_access.warnings() + self.nats_system_access.warnings()))
+        system = [
+            one.replace("nats_credentials", "nats_system_credentials") for one in self.nats_system_access.warnings()
+        ]
+        return list(dict.fromkeys(self.nats_access.warnings() + system))

@@ -33,7 +33,7 @@ from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
 from liveness.systemd import Systemd
-from liveness.trust import ADVICE, ON_TRUST
+from liveness.trust import ADVICE, HTTP_ADVICE, HTTP_OPEN, ON_TRUST
 
 log = structlog.get_logger("liveness.service")
 
@@ -57,7 +57,7 @@ class Service:
         self.parts: Assembly | None = None
         self._waiting_for: str | None = "starting"
         self._duties: list[asyncio.Task[None]] = []
-        self._database = Database(settings.postgres_dsn, settings.lock_timeout)
+        self._database = Database.of(settings, settings.lock_timeout)
         self._bus = Bus(
             settings.nats_url, access=settings.nats_access, least_server=least_server(settings.subjects.share)
         )
@@ -70,6 +70,7 @@ class Service:
             ills=self.health.ills,
             notes=self.notes,
             metrics=self.metrics.text,
+            token=settings.http_password,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -81,6 +82,8 @@ class Service:
             http_port=self.http.port,
             event_loop=type(asyncio.get_running_loop()).__module__.partition(".")[0],
         )
+        if self.settings.http_is_open:
+            log.warning("http_open", cause=HTTP_OPEN, advice=HTTP_ADVICE)
         running = asyncio.create_task(self._run())
         stopping = asyncio.create_task(stop.wait())
         try:

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from liveness.errors import SettingsError
-from liveness.nats_settings import NatsSettings
+from liveness.http_settings import HttpSettings
 from liveness.share import parsed
 from liveness.subjects import Subjects
 from liveness.tables import Tables, tables
@@ -28,22 +28,15 @@ PREFIX = "LIVENESS_"
 _NOT_SETTINGS = {"CONFIG", "PG_BIN", "WORKER", "EPOCH", "INCARNATION"}
 
 # What may hold a password, so that nobody is shown it.
-_SECRET: Final = frozenset({"postgres_dsn", "nats_url", "nats_system_url", "nats_password", "nats_token"})
+_SECRET: Final = frozenset({"postgres_dsn", "nats_url", "nats_system_url", "nats_password", "nats_token", "http_token"})
 
 Duration = Annotated[float, Meta(gt=0, le=315_360_000)]
 OptionalDuration = Annotated[float, Meta(ge=0, le=315_360_000)]
 
 
-class Settings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings with their defaults. The three of the original bug report keep their names and values."""
 
-    postgres_dsn: Annotated[str, Meta(description="The workflow server's database.")] = (
-        "postgresql://127.0.0.1:5432/postgres"
-    )
-    postgres_schema: Annotated[str, Meta(min_length=1, description="Schema of the host's tables.")] = "public"
-    http_listen: Annotated[
-        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez, /readyz and /metrics.")
-    ] = "127.0.0.1:8470"
     mode: Annotated[
         Literal["act", "observe"],
         Meta(description="`observe` decides, records and shows, and touches nothing of the host's."),
@@ -152,6 +145,7 @@ class Settings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """Refuse values that exclude each other."""
         parsed(self.shard)
         _ = self.nats_access, self.nats_system_access
+        self.check_token()
         if self.min_ttl > self.max_ttl:
             raise ValueError(f"min_ttl ({self.min_ttl:g}) is above max_ttl ({self.max_ttl:g}): lower min_ttl")
         if not self.min_ttl <= self.heartbeat_timeout <= self.max_ttl:
@@ -249,6 +243,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tupl
         settings = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(_explain(error, values)) from error
+    settings = settings.with_dsn(given="postgres_dsn" in values)
     settings = msgspec.structs.replace(settings, tables=tables(work, registry, settings.postgres_schema))
     _check_quarantine(settings)
     return settings, warnings + settings.warnings()

@@ -1,4 +1,4 @@
-"""Whether names are on trust: whether anybody on NATS can speak for any worker. Pure words.
+"""What is on trust: whether anybody on NATS can speak for any worker, and anybody on the network ask us. Pure words.
 
 What can be known for sure is whether the server asks who somebody is. Where it does, only its permissions keep one
 worker from speaking for another, and those are for `deploy/nats` to give.
@@ -12,6 +12,25 @@ ON_TRUST: Final = (
     "NATS asks nobody who it is, so any client can beat for any worker, release it, or say that a new one has begun"
 )
 ADVICE: Final = "give each worker a login of its own, with the permissions in deploy/nats (docs/nats.md)"
+
+HTTP_OPEN: Final = "whoever reaches http_listen can read which workers there are and what became of their work"
+HTTP_ADVICE: Final = "give http_token_file, or listen on 127.0.0.1 (docs/http.md)"
+
+
+def http_on_trust(listen: str, *, is_open: bool) -> list[Finding]:
+    """Return a finding where others than this machine reach our HTTP, and have to show nothing."""
+    if not is_open:
+        return []
+    return [
+        Finding(
+            check="http",
+            weight=Weight.BETTER,
+            about="http_listen",
+            says=f"{listen} is open to the network, and nobody has to show anything",
+            why=HTTP_OPEN,
+            fix=HTTP_ADVICE,
+        )
+    ]
 
 
 def names_on_trust(*, lets_anybody_in: bool) -> list[Finding]:

@@ -36,7 +36,7 @@ class DeafError(LivenessError):
 @contextlib.asynccontextmanager
 async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     """Connect the parts of a service that hear, without its duties."""
-    database = Database(settings.postgres_dsn, settings.lock_timeout)
+    database = Database.of(settings, settings.lock_timeout)
     bus = Bus(
         settings.nats_url,
         name="liveness-command",
@@ -155,7 +155,7 @@ async def past_alone(settings: Settings, request: WhyRequest) -> tuple[WhyAnswer
 @contextlib.asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Database]:
     """Connect to Postgres. Raises DatabaseAwayError when it does not answer soon."""
-    database = Database(settings.postgres_dsn, settings.lock_timeout)
+    database = Database.of(settings, settings.lock_timeout)
     try:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):

@@ -11,7 +11,7 @@ from liveness.store import Database, Migrated, migrate
 
 async def run(settings: Settings, *, host_tables: bool) -> Migrated:
     """Migrate, waiting for Postgres if it is not up yet."""
-    database = Database(settings.postgres_dsn)
+    database = Database.of(settings)
     try:
         await database.connect(lambda cause: click.echo(f"waiting for Postgres: {cause}", err=True))
         return await migrate(database, settings.postgres_schema, host_tables=host_tables)

@@ -1,12 +1,13 @@
 """Options that several commands share, and how they read the settings."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
 import msgspec
 
+from liveness.postgres_settings import has_password
 from liveness.settings import Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,10 +36,19 @@ def settings_for(**overrides: Any) -> Settings:
     return settings
 
 
+def _shown_to_all(overrides: Mapping[str, Any]) -> list[str]:
+    return [
+        f"--{name.replace('_', '-')} has a password in it, which everybody on this machine can see (ps): give "
+        f"LIVENESS_{name.upper()}, or a file"
+        for name in ("postgres_dsn", "nats_url")
+        if has_password(overrides.get(name) or "")
+    ]
+
+
 def worker_settings_for(**overrides: Any) -> Settings:
     """Return the same for a worker, which is warned of its secrets' files by its heartbeater."""
     settings, warnings = load(**overrides)
-    _warn(warnings)
+    _warn(warnings + _shown_to_all(overrides))
     return settings
 
 

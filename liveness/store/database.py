@@ -10,7 +10,7 @@ import random
 import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import asyncpg
 import structlog
@@ -25,6 +25,7 @@ from liveness.errors import (
     PausedError,
     SettingsError,
 )
+from liveness.postgres_settings import PostgresSettings, unusable_dsn
 
 log = structlog.get_logger("liveness.database")
 
@@ -165,18 +166,27 @@ def _notice_vanishing(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
 class Database:
     """A pool of connections to the host's database."""
 
-    def __init__(self, dsn: str, lock_timeout: float = 1.0) -> None:
-        """`lock_timeout` in seconds. Raises SettingsError for a DSN that does not parse."""
+    def __init__(self, dsn: str, lock_timeout: float = 1.0, password: Callable[[], str] | None = None) -> None:
+        """`lock_timeout` in seconds; `password` is asked for each connection, and may raise SettingsError.
+
+        Raises SettingsError for a DSN that does not parse.
+        """
+        self._dsn = dsn
         self.lock_timeout = lock_timeout
         # All that were made, to find those that hang.
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
         try:
-            self._pool = self._new_pool(dsn, POOL_SIZE)
-            self._reserved = self._new_pool(dsn, RESERVED_SIZE)
+            self._pool = self._new_pool(POOL_SIZE, password)
+            self._reserved = self._new_pool(RESERVED_SIZE, password)
         except (ValueError, asyncpg.InterfaceError) as error:
-            raise SettingsError(f"postgres_dsn cannot be used: {_one_line(error)}") from error
+            raise unusable_dsn(dsn, error) from None
         # When a task began or ended a transaction last, by the loop's clock.
         self.steps: weakref.WeakKeyDictionary[asyncio.Task[Any], float] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, settings: PostgresSettings, lock_timeout: float = 1.0) -> Self:
+        """Return the database that the settings name. Raises SettingsError."""
+        return cls(settings.postgres_dsn, lock_timeout, settings.postgres_password)
 
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Wait, with back-off, until Postgres answers.
@@ -193,8 +203,10 @@ class Database:
                     pass
             except _CONNECT_REFUSED as error:
                 raise CannotStartError(f"Postgres refuses the connection: {_one_line(error)}") from error
-            except ValueError as error:
-                raise SettingsError(f"postgres_dsn cannot be used: {_one_line(error)}") from error
+            except SettingsError:
+                raise
+            except (ValueError, asyncpg.ClientConfigurationError) as error:
+                raise unusable_dsn(self._dsn, error) from None
             except (*_AWAY, asyncpg.PostgresError) as error:
                 # The driver complains of the connection when it is cancelled, or swallows that.
                 heed()
@@ -243,6 +255,9 @@ class Database:
                 raise
             # A login that is refused for a while (a password that changes, a server that starts) is nobody's fault of
             # whom anything was asked.
+            raise DatabaseAwayError(f"no connection: {error}") from error
+        except SettingsError as error:
+            # A file that is just being rotated.
             raise DatabaseAwayError(f"no connection: {error}") from error
 
     @contextlib.asynccontextmanager
@@ -337,9 +352,10 @@ class Database:
                 connection.remove_termination_listener(gone)
                 await connection.remove_listener(channel, notice)
 
-    def _new_pool(self, dsn: str, size: int) -> "asyncpg.Pool[asyncpg.Record]":
+    def _new_pool(self, size: int, password: Callable[[], str] | None) -> "asyncpg.Pool[asyncpg.Record]":
         return asyncpg.create_pool(
-            dsn,
+            self._dsn,
+            password=password,
             # Connections are made when needed. A floor would have asyncpg reconnect in the background and log a
             # traceback at each try while the server is away.
             min_size=0,

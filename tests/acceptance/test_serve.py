@@ -9,6 +9,9 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.embedded import NatsServer, PostgresServer
+from liveness.errors import CannotStartError, DatabaseAwayError, SettingsError
+from liveness.settings import load
+from liveness.store import Database
 from tests.conftest import HostTables
 
 from .conftest import STOP_SECONDS, Gate, Liveness, Ran, Serve, all_of, beating, eventually
@@ -146,7 +149,7 @@ def locked_role(postgres: PostgresServer) -> Iterator[str]:
     rules.write_text(before)
 
 
-async def test_wrong_password(liveness: Liveness, host: HostTables, locked_role: str, dsn: str) -> None:
+async def test_wrong_password(liveness: Liveness, host: HostTables, locked_role: str, dsn: str, tmp_path: Path) -> None:
     """A wrong password ends the service with one line, in which it is not shown."""
     await host.connection.execute(f"CREATE ROLE {locked_role} LOGIN PASSWORD 'another'")
     try:
@@ -163,9 +166,33 @@ async def test_wrong_password(liveness: Liveness, host: HostTables, locked_role:
         # The postmaster reads its rules again in its own time.
         await eventually(asked, lambda outcome: outcome == "refused")
         line = refused(await liveness("serve", postgres_dsn=wrong))
+        await password_from_a_file(without_user(dsn, locked_role), tmp_path / "password")
     finally:
         await host.connection.execute(f"DROP ROLE {locked_role}")
     assert line == 'Postgres refuses the connection: password authentication failed for user "locked"'
+
+
+def write(file: Path, text: str) -> None:
+    """Put a secret into its file."""
+    file.write_text(text, encoding="utf-8")
+
+
+async def password_from_a_file(dsn: str, file: Path) -> None:
+    """See that it is read anew for each connection: what is wrong may be mended beside a process that runs."""
+    settings, _ = load({}, postgres_dsn=dsn, postgres_password_file=str(file))
+    database = Database.of(settings)
+    with pytest.raises(SettingsError, match=f"postgres_password_file = '{file}' cannot be read"):
+        await database.connect()
+    write(file, SECRET)
+    with pytest.raises(CannotStartError, match="password authentication failed"):
+        await database.connect()
+    write(file, "another\n")
+    await database.connect()
+    write(file, "")
+    await database._pool.expire_connections()
+    with pytest.raises(DatabaseAwayError, match="no connection: postgres_password_file"):
+        await database.fetch("SELECT 1")
+    await database.close()
 
 
 @pytest.mark.parametrize(

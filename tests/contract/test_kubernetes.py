@@ -173,7 +173,7 @@ def test_probes_ask_what_is_answered(builds: Mapping[str, list[Document]]) -> No
     """On a port that the container has; the sidecar's readiness is not the server's."""
     http = Http("127.0.0.1:0", troubles=list, ills=list, metrics=lambda _: None)  # type: ignore[arg-type,return-value]
     http._socket.close()
-    paths = {route.path for route in http._server.config.app.routes}  # type: ignore[union-attr]
+    paths = {route.path for route in http._server.config.app.application.routes}  # type: ignore[union-attr]
     probes = {"livenessProbe": "/livez", "readinessProbe": "/readyz"}
 
     for name, made in builds.items():

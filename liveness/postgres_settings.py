@@ -1,0 +1,93 @@
+"""The settings that are about Postgres alone: where it is, how to log in there, and what may be said of that.
+
+Pure but for reading the files that they name.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Final, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from liveness.errors import AccessError, SettingsError
+from liveness.nats_settings import NatsSettings
+from liveness.secret_files import doubt_of, secret_of
+
+# What may stand in an address in place of another character.
+_RESERVED: Final = "/?#[]@:%"
+_MALFORMED: Final = (
+    "it is no address as in postgresql://user@host:5432/database, or its password has one of "
+    f"{_RESERVED} in it: percent-encode that, or give the password in postgres_password_file"
+)
+
+
+class PostgresSettings(NatsSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings are `Settings`; these are a part of them."""
+
+    postgres_dsn: Annotated[str, Meta(description="The workflow server's database.")] = (
+        "postgresql://127.0.0.1:5432/postgres"
+    )
+    postgres_dsn_file: Annotated[str, Meta(description="The file that holds it, read at the start.")] = ""
+    postgres_password_file: Annotated[
+        str, Meta(description="The file that holds the password there; read anew for each connection.")
+    ] = ""
+    postgres_schema: Annotated[str, Meta(min_length=1, description="Schema of the host's tables.")] = "public"
+
+    @property
+    def postgres_password(self) -> Callable[[], str] | None:
+        """What reads the password, where it is in a file; it raises AccessError for one that cannot be used."""
+        path = self.postgres_password_file
+        return (lambda: secret_of("postgres_password_file", path)) if path else None
+
+    def with_dsn(self, *, given: bool) -> Self:
+        """Return the settings with the address that is in a file, if one is named. Raises AccessError.
+
+        `given`: whether an address is given besides.
+        """
+        if self.postgres_dsn_file and given:
+            raise AccessError("postgres_dsn and postgres_dsn_file are both given: leave one of them empty")
+        settings = self
+        if self.postgres_dsn_file:
+            settings = msgspec.structs.replace(
+                self, postgres_dsn=secret_of("postgres_dsn_file", self.postgres_dsn_file)
+            )
+        if settings.postgres_password_file and password_of(settings.postgres_dsn):
+            raise AccessError("postgres_dsn has a password, and postgres_password_file is given, too: leave one out")
+        return settings
+
+    def login_warnings(self) -> list[str]:
+        """Return one line for each file with a secret in it that others may read, as it is now."""
+        given = ((name, getattr(self, name)) for name in ("postgres_dsn_file", "postgres_password_file"))
+        doubts = [doubt for name, path in given if path and (doubt := doubt_of(name, path)) is not None]
+        return super().login_warnings() + doubts
+
+
+def has_password(addresses: str) -> bool:
+    """Say whether a password stands in one of several addresses, separated by commas."""
+    return any(password_of(address.strip()) for address in addresses.split(","))
+
+
+def password_of(address: str) -> str:
+    """Return the password that an address has in it, as it is written there; empty for none."""
+    try:
+        parts = urlsplit(address)
+        return parts.password or next(iter(parse_qs(parts.query).get("password", ())), "")
+    except ValueError:
+        return ""
+
+
+def unusable_dsn(dsn: str, error: Exception) -> SettingsError:
+    """Return what to say of an address that the driver does not take, without what may be a piece of its password."""
+    said = " ".join(str(error).split())
+    if any(piece in said for piece in _secrets(dsn)) or "netloc" in said or "int()" in said:
+        said = _MALFORMED
+    return SettingsError(f"postgres_dsn cannot be used: {said}")
+
+
+def _secrets(dsn: str) -> set[str]:
+    # A password with a / in it ends the part where one is looked for, so all of it counts up to the last @.
+    login = dsn.partition("//")[2].rpartition("@")[0].partition(":")[2]
+    pieces = {login, password_of(dsn), *re.split(f"[{re.escape(_RESERVED)}=&]", login)}
+    return {form for piece in pieces if piece for form in (piece, unquote(piece))}
