@@ -85,7 +85,7 @@ async def test_demo(tmp_path: Path) -> None:
     assert re.search(r"workflow\.reclaimed was received.*?\d+\.\d{3} s", told)
     assert re.search(r"completed by .*worker-[13]", told)
     # And the README tells it.
-    command = [sys.executable, TRANSCRIPT, "--check"]
+    command = [sys.executable, str(TRANSCRIPT), "--check"]
     differs = await asyncio.to_thread(
         lambda: subprocess.run(command, input=told, stdout=subprocess.PIPE, text=True, check=False)
     )

@@ -8,12 +8,11 @@ import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,12 +25,12 @@ from liveness.messages import Goodbye, HelloAnswer
 from tests.conftest import HostTables
 from tests.integration.beats import Spy
 
-from .conftest import Child, Liveness, Serve, Service, _kept, eventually
+from .conftest import Liveness, Serve, eventually
+from .programs import URL, Programs, programs_in
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHELL = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-URL = "nats://127.0.0.1:4222"
 
 # By words that only one has. Each is run by the test of its name, or not, for the reason given.
 RUN = {
@@ -100,69 +99,12 @@ def carry_out(work):
 """
 
 
-Kept = TypeVar("Kept", bound=Child)
-
-
-class Programs:
-    """Runs what the README shows in a folder and an environment of this test's own."""
-
-    def __init__(self, folder: Path, environment: Mapping[str, str], children: list[Child]) -> None:
-        self.folder = folder
-        self.environment = environment
-        self._children = children
-
-    async def python(self, text: str) -> Child:
-        """Start a program."""
-        return self._kept(
-            Child(await self._start([sys.executable, "-c", text.replace(URL, self.environment["NATS_URL"])]))
-        )
-
-    async def sh(self, text: str) -> Child:
-        """Start lines for a shell, in a session of their own."""
-        return self._kept(Child(await self._start(["sh", "-e", "-c", text])))
-
-    async def serve(self, text: str) -> Service:
-        """Start lines for a shell, the last of which serves."""
-        return self._kept(Service(await self._start(["sh", "-e", "-c", text])))
-
-    def _kept(self, child: Kept) -> Kept:
-        self._children.append(child)
-        return child
-
-    async def _start(self, command: Sequence[str]) -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            *command,
-            cwd=self.folder,
-            env=os.environ | dict(self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            limit=2**20,
-        )
-
-    def write(self, name: str, text: str) -> None:
-        """Put a program into the folder, which is on the path."""
-        path = self.folder / name
-        path.write_text(text, encoding="utf-8")
-        path.chmod(0o755)
-
-
 @pytest.fixture
 async def programs(dsn: str, nats: NatsServer, tmp_path: Path) -> AsyncIterator[Programs]:
     """Run programs; nothing of them is left."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    environment = {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], str(folder)]),
-        "DATABASE_URL": dsn,
-        "NATS_URL": nats.url,
-        "LIVENESS_NATS_URL": nats.url,
-        "LIVENESS_HTTP_LISTEN": "127.0.0.1:0",
-        "PYTHONUNBUFFERED": "1",
-    }
-    async with _kept() as children:
-        yield Programs(folder, environment, children)
+    environment = {"DATABASE_URL": dsn, "NATS_URL": nats.url, "LIVENESS_NATS_URL": nats.url}
+    async with programs_in(tmp_path / "programs", environment) as those:
+        yield those
 
 
 async def test_a_worker(host: HostTables, programs: Programs, spy: Spy) -> None:
