@@ -21,6 +21,7 @@ WORKERS = (ROOT / "docs" / "workers.md").read_text(encoding="utf-8")
 PAGES = [
     ROOT / "README.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     ROOT / "schemas" / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
 ]
