@@ -21,10 +21,8 @@ LONGER = {
     r"tests/\w+/test_\w+\.py": (700, "cases of one duty, one behind the other: nobody has to have all of them in mind"),
     r"tests/acceptance/conftest\.py": (440, "the stage of all acceptance tests, as their fixtures"),
 }
-# Words for which there is a better one here, or which say nothing of what a thing is (docs/glossary.md).
-NOT_USED = {
-    "reap", "zombie", "evict", "prune", "rescue", "ping", "manager", "handler", "helper", "util", "core", "base",
-}  # fmt: skip
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+NOT_USED = set(re.findall(r"`(\w+)`", GLOSSARY.partition("## Words that we do not use")[2].partition("\n\n| ")[2]))
 # In names these are of others, and mean what they mean there.
 OF_OTHERS = {
     "base": "of Postgres: a type without its length and domain",
@@ -84,6 +82,11 @@ def names_in(path: Path) -> Iterator[str]:
                 yield node.id
             case ast.Attribute(ctx=ast.Store()):
                 yield node.attr
+
+
+def test_the_glossary_has_words_that_are_not_used() -> None:
+    """They are read from there."""
+    assert len(NOT_USED) == 12
 
 
 def test_no_name_has_a_word_that_is_not_used() -> None:
