@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -19,6 +20,7 @@ import liveness
 from liveness import service
 from liveness.cli import commands
 from liveness.http import Http
+from liveness.postgres_settings import has_password
 from liveness.settings import _SECRET, NAMES, load
 from tests.contract.conftest import ROOT
 
@@ -110,8 +112,21 @@ def test_the_settings_can_be_used() -> None:
     settings, warnings = load({"LIVENESS_CONFIG": str(SETTINGS)})
 
     assert warnings == []
-    assert not any(f"{name} " in SETTINGS.read_text(encoding="utf-8") for name in _SECRET - {"nats_url"})
+    text = SETTINGS.read_text(encoding="utf-8")
+    assert not any(f"{name} " in text for name in _SECRET - {"nats_url", "postgres_dsn"})
+    assert not has_password(settings.postgres_dsn)
     assert "@" not in settings.nats_url
+
+
+def test_the_schema_is_made_where_the_service_looks_for_it(builds: Mapping[str, list[Document]]) -> None:
+    """In the same database of the same server, by another role."""
+    settings, _ = load({"LIVENESS_CONFIG": str(SETTINGS)})
+    ((_, job),) = pods(builds["migrate"])
+    (theirs,) = [one["value"] for one in ours(job)["env"] if one["name"] == "LIVENESS_POSTGRES_DSN"]
+
+    owner, service_role = urlsplit(theirs), urlsplit(settings.postgres_dsn)
+    assert owner.netloc.partition("@")[2] == service_role.netloc.partition("@")[2]
+    assert (owner.path, owner.username, service_role.username) == (service_role.path, "liveness_owner", "liveness")
 
 
 def test_all_that_is_made_is_what_kubernetes_takes(builds: Mapping[str, list[Document]]) -> None:
@@ -163,7 +178,8 @@ def test_each_container_runs_this_version_as_the_image_means_it(builds: Mapping[
             for variable in container["env"]:
                 name = variable["name"].removeprefix("LIVENESS_").lower()
                 assert name in NAMES or name == "config"
-                assert name not in _SECRET or "value" not in variable
+                assert name not in _SECRET or name == "postgres_dsn"
+                assert not has_password(variable["value"])
                 if name == "config" or name.endswith("_file"):
                     assert variable["value"] in files
     assert seen == len(BUILDS)
