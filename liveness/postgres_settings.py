@@ -4,16 +4,19 @@ Pure but for reading the files that they name.
 """
 
 import re
+import ssl
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Final, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from liveness.certificates import distrusted, reason
 from liveness.errors import AccessError, SettingsError
 from liveness.nats_settings import NatsSettings
-from liveness.secret_files import doubt_of, secret_of
+from liveness.secret_files import MOST_BYTES, doubt_of, secret_of
 
 # What may stand in an address in place of another character.
 _RESERVED: Final = "/?#[]@:%"
@@ -91,3 +94,55 @@ def _secrets(dsn: str) -> set[str]:
     login = dsn.partition("//")[2].rpartition("@")[0].partition(":")[2]
     pieces = {login, password_of(dsn), *re.split(f"[{re.escape(_RESERVED)}=&]", login)}
     return {form for piece in pieces if piece for form in (piece, unquote(piece))}
+
+
+def tls_refusal(dsn: str, error: BaseException) -> str | None:
+    """Return, in one line, why a connection over TLS came to nothing, or None for what time may mend."""
+    given = _query(dsn)
+    if not isinstance(error, OSError):
+        return None
+    for name in ("sslrootcert", "sslcert", "sslkey"):
+        if name in given and (fault := _unreadable(given[name])) is not None:
+            return f"{name} in postgres_dsn ({given[name]!r}) {fault}"
+    where = f"Postgres at {_place(dsn)}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        known = given.get("sslrootcert")
+        return f"{where} " + distrusted(
+            error,
+            name="check the host in postgres_dsn, or have the certificate name it",
+            authority=f"check sslrootcert in postgres_dsn ({known!r})"
+            if known
+            else "give its authority as sslrootcert in postgres_dsn",
+        )
+    if isinstance(error, ssl.SSLError):
+        return (
+            f"{where} and we do not come to terms over TLS ({reason(error)}): check sslcert and sslkey in postgres_dsn"
+        )
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return (
+            f"{where} offers no TLS, and sslmode in postgres_dsn demands it: turn it on there (`ssl = on`), or "
+            "leave that out"
+        )
+    return None
+
+
+def _query(dsn: str) -> dict[str, str]:
+    try:
+        return {name: values[-1] for name, values in parse_qs(urlsplit(dsn).query).items()}
+    except ValueError:
+        return {}
+
+
+def _place(dsn: str) -> str:
+    try:
+        return urlsplit(dsn).netloc.rpartition("@")[2] or _query(dsn).get("host", "localhost")
+    except ValueError:
+        return "postgres_dsn"
+
+
+def _unreadable(path: str) -> str | None:
+    try:
+        with Path(path).open("rb") as file:
+            return None if b"-----BEGIN" in file.read(MOST_BYTES) else "is not in PEM"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"

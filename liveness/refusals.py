@@ -5,11 +5,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from liveness.access import Access
+from liveness.certificates import distrusted, reason
 
-# OpenSSL's numbers for what is wrong with a certificate.
-_EXPIRED: Final = 10
-_NOT_YET: Final = 9
-_OTHER_NAME: Final = frozenset({62, 63, 64})
 _ALERTS: Final = ("alert", "ALERT")
 
 
@@ -23,8 +20,8 @@ def refusal_of(error: BaseException, access: Access, greeting: Mapping[str, Any]
     text = str(error)
     if isinstance(error, ssl.SSLError):
         if any(word in text for word in _ALERTS):
-            return f"does not accept our certificate ({_reason(error)}): {_advice(access)}"
-        return f"does not speak TLS as we do ({_reason(error)}): check nats_url"
+            return f"does not accept our certificate ({reason(error)}): {_advice(access)}"
+        return f"does not speak TLS as we do ({reason(error)}): check nats_url"
     if isinstance(error, OSError) and not isinstance(error, TimeoutError) and greeting.get("tls_verify"):
         # With TLS 1.3 our side is done before the server has looked at what we show, and its word may be lost.
         return (
@@ -50,22 +47,12 @@ def missing_certificate() -> str:
 
 
 def _distrusted(error: ssl.SSLCertVerificationError, access: Access) -> str:
-    if error.verify_code == _EXPIRED:
-        return "shows a certificate that has expired: renew it, or set this host's clock right"
-    if error.verify_code == _NOT_YET:
-        return "shows a certificate that is not valid yet: set this host's clock right"
-    if error.verify_code in _OTHER_NAME:
-        return (
-            f"shows a certificate for another name ({error.verify_message.rstrip('.')}): check nats_url, or give the "
-            "name that stands in it as nats_server_name"
-        )
     which = f"check nats_ca_file ({str(access.ca_file)!r})" if access.ca_file else "give its authority as nats_ca_file"
-    return f"shows a certificate that is not trusted here ({error.verify_message}): {which}"
-
-
-def _reason(error: ssl.SSLError) -> str:
-    reason = (getattr(error, "reason", None) or str(error)).lower().replace("_", " ")
-    return reason.partition("alert ")[2] or reason
+    return distrusted(
+        error,
+        name="check nats_url, or give the name that stands in it as nats_server_name",
+        authority=which,
+    )
 
 
 def _advice(access: Access) -> str:

@@ -25,7 +25,7 @@ from liveness.errors import (
     PausedError,
     SettingsError,
 )
-from liveness.postgres_settings import PostgresSettings, unusable_dsn
+from liveness.postgres_settings import PostgresSettings, tls_refusal, unusable_dsn
 
 log = structlog.get_logger("liveness.database")
 
@@ -205,11 +205,13 @@ class Database:
                 raise CannotStartError(f"Postgres refuses the connection: {_one_line(error)}") from error
             except SettingsError:
                 raise
-            except (ValueError, asyncpg.ClientConfigurationError) as error:
-                raise unusable_dsn(self._dsn, error) from None
-            except (*_AWAY, asyncpg.PostgresError) as error:
+            except (ValueError, *_AWAY, asyncpg.PostgresError) as error:
                 # The driver complains of the connection when it is cancelled, or swallows that.
                 heed()
+                if (refusal := tls_refusal(self._dsn, error)) is not None:
+                    raise CannotStartError(refusal) from error
+                if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
+                    raise unusable_dsn(self._dsn, error) from None
                 cause = _one_line(error)
                 if cause not in told:
                     told.add(cause)
