@@ -84,6 +84,7 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     counts: Mapping[str, int]
     workers: list[WorkerStatus]
     suspects: Annotated[list[str], Meta(description="Names that are suspected; the first of them.")] = []
+    bounds: Annotated[list[str], Meta(description="Bounds that were hit lately, a line each.")] = []
     wedged: Annotated[list[str], Meta(description="Names that beat and get nothing done; the first of them.")] = []
     paused: Annotated[Pause, Meta(description="Set while nothing is taken because an operator has said so.")] | None = (
         None

@@ -140,6 +140,7 @@ class Api:
             outbox_oldest=oldest,
             counts=dict(parts.intake.counts),
             paused=parts.pausing.pause,
+            bounds=parts.bounds.hit(),
             suspects=sorted(islice(parts.suspects.suspected, PAGE)),
             wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[

@@ -11,8 +11,10 @@ from random import SystemRandom
 
 import structlog
 
+from liveness.admission import Admission
 from liveness.advisories import Advisories
 from liveness.backlog import Backlog
+from liveness.bounds import Bounds
 from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
 from liveness.comparing import Comparing
@@ -61,6 +63,8 @@ OUTBOX_SECONDS = 0.5
 BACKLOG_SECONDS = 5.0
 # Between two looks for workers that live and are not well.
 DOUBT_SECONDS = 0.5
+# Between two looks at which bounds are hit, and who has to come in all the same.
+BOUNDS_SECONDS = 1.0
 # Between two looks of a follower at what the leader has done.
 FOLLOW_SECONDS = 2.0
 # An answer to a probe that comes later than this is not waited for; a beat it is not, but the next one will be.
@@ -85,6 +89,7 @@ class Assembly:
         self.suspects = Suspects(book=self.book, storms=self.storms, least=2 * settings.max_gap)
         self.reports = Reports(leak_grace=settings.leak_grace, wedge_after=settings.wedge_after)
 
+        self.admission = Admission(max_workers=settings.max_workers, max_grants=settings.max_grants)
         self.wakes = Wakes()
         self._look_at = 0.0
         self._finish_seconds = FINISHED_SECONDS
@@ -120,7 +125,18 @@ class Assembly:
             wakes=self.wakes,
             tell=self._tell,
         )
+        self.intake.admission = self.admission
         self.intake.reports = self.reports
+        self.bounds = Bounds(
+            admission=self.admission,
+            book=book,
+            hearing=hearing,
+            counts=self.intake.counts,
+            reports=self.reports,
+            store=self.store,
+            settings=settings,
+            clock=self.clock,
+        )
         self.renewals = Renewals(
             book=book,
             hearing=hearing,
@@ -163,7 +179,15 @@ class Assembly:
         )
         self.finish = Finish(store, self.clock)
         self.refused = Refused(store)
-        self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=self.clock)
+        self.sweep = Sweep(
+            book=book,
+            hearing=hearing,
+            storms=storms,
+            store=store,
+            settings=settings,
+            clock=self.clock,
+            admission=self.admission,
+        )
         self.checkpoint = Checkpoint(
             book=book, hearing=hearing, store=store, clock=self.clock, every=settings.checkpoint_interval
         )
@@ -255,6 +279,7 @@ class Assembly:
             duty("sweep", self._sweep, lambda: settings.stale_worker_check_interval, may_run=leads),
             # These look in every replica, and act in one.
             duty("doubting", self.doubting.run_once, lambda: DOUBT_SECONDS),
+            duty("bounds", self.bounds.run_once, lambda: BOUNDS_SECONDS),
             duty("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
         # Mode observe touches nothing of the host's.

@@ -36,6 +36,10 @@ class ContestedError(DatabaseRefusedError):
     """Somebody holds what some of the rows asked for need; the same call may succeed in a moment."""
 
 
+class TurnedAwayError(MessageError):
+    """A stranger's message, beyond the bounds for those: as if it had not been heard."""
+
+
 class NotLeaderError(LivenessError):
     """Another replica acts, or none does yet: nothing was done here, and the leader does what is to be done."""
 

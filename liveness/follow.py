@@ -1,6 +1,7 @@
 """What a replica learns from Postgres of what the leader has decided; all else it has heard itself.
 
-A follower learns of names that are overdue or end in its own book, so that the dead leave it. A replica that takes over
+A follower learns of names that are overdue or end in its own book, so that the dead leave it; so do strangers that the
+leader has turned away, or that it has lost before they had an epoch. A replica that takes over
 learns everything once, before it acts: which epochs are open, and whose they are. It extends nothing that it heard
 itself; only a life of which it did not know is owed a full ttl.
 """
@@ -110,7 +111,24 @@ class Follow:
                 # 100,000 of them would keep the loop from hearing.
                 await asyncio.sleep(0)
         done.open = len(open_lives)
+        if names is not None:
+            await self._forget_strangers([lease for lease in unopened if lease.worker not in ended_ago])
         return done
+
+    async def _forget_strangers(self, never_granted: Sequence[Lease]) -> None:
+        overdue = [lease for lease in never_granted if self._is_overdue(lease)]
+        # Who has work, or a row in the registry, is to be ended by whoever leads, and that may be us soon.
+        known = await self._store.epochs.known([lease.worker for lease in overdue]) if overdue else set()
+        for lease in overdue:
+            worker = lease.worker
+            if worker not in known and self._book.get(worker) is lease and self._is_overdue(lease):
+                self._book.forget(worker)
+
+    def _is_overdue(self, lease: Lease) -> bool:
+        # One that ends stands in no line, and is looked at again when it goes on.
+        if lease.epoch is not None or lease.ending is not None:
+            return False
+        return self._book.lines.deadline(lease) <= self._hearing.now
 
     def _learn_of(self, life: Life) -> None:
         if life.epoch is not None:

@@ -3,6 +3,9 @@
 None of it happens per heartbeat: a life wants an epoch once, and what changes in it is written in one batch a round. A
 life whose epoch was just issued counts as changed, too, if it was heard: what has to be told of it then is told until
 Postgres has taken it.
+
+When more are wanting than a statement takes, those that Postgres knows come first; and of those that it does not know,
+who lapses before its turn has come leaves the book again: it owns no work, and nobody ever told it that it lives.
 """
 
 from collections import Counter
@@ -126,8 +129,17 @@ class Grants:
                 # It was too much at once. A batch alone is not ranked at all, and is granted.
                 self._ranked = max(self._ranked // 2, BATCH)
             raise
+        wanting = [lease for lease in wanting if not self._has_left(lease, known)]
         line = sorted(wanting, key=lambda lease: lease.worker not in known)
         return line[: max(len(known), BATCH)]
+
+    def _has_left(self, lease: Lease, known: set[str]) -> bool:
+        worker, ending = lease.worker, lease.ending
+        if worker in known or worker in self._book.unproven or ending is None or ending.proof:
+            return False
+        if self._book.wanting.get(worker) is lease:
+            self._book.forget(worker)
+        return True
 
     async def _grant(self, leases: Sequence[Lease]) -> None:
         granted = await self._store.epochs.grant(self._life(lease) for lease in leases)

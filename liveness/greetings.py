@@ -12,7 +12,7 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.beginnings import Arrival
-from liveness.errors import MessageError
+from liveness.errors import MessageError, TurnedAwayError
 from liveness.hearing import Hearing
 from liveness.intake import Intake
 from liveness.lease import Lease
@@ -77,11 +77,16 @@ class Greetings:
             return
         try:
             hello = self._intake.hello(subject, payload)
+        except TurnedAwayError:
+            # Its worker asks again, and Postgres may know it by then.
+            return
         except MessageError as error:
             if reply and self._leading():
                 self._answer(reply, _refusal(worker, None, str(error)))
             return
-        if reply and self._leading() and (worker in self._waiting or len(self._waiting) < WAITING_MOST):
+        if reply and self._leading() and worker not in self._waiting and len(self._waiting) >= WAITING_MOST:
+            self._intake.counts["hellos_waiting"] += 1
+        elif reply and self._leading():
             former = self._waiting.get(worker)
             if former is not None and former.incarnation != hello.incarnation:
                 self._answer(former.reply, _superseded(worker, former.incarnation))

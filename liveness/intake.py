@@ -2,6 +2,9 @@
 
 Whatever its bytes, a heartbeat is a beat of the worker in its subject: it lives. A goodbye and a hello are different:
 they take work, so they must be legible and name the incarnation that they speak of.
+
+A name that has no lease yet may be turned away (`admission` has the rules), whatever it says. Nothing is done then but
+to note for how long it said that it lives, and a hello is not answered: its worker asks again.
 """
 
 from collections import Counter, defaultdict
@@ -10,7 +13,8 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
-from liveness.errors import MessageError
+from liveness.admission import PAYLOAD_MOST, Admission
+from liveness.errors import MessageError, TurnedAwayError
 from liveness.hearing import Hearing
 from liveness.lease import Arrived, Heard, Lease, Proof
 from liveness.leases import LeaseTable
@@ -58,6 +62,8 @@ class Intake:
         self.counts: Counter[str] = Counter()
         # When a heartbeat came last that was not divided as we are, by the loop's clock.
         self.strayed_at: float | None = None
+        # Who says which strangers are let in.
+        self.admission = Admission()
         # Who keeps what beats say of their workers' work, if anybody does.
         self.reports: Reports | None = None
         self._book = book
@@ -69,6 +75,7 @@ class Intake:
         self._clock = clock
         self._on_echo = on_echo
         self._wakes = wakes
+        self._default_ttl = settings.heartbeat_timeout
         self._tell = tell
         self._told: dict[str, float] = {}
         self._complained: defaultdict[str, set[str]] = defaultdict(set)
@@ -115,7 +122,10 @@ class Intake:
             self._on_echo(payload)
             return
         self.counts["heartbeats"] += 1
-        if self._book.get(worker) is None and not self._is_welcome(worker):
+        if len(payload) > PAYLOAD_MOST:
+            self.counts["payload"] += 1
+            payload = b""
+        if self._book.get(worker) is None and not self._is_welcome(worker, payload):
             return
         beat, complaint = decode_heartbeat(payload)
         if complaint is not None:
@@ -133,17 +143,22 @@ class Intake:
             self._take(worker, msgspec.structs.replace(beat, probe=True, incarnation=named))
 
     def hello(self, subject: str, payload: bytes) -> Hello:
-        """Take one hello in and return it. Raises MessageError, in a line that can be answered, when it is refused."""
+        """Take one hello in and return it. Raises MessageError, in a line that can be answered, when it is refused.
+
+        Raises TurnedAwayError for a stranger's that is not to be answered.
+        """
         worker = self._subjects.worker_of(subject)
         self.counts["hellos"] += 1
         try:
-            hello = _legible(worker, payload)
+            hello = _legible(worker, self._bounded(payload))
         except MessageError as error:
             self._complain("hello_refused", worker, str(error))
             raise
         arrival = self._clock()
         now = self._hearing.stamp(arrival)
         beat = self._clamped(hello.as_heartbeat())
+        if self._book.get(worker) is None and not self._comes_in(worker, beat.ttl):
+            raise TurnedAwayError(f"{worker} is beyond the bounds for strangers")
         heard = self._book.hello(worker, now, beat, arrival, arrival - self._hearing.not_before)
         if heard is Heard.STALE:
             self._stale(worker, hello.incarnation, arrival)
@@ -160,7 +175,7 @@ class Intake:
             return
         self.counts["goodbyes"] += 1
         try:
-            goodbye = decode_goodbye(payload)
+            goodbye = decode_goodbye(self._bounded(payload))
         except MessageError as error:
             self._complain("goodbye_malformed", worker, str(error))
             return
@@ -212,7 +227,9 @@ class Intake:
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)
-        if lease is not None:
+        if worker in self.admission.strangers:
+            self._storms.overheard(via, now)
+        elif lease is not None:
             self._storms.heard(lease, via, now)
         # Nearly all are: for them a look at each of the others, one by one, would cost as much as all the rest.
         if heard is not RENEWED:
@@ -269,12 +286,13 @@ class Intake:
     def _clamped(self, beat: Heartbeat) -> Heartbeat:
         ttl, uptime = beat.ttl, beat.uptime
         if ttl is not None and not self._min_ttl <= ttl <= self._max_ttl:
+            self.counts["ttl"] += 1
             beat = msgspec.structs.replace(beat, ttl=self._clamp_ttl(ttl))
         if uptime is not None and uptime > MOST_UPTIME:
             beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
         return beat
 
-    def _is_welcome(self, worker: str) -> bool:
+    def _is_welcome(self, worker: str, payload: bytes) -> bool:
         if fault := name_fault(worker):
             self._complain("unusable_name", worker, fault)
         elif not self._subjects.owns(worker):
@@ -282,8 +300,26 @@ class Intake:
                 "not_ours", worker, "it beats on our subject and is of another share: who may publish there?"
             )
         else:
-            return True
+            return self._comes_in(worker, payload)
         return False
+
+    def _comes_in(self, worker: str, said: bytes | float | None) -> bool:
+        """Say whether a name without a lease gets one; `said` is its beat, or the ttl that it states."""
+        arrival = self._clock()
+        bound = self.admission.bound_for(worker, len(self._book), arrival)
+        if bound is None:
+            return True
+        self.counts[bound] += 1
+        ttl = decode_heartbeat(said)[0].ttl if isinstance(said, bytes) else said
+        ttl = self._default_ttl if ttl is None else min(max(ttl, self._min_ttl), self._max_ttl)
+        self.admission.turned_away(self._hearing.stamp(arrival), ttl)
+        return False
+
+    def _bounded(self, payload: bytes) -> bytes:
+        if len(payload) <= PAYLOAD_MOST:
+            return payload
+        self.counts["payload"] += 1
+        raise MessageError(f"it has {len(payload)} bytes, and {PAYLOAD_MOST} are the most")
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:
         self.counts[kind] += 1

@@ -38,6 +38,8 @@ COMPLAINTS: Final = (
     "malformed", "stale", "stray", "unusable_name", "not_ours", "incarnation_without_uptime", "hello_refused",
     "goodbye_malformed", "goodbye_stale",
 )  # fmt: skip
+# What strangers, and workers' messages, are held to (docs/limits.md); by the words of the intake's counts.
+BOUNDS: Final = ("workers", "grants", "payload", "running", "ttl", "hellos_waiting")
 # How a connection to NATS is lost, and what goes wrong on one that stands (`bus`).
 FAULTS: Final = (
     "lost", "half_open", "refused", "malformed", "deaf", "sink_raised", "callback_raised", "forbidden", "dropped",
@@ -69,6 +71,13 @@ MEASURES: Final = (
         "same), stale (of a former incarnation), stray (by a server that divides the workers otherwise), ...",
         "kind",
     ),
+    _counter(
+        "bounds_hit",
+        "Times that something was beyond a bound: workers and grants (a beat or hello of a name that Postgres does not "
+        "know was turned away), payload, running, ttl, hellos_waiting (see docs/limits.md).",
+        "bound",
+    ),
+    _gauge("names_invited", "Names that Postgres knows and that come in however many strangers there are."),
     _counter("conflicts", "Times that two incarnations were found beating under one name."),
     _gauge("conflicts_open", "Names under which two incarnations beat now."),
     _gauge("nats_connected", "Whether the connection to NATS stands."),

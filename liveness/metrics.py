@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 import liveness
 from liveness.assembly import Assembly
-from liveness.measures import COMPLAINTS, FAULTS, FINDS, MEASURES, PROCESSES, REASONS, STATES, VERDICTS, WELCOME
+from liveness.measures import BOUNDS, COMPLAINTS, FAULTS, FINDS, MEASURES, PROCESSES, REASONS, STATES, VERDICTS, WELCOME
 from liveness.settings import Settings
 from liveness.turns import in_turns
 
@@ -134,6 +134,9 @@ def _heard(parts: Assembly) -> Iterator[Sample]:
         yield name, (), counts[key]
     for kind in COMPLAINTS:
         yield "complaints", (kind,), counts[kind]
+    for bound in BOUNDS:
+        yield "bounds_hit", (bound,), parts.bounds.count(bound)
+    yield "names_invited", (), len(parts.admission.invited)
     yield "conflicts_open", (), len(parts.book.incarnations.conflicts)
 
 

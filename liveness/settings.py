@@ -48,6 +48,15 @@ class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 120.0
     min_ttl: Annotated[Duration, Meta(description="A stated ttl below this counts as this.")] = 1.0
     max_ttl: Annotated[Duration, Meta(description="A stated ttl above this counts as this.")] = 3600.0
+    # 40 MB of leases. The bound is for strangers: whoever Postgres knows comes in all the same.
+    max_workers: Annotated[
+        int, Meta(ge=1, le=2**31, description="Names in all beyond which none is let in that Postgres does not know.")
+    ] = 100_000
+    # Each costs a row, an end and an event, in the end; a hundred a second take Postgres a few per cent of a core.
+    max_grants: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="Names a second that are let in though Postgres does not know them."),
+    ] = 100.0
     checkpoint_interval: Annotated[
         OptionalDuration,
         Meta(description="How often `last_heartbeat_at` is refreshed, in batches; 0 turns it off."),

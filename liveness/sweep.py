@@ -2,8 +2,9 @@
 
 Two finds: *stale* names, up in the registry though nobody recorded a beat of them within `heartbeat_timeout`; and
 *orphans*, RUNNING work untouched for `workflow_stuck_timeout` whose owner is not up. The sweep takes nothing of a name
-that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl, nothing
-that is ambiguous, and nothing in a storm, which says that we cannot tell. What is left of its belief by then is checked
+that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl (while
+strangers are turned away nobody has, but for names that are let in whatever happens: see `admission`), nothing that is
+ambiguous, and nothing in a storm, which says that we cannot tell. What is left of its belief by then is checked
 again by the reclaim's own statements.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
+from liveness.admission import Admission
 from liveness.answers import Swept
 from liveness.apart import Refusals, apart
 from liveness.hearing import Hearing
@@ -44,12 +46,14 @@ class Sweep:
         store: Store,
         settings: Settings,
         clock: Callable[[], float],
+        admission: Admission | None = None,
     ) -> None:
         self.last: Swept | None = None
         # Sweeps since the start that took what they found.
         self.done = 0
         self.listening_since = 0.0
         self._book = book
+        self._admission = admission or Admission()
         self._hearing = hearing
         self._storms = storms
         self._clock = clock
@@ -106,7 +110,7 @@ class Sweep:
                 swept.ambiguous[found.worker] = f"no worker can have this name: it {fault}"
             elif self._book.get(found.worker) is not None:
                 continue
-            elif self.listened_for() < max(self._heartbeat_timeout, found.ttl or 0.0):
+            elif not self._has_listened_for(found.worker, max(self._heartbeat_timeout, found.ttl or 0.0)):
                 swept.too_early.append(found.worker)
             elif found.undated is not None:
                 swept.ambiguous[found.worker] = (
@@ -128,11 +132,13 @@ class Sweep:
     async def _take_all(self, cases: Sequence[Case], swept: Swept) -> None:
         for start in range(0, len(cases), BATCH):
             self.more = start + BATCH < len(cases)
-            # A name may have been heard since it was found.
+            # A name may have been heard since it was found, and be in the book or turned away.
             batch = [
                 case
                 for case in cases[start : start + BATCH]
-                if self._book.get(case.worker) is None and case.worker not in self._refusals
+                if self._book.get(case.worker) is None
+                and case.worker not in self._refusals
+                and self._admission.could_be_heard(case.worker, self._hearing.now, case.ttl)
             ]
             # What says that one of them lives may lie unread.
             unread = self._hearing.in_gap(self._clock())
@@ -227,6 +233,9 @@ class Sweep:
     def listened_for(self) -> float:
         """Return the seconds of hearing without a loss. While nothing can be heard, nobody was listened for."""
         return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now - self.listening_since
+
+    def _has_listened_for(self, worker: str, ttl: float) -> bool:
+        return self.listened_for() >= ttl and self._admission.could_be_heard(worker, self._hearing.now, ttl)
 
     def _report(self, swept: Swept) -> None:
         # Once for each name: they stay as they are until somebody mends them.

@@ -67,6 +67,7 @@ def lines(answer: StatusAnswer) -> list[str]:
         said.append(
             f"refused: {counted(answer.refused, 'row')}, which their tables do not take back: see `liveness check`"
         )
+    said += [f"bound hit: {line}" for line in answer.bounds]
     if not answer.hearing:
         said.append("deaf: nothing can be heard now, so no lease lapses")
     # The first gap is the start.

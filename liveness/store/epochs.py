@@ -90,6 +90,13 @@ class Epochs:
         rows = await self._database.fetch(self._statements["known_names"], names, *running, *given, patient=True)
         return {row["worker"] for row in rows}
 
+    async def expected(self) -> list[str]:
+        """Return the names of ours that may live and have no open epoch: up, or holding work."""
+        registry = self._statements.registry
+        running = [work.running for work in self._statements.works] + [*self._statements.given("restore_names")]
+        rows = await self._database.fetch(self._statements["restore_names"], list(registry.up), *running, patient=True)
+        return [row["worker"] async for row in in_turns(rows) if self._subjects.owns(row["worker"])]
+
     async def update(self, lives: Iterable[Life]) -> None:
         """Keep the ttl, the incarnation and the newest hello of open lives."""
         await self._leader.fetch(self._statements["update_lives"], as_json(lives))

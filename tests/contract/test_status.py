@@ -66,7 +66,7 @@ def test_without_a_term() -> None:
 def test_suspect_and_wedged() -> None:
     """Workers that live and are not well have a line for each kind; their state says the same in the table."""
     shown = answer("suspect-and-wedged")
-    _, _, suspect, wedged = lines(shown)
+    _, _, suspect, wedged, _ = lines(shown)
     assert suspect == "suspect: may be dead, and loses nothing before its ttl: w2"
     assert wedged == "wedged: beats, runs something and gets nothing done: build-7.eu.example"
     assert [worker.state for worker in shown.workers] == ["suspect", "wedged"]
@@ -83,3 +83,10 @@ def test_nothing_is_a_command_to_the_terminal() -> None:
     """What workers chose is shown without control characters."""
     line = lines(answer("all-is-well", storms=["storm: \x1b[2J\nforged"]))[2]
     assert line == "storm: \ufffd[2J\ufffdforged"
+
+
+def test_a_bound_that_is_hit_has_a_line() -> None:
+    """With what is turned away, and since when how often."""
+    (line,) = [line for line in lines(answer("suspect-and-wedged")) if line.startswith("bound hit: ")]
+
+    assert "(max_grants); 4711 since the start" in line

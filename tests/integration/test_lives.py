@@ -34,6 +34,17 @@ async def test_names_that_the_host_knows_are_told_apart(host: HostTables, store:
     assert known == {"registered", "works", "works too"}
 
 
+async def test_names_that_may_live_and_have_no_epoch_are_expected(host: HostTables, store: Store, grant: Grant) -> None:
+    """Up in the registry, or owner of RUNNING work: as at a start."""
+    for name, status in (("up", "ONLINE"), ("doubted", "DEGRADED"), ("down", "OFFLINE"), ("lives", "ONLINE")):
+        await host.worker(name, status)
+    await host.workflows("works")
+    await host.workflows("worked", status="COMPLETED")
+    await grant("lives")
+
+    assert sorted(await store.epochs.expected()) == ["doubted", "up", "works"]
+
+
 async def test_what_changed_in_a_life_is_kept(store: Store, grant: Grant) -> None:
     """Ttl and incarnation are restored as they were last, and only of lives that are open."""
     epoch = await grant("w1", ttl=10.0, incarnation="a")

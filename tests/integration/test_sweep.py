@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from liveness.admission import Admission
 from liveness.answers import Swept
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
@@ -28,7 +29,9 @@ class Eye:
         self.hearing.start(0.0)
         self.hearing.now = listened_for
         self.storms = Storms(max_hold=settings.storm_max_hold, shuffle=lambda _: None)
+        self.admission = Admission()
         self.sweep = Sweep(
+            admission=self.admission,
             book=self.book,
             hearing=self.hearing,
             storms=self.storms,
@@ -42,6 +45,51 @@ class Eye:
 async def eye(store: Store, settings: Callable[..., Settings]) -> Eye:
     """A sweep that has listened for 100 s, with the default 60 s and 120 s."""
     return Eye(store, settings())
+
+
+async def test_no_work_is_taken_of_a_name_whose_beats_were_turned_away(host: HostTables, eye: Eye) -> None:
+    """Nobody knows its name, so nobody's is taken who may have beaten: up and silent, or an orphan, it lives."""
+    await host.worker("w1", silent_for=100.0)
+    await host.workflows("w1")
+    await host.workflows("w2", untouched_for=500.0)
+    eye.admission.turned_away(50.0, 120.0)
+
+    swept = await eye.sweep.run_once()
+    assert (swept.ended, sorted(swept.too_early)) == (0, ["w1", "w2"])
+    # It could have been heard by now; but what it promised then has not run out.
+    eye.hearing.now = 169.0
+    assert (await eye.sweep.run_once()).ended == 0
+    eye.hearing.now = 170.0
+    assert (await eye.sweep.run_once()).ended == 2
+
+
+async def test_no_work_is_taken_of_a_name_that_is_turned_away_while_the_sweep_looks(
+    host: HostTables, eye: Eye, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the find, as one that is heard in the meantime."""
+    await host.workflows("w1", untouched_for=500.0)
+    ambiguous = eye.sweep._store.host.ambiguous
+
+    async def meanwhile(names: Sequence[str]) -> Any:
+        if names:
+            eye.admission.turned_away(eye.hearing.now, 60.0)
+        return await ambiguous(names)
+
+    monkeypatch.setattr(eye.sweep._store.host, "ambiguous", meanwhile)
+
+    swept = await eye.sweep.run_once()
+
+    assert (swept.orphaned, swept.ended) == (["w1"], 0)
+
+
+async def test_the_dead_of_whom_only_postgres_knows_are_found_in_a_flood(host: HostTables, eye: Eye) -> None:
+    """Since they are invited they would be in the book if they beat."""
+    await host.workflows("w1", untouched_for=500.0)
+    eye.admission.turned_away(30.0, 60.0)
+    eye.admission.invite(await eye.sweep._store.epochs.expected(), 35.0)
+    eye.admission.turned_away(99.0, 60.0)
+
+    assert (await eye.sweep.run_once()).ended == 1
 
 
 async def test_nothing_is_taken_while_a_gap_has_begun(host: HostTables, eye: Eye) -> None:

@@ -20,6 +20,7 @@ class Epochs:
 
     def __init__(self) -> None:
         self.open: list[Life] = []
+        self.host_has: set[str] = set()
         # By name, how long ago.
         self.ended: dict[str, float] = {}
         self.last = 1
@@ -44,6 +45,11 @@ class Epochs:
             for name, ago in self.ended.items()
             if name in names
         }
+
+    async def known(self, names: list[str]) -> set[str]:
+        """Whom of these the host knows."""
+        self.asked.append(("known", names))
+        return self.host_has & set(names)
 
     async def formers(self, names: list[str] | None) -> list[Former]:
         """Which incarnations were replaced."""
@@ -97,6 +103,21 @@ async def test_an_epoch_that_the_leader_granted_is_learned(follower: Follower) -
     assert (lease.epoch, lease.ttl, lease.hello_uptime) == (5, 10.0, 8.0)
 
 
+async def test_a_stranger_that_the_leader_never_granted_leaves_the_book_when_it_is_overdue(follower: Follower) -> None:
+    """It may have been turned away there. One that the host knows stays, for whoever leads next."""
+    for worker in ("stranger", "known"):
+        follower.book.beat(worker, follower.ears.now, Heartbeat(ttl=10.0))
+    follower.epochs.host_has = {"known"}
+    follower.ears.listen(9.75)
+    await follower.follow.run_once()
+    assert len(follower.book) == 2
+    follower.ears.listen(0.25)
+    await follower.follow.run_once()
+
+    assert [lease.worker for lease in follower.book] == ["known"]
+    assert [names for question, names in follower.epochs.asked if question == "known"] == [["stranger", "known"]]
+
+
 async def test_a_goodbye_is_looked_up_though_its_epoch_is_known(follower: Follower) -> None:
     """The leader heard it as well, and ends that life."""
     live(follower.book)
@@ -135,6 +156,7 @@ async def test_who_was_ended_after_it_was_last_heard_leaves_the_book(follower: F
 @pytest.mark.parametrize(("ago", "seconds"), [(None, 20.0), (20.0, 20.0), (25.0, 20.0)])
 async def test_who_may_live_stays(follower: Follower, ago: float | None, seconds: float) -> None:
     """Never granted, or ended before it was last heard: its next life wants an epoch."""
+    follower.epochs.host_has = {"w"}
     follower.beat()
     follower.ears.listen(seconds)
     if ago is not None:

@@ -201,6 +201,21 @@ async def test_those_whom_the_host_knows_are_all_granted_first_by_one_question(o
     assert office.epochs.asked == [3 * BATCH]
 
 
+async def test_strangers_of_a_crowd_that_lapse_before_they_are_granted_leave_the_book(office: Office) -> None:
+    """There is nothing to be ended. Whoever the host knows gets an epoch to end under, and so does proof."""
+    names = crowd(office, 3 * BATCH)
+    strangers = names[: BATCH // 2]
+    office.book.release(strangers[0], None, 1.0)
+    office.book.restore("restored", 0.0, 60.0)
+    office.book.lapse(60.0)
+    await office.grants.run_once()
+
+    left = {life.worker for life in office.epochs.granted}
+    assert left == {*names[BATCH // 2 :], strangers[0], "restored"}
+    assert not office.book.wanting
+    assert all(office.book.get(name) is None for name in strangers[1:])
+
+
 async def test_a_crowd_is_granted_though_postgres_cannot_say_in_time_who_of_it_is_known(office: Office) -> None:
     """Fewer are asked about each time, in the end none; the next crowd is asked about as ever."""
     names = crowd(office, 4 * BATCH)

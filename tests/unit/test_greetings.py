@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from liveness import greetings
+from liveness.admission import Admission
 from liveness.apart import PAUSE_LEAST
 from liveness.beginnings import Arrival
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
@@ -66,7 +67,7 @@ class Door:
         self.answers: list[tuple[str, HelloAnswer]] = []
         self.wakes = Wakes()
         self.postgres = Postgres()
-        intake = Intake(
+        self.intake = intake = Intake(
             book=self.book,
             hearing=self.ears.hearing,
             storms=Storms(max_hold=600.0, shuffle=lambda _: None),
@@ -144,6 +145,21 @@ async def test_the_answer_says_how_long_a_beat_is_good_for(
     door.book.granted("w", 7)
     await door.greetings.run_once()
     assert [answer.ttl for _, answer in door.answers] == [granted]
+
+
+async def test_a_hello_of_a_stranger_beyond_the_bounds_is_not_answered(door: Door) -> None:
+    """Its worker asks again, and comes in when Postgres knows it."""
+    door.intake.admission = Admission(max_grants=0.0)
+    door.hello(incarnation="a")
+    await door.greetings.run_once()
+    assert (door.answers, door.book.get("w")) == ([], None)
+    door.intake.admission.invite(["w"], door.ears.now)
+    door.hello(incarnation="a")
+    await door.greetings.run_once()
+    door.book.granted("w", 7)
+    await door.greetings.run_once()
+
+    assert door.answered() == [("inbox", 7)]
 
 
 async def test_a_hello_is_not_answered_while_anything_of_a_former_life_is_owing(door: Door) -> None:
@@ -307,6 +323,7 @@ async def test_no_more_wait_than_memory_should_hold(door: Door, monkeypatch: pyt
         door.book.granted(worker, epoch)
     assert await door.greetings.run_once() == 2
     assert door.answered() == [("u", 1), ("again", 2)]
+    assert door.intake.counts["hellos_waiting"] == 1
     door.hello("w", reply="w", incarnation="a")
     await door.greetings.run_once()
 

@@ -156,6 +156,9 @@ async def test_counts_come_out_as_they_were_counted(scene: Scene) -> None:
     tallies.items["workflow", "died", "act"] = 40
     tallies.lateness.note(0.02)
     parts.grants.recovered["lapsed", "same", "act"] = 5
+    parts.intake.counts["grants"] = 10
+    parts.reports.refused = 11
+    parts.admission.invite(["u", "v"], 0.0)
     parts.bus.faults["half_open"] = 6
     parts.rounds[0].retries = 7
     parts.storms.begun = 8
@@ -175,6 +178,9 @@ async def test_counts_come_out_as_they_were_counted(scene: Scene) -> None:
     assert samples["liveness_reclaim_lateness_seconds_bucket,le=0.025"] == 1
     assert samples["liveness_reclaim_lateness_seconds_count"] == 1
     assert samples["liveness_recovered_total,mode=act,process=same,reason=lapsed"] == 5
+    assert samples["liveness_bounds_hit_total,bound=grants"] == 10
+    assert samples["liveness_bounds_hit_total,bound=running"] == 11
+    assert samples["liveness_names_invited"] == 2
     assert samples["liveness_bus_faults_total,kind=half_open"] == 6
     assert samples["liveness_database_retries_total,duty=leadership"] == 7
     assert samples["liveness_storms_total"] == 8
