@@ -28,6 +28,8 @@ from tests.benchmarks.memory import resident
 
 LOOK_SECONDS: Final = 0.05
 WATCH_SECONDS: Final = 0.2
+# Who begins hears a question before it may answer.
+ANSWER_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 60.0
 # What each name in the book may take, and what a service may take besides while it has much to do (bytes).
 LEASE_MOST: Final = 1_000
@@ -153,7 +155,7 @@ class Watch:
 
     async def status(self) -> StatusAnswer:
         """Return what the service says."""
-        return await ask(self._settings, "status", StatusRequest(limit=0), StatusAnswer)
+        return await ask(self._settings, "status", StatusRequest(limit=0), StatusAnswer, ANSWER_SECONDS)
 
 
 async def flood(size: Size, nats_url: str, dsn: str) -> Report:

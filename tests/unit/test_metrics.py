@@ -36,6 +36,7 @@ class Scene:
             leader=SimpleNamespace(term=7, trouble=None),
             reclaims=SimpleNamespace(tallies=Tallies()),
             leaks=SimpleNamespace(items=Counter()),
+            host=SimpleNamespace(running=None),
         )
         self.parts: Assembly | None = Assembly(self.settings, cast("Store", self.store), Bus("nats://127.0.0.1:4222"))
         self.troubles: list[str] = []
