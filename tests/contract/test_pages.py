@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,23 @@ def test_the_reference_is_what_the_code_says() -> None:
     checked = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_the_picture_is_what_the_modules_import() -> None:
+    """Whoever adds a module gives it a box, and draws it anew: python docs/picture.py."""
+    command = [sys.executable, str(ROOT / "docs" / "picture.py"), "--check"]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_what_the_picture_shows_as_deciding_does_no_io() -> None:
+    """The same is forbidden to import anything for that."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (pure,) = [one["source_modules"] for one in contracts["contracts"] if "has no clock" in one["name"]]
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| (judgement|story) \| [^|]* \| ([^|]*) \|$", page, re.MULTILINE))
+
+    assert set(rows) == {"judgement", "story"}
+    for modules in rows.values():
+        assert {f"liveness.{module}" for module in re.findall(r"`(\w+)`", modules)} <= set(pure)
