@@ -57,7 +57,7 @@ BOXES: Final[Mapping[str, Box]] = {
     ),
     "way in": Box(
         "what is heard: it renews, begins, ends and doubts",
-        "intake renewals greetings grants doubting comparing advisories", 10, 2, DUTY,
+        "intake renewals greetings grants doubting comparing advisories bounds", 10, 2, DUTY,
     ),
     "news": Box("publishes what was committed, and nothing else", "relay backlog", 160, 2, DUTY),
     "way out": Box(
@@ -78,7 +78,7 @@ BOXES: Final[Mapping[str, Box]] = {
     "judgement": Box(
         "who lives, whether silence may be believed, what counts against whom: no I/O, no clock",
         "hearing leases lease lines incarnations beginnings formers group verdicts storms suspects cases probes"
-        " reports budgets tallies traced", 310, 4, PURE,
+        " reports budgets tallies traced admission", 310, 4, PURE,
     ),
     "connection": Box(
         "one connection to NATS, hardened, for both sides", "link login refusals wire", 650, 4, OUTSIDE
@@ -90,7 +90,7 @@ BOXES: Final[Mapping[str, Box]] = {
     "words": Box(
         "settings, messages, subjects, tables: what all others speak of, and small tools",
         "settings http_settings postgres_settings nats_settings messages eventdata subjects tables parts needs work"
-        " share access addresses secret_files errors measures spans turns wakes figures bounded apart",
+        " share access addresses secret_files errors measures spans turns wakes figures bounded apart certificates",
         310, 6, PLAIN, 560,
     ),
 }  # fmt: skip
