@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from liveness.door import Door
 from liveness.errors import CannotStartError
+from liveness.shown import printable
 
 
 class _Server(uvicorn.Server):
@@ -100,4 +101,4 @@ class Http:
 
 def _probed(complaints: Sequence[str], well: str, notes: Sequence[str] = ()) -> PlainTextResponse:
     lines = [*(complaints or [well]), *notes]
-    return PlainTextResponse("".join(f"{line}\n" for line in lines), status_code=503 if complaints else 200)
+    return PlainTextResponse("".join(f"{printable(line)}\n" for line in lines), status_code=503 if complaints else 200)

@@ -1,15 +1,19 @@
 """How the service logs: structlog, one event name for one thing, on standard error; JSON where nobody reads along."""
 
+import io
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal, TextIO
 
 import structlog
 
+from liveness.shown import printable, printable_lines
 from liveness.spans import carried
 
 # They are rows of the host's, and the DSN with its password.
 _SHOW_LOCALS = False
+# Fields that people read as several lines.
+_OF_LINES: Final = frozenset({"exception", "stack"})
 
 
 def _add_trace(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -17,6 +21,20 @@ def _add_trace(_logger: object, _method: str, event: structlog.typing.EventDict)
     if (traceparent := carried.get()) is not None:
         _, event["trace_id"], event["span_id"], _ = traceparent.split("-")
     return event
+
+
+def _make_printable(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Leave nothing that a terminal would obey, nor another line: workers choose names, and errors show them."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable_lines(value) if name in _OF_LINES else printable(value)
+    return event
+
+
+def _traceback(file: TextIO, caught: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, caught)
+    file.write(printable_lines(text.getvalue()))
 
 
 def configure(log_format: Literal["auto", "console", "json"], level: str) -> None:
@@ -39,7 +57,8 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
         ]
         if json
         else [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _make_printable,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_traceback),
         ]
     )
     handler = logging.StreamHandler(sys.stderr)

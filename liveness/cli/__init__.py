@@ -14,6 +14,7 @@ import click
 
 import liveness
 from liveness.errors import LivenessError, SettingsError
+from liveness.shown import printable
 
 # What each command needs beside the worker's side, and where it is.
 _COMMANDS = {
@@ -86,10 +87,10 @@ def _run(group: Callable[..., Any]) -> int:
         error.show()
         return error.exit_code
     except SettingsError as error:
-        click.echo(f"liveness: {error}", err=True)
+        click.echo(f"liveness: {printable(str(error))}", err=True)
         return 2
     except LivenessError as error:
-        click.echo(f"liveness: {error}", err=True)
+        click.echo(f"liveness: {printable(str(error))}", err=True)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -11,9 +11,9 @@ from rich.markup import escape
 
 from liveness.checks import check_all
 from liveness.cli.options import as_json, print_json, servers, settings_for
-from liveness.cli.terminal import printable
 from liveness.findings import Finding, Gain, Weight
 from liveness.logs import configure
+from liveness.shown import printable
 
 # What tells a person at a glance how much it matters.
 STYLES = {Weight.BROKEN: "bold red", Weight.BAD: "bold yellow", Weight.BETTER: "bold"}
@@ -76,7 +76,7 @@ def lines(findings: Sequence[Finding]) -> Iterator[str]:
         if finding.measured:
             yield f"  measured: {_shown(finding.measured)}"
         # At the margin, so that it can be copied.
-        yield from (escape(statement) for statement in finding.statements)
+        yield from (_shown(statement) for statement in finding.statements)
 
 
 def _shown(text: str) -> str:

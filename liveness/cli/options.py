@@ -54,7 +54,9 @@ def worker_settings_for(**overrides: Any) -> Settings:
 
 def print_json(answer: object) -> None:
     """Print what a command has to say as one JSON object."""
-    click.echo(json.dumps(msgspec.to_builtins(answer), indent=2, ensure_ascii=False))
+    text = json.dumps(msgspec.to_builtins(answer), indent=2, ensure_ascii=False)
+    # What a terminal would obey stands in strings alone, where it can be written otherwise and means the same.
+    click.echo("".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text))
 
 
 def _warn(warnings: Sequence[str]) -> None:

@@ -10,8 +10,8 @@ import click
 from liveness.answers import Pause
 from liveness.cli.alone import connected
 from liveness.cli.options import as_json, print_json, settings_for
-from liveness.cli.terminal import printable
 from liveness.settings import Settings
+from liveness.shown import printable
 from liveness.store import check_schema, pause
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -12,6 +12,7 @@ from liveness.errors import NoServiceError
 from liveness.figures import PIECES, counted
 from liveness.logs import configure
 from liveness.settings import Settings
+from liveness.shown import printable
 
 
 async def run(settings: Settings, request: ReclaimRequest) -> ReclaimAnswer:
@@ -44,7 +45,7 @@ def command(*, worker: str, dry_run: bool, force: bool, json_output: bool, **ove
     if json_output:
         print_json(answer)
         return
-    click.echo(f"{answer.worker}: {answer.heard}; it holds {counted(answer.held, *PIECES)}")
+    click.echo(printable(f"{answer.worker}: {answer.heard}; it holds {counted(answer.held, *PIECES)}"))
     if dry_run:
         click.echo("nothing was touched")
     else:

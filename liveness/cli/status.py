@@ -9,8 +9,9 @@ from rich.table import Table
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
-from liveness.cli.terminal import console_for, literal, printable
+from liveness.cli.terminal import console_for, literal
 from liveness.figures import counted
+from liveness.shown import printable
 
 # Names in a line about some workers; the rest is in --json.
 NAMES_SHOWN = 10

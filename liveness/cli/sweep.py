@@ -12,6 +12,7 @@ from liveness.errors import NoServiceError
 from liveness.figures import PIECES, counted
 from liveness.logs import configure
 from liveness.settings import Settings
+from liveness.shown import printable
 
 
 async def run(settings: Settings, *, dry_run: bool) -> Swept:
@@ -46,11 +47,11 @@ def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> Non
         ("not listened for long enough yet", swept.too_early),
     ):
         if names:
-            click.echo(f"{title}: {', '.join(sorted(names))}")
+            click.echo(printable(f"{title}: {', '.join(sorted(names))}"))
     for name, why in swept.ambiguous.items():
-        click.echo(f"left alone: {name!r} ({why})")
+        click.echo(printable(f"left alone: {name!r} ({why})"))
     for name, why in swept.refused.items():
-        click.echo(f"refused by Postgres: {name!r} ({why})")
+        click.echo(printable(f"refused by Postgres: {name!r} ({why})"))
     for work, rows in swept.ownerless.items():
         if rows:
             click.echo(f"left alone: {counted(rows, f'RUNNING {work} row')} without an owner")

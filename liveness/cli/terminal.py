@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.text import Text
 
+from liveness.shown import printable
+
 # The columns of what goes into a pipe or a file, of which rich assumes 80.
 PIPE_COLUMNS = 140
 
@@ -17,8 +19,3 @@ def console_for(columns: int = PIPE_COLUMNS) -> Console:
 def literal(text: str) -> Text:
     """Return `text` as it stands, but for what would be a command to a terminal."""
     return Text(printable(text))
-
-
-def printable(text: str) -> str:
-    """Return `text` without what would be a command to a terminal: workers choose their incarnation and `via`."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)

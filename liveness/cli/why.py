@@ -11,13 +11,14 @@ from rich.table import Table
 from liveness.cli.alone import past_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
-from liveness.cli.terminal import console_for, literal, printable
+from liveness.cli.terminal import console_for, literal
 from liveness.errors import CannotStartError, LivenessError, NatsAwayError, NoServiceError
 from liveness.explanations import told, with_owners
 from liveness.facts import ID_LENGTH, TOLD, TOLD_MOST, Owner, Piece, Step, WhyAnswer, WhyRequest, WorkerTold
 from liveness.figures import past
 from liveness.logs import configure
 from liveness.settings import Settings
+from liveness.shown import printable
 
 # To read a few rows takes milliseconds, and waits for no other command's sweep. A service that does not act is silent,
 # and somebody waits for the story.
