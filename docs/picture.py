@@ -61,7 +61,11 @@ BOXES: Final[Mapping[str, Box]] = {
     ),
     "news": Box("publishes what was committed, and nothing else", "relay backlog", 160, 2, DUTY),
     "way out": Box(
-        "a lapse is offered to Postgres until there is a verdict", "expiry finish refused pausing", 310, 2, DUTY
+        "a lapse is offered to Postgres until there is a verdict",
+        "expiry finish refused pausing forgetting",
+        310,
+        2,
+        DUTY,
     ),
     "sweep and start": Box(
         "what memory does not know: the dead of before, the lives of before, who acts",
@@ -90,7 +94,7 @@ BOXES: Final[Mapping[str, Box]] = {
     "words": Box(
         "settings, messages, subjects, tables: what all others speak of, and small tools",
         "settings http_settings postgres_settings nats_settings messages eventdata subjects tables parts needs work"
-        " share access addresses secret_files errors measures spans turns wakes figures bounded apart certificates",
+        " share access addresses secret_files errors measures spans turns wakes figures shown bounded apart certificates",
         310, 6, PLAIN, 560,
     ),
 }  # fmt: skip

@@ -24,6 +24,7 @@ from liveness.eventstream import event_subjects
 from liveness.expiry import Expiry
 from liveness.finish import Finish
 from liveness.follow import Follow
+from liveness.forgetting import Forgetting
 from liveness.grants import Grants
 from liveness.greetings import Greetings
 from liveness.hearing import Hearing
@@ -282,6 +283,9 @@ class Assembly:
             duty("bounds", self.bounds.run_once, lambda: BOUNDS_SECONDS),
             duty("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
+        if settings.retention:
+            forgetting = Forgetting(store=self.store, quiet=self._is_quiet)
+            rounds.append(duty("forgetting", forgetting.run_once, lambda: forgetting.interval, may_run=takes))
         # Mode observe touches nothing of the host's.
         if settings.mode == "act":
             rounds.append(duty("refused", self.refused.run_once, lambda: REFUSED_SECONDS, may_run=takes))
@@ -321,6 +325,10 @@ class Assembly:
             default_ttl=self.settings.heartbeat_timeout,
             owns=self.owns,
         )
+
+    def _is_quiet(self) -> bool:
+        waits = self.book.endings or self.book.wanting or self.expiry.more or self.finish.more or self.sweep.more
+        return not waits and self.relay.emptied
 
     async def _grant(self) -> None:
         done = await self.grants.run_once()

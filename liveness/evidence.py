@@ -7,8 +7,8 @@ The evidence is what the service of that time wrote: what it lacks is not told, 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from liveness.facts import End, Leaked, Life
-from liveness.figures import counted
+from liveness.facts import End, Instant, Leaked, Life, WhyAnswer
+from liveness.figures import counted, past
 
 # Behind "because"; a reason that a later version brings is told by its name.
 _BECAUSE: Final[Mapping[str, str]] = {
@@ -33,6 +33,32 @@ _SUSPICIONS: Final[Mapping[str, str]] = {
 def suspicion(cause: str) -> str:
     """Return why a worker is suspected, in words."""
     return _SUSPICIONS.get(cause, cause)
+
+
+def clock(instant: Instant) -> str:
+    """Return an instant for people: to the second, UTC, and how long ago that is."""
+    return f"{instant.at[:19]}Z ({past(instant.ago)})"
+
+
+def never(what: str, forgotten: Instant | None) -> str:
+    """Return that something was never so, or not since what was before that was forgotten."""
+    if forgotten is None:
+        return f"was never {what}"
+    return f"was not {what} since {clock(forgotten)}, and what was before is not kept"
+
+
+def unknown(answer: WhyAnswer) -> str:
+    """Return where was looked in vain."""
+    where = ", ".join(answer.looked_in)
+    kept = "" if answer.forgotten is None else f" What was before {clock(answer.forgotten)} is not kept."
+    if answer.worker is not None:
+        unanswered = answer.worker.owner.unanswered
+        memory = f"; the service was not asked: {unanswered}" if unanswered else " and the leases"
+        return (
+            f"nothing is known of a worker {answer.worker.owner.worker}: looked in the registry, the epochs, the "
+            f"owners in {where}{memory}. Names are matched to the letter.{kept}"
+        )
+    return f"nothing is known of that id: looked in {where} and in the history of all that ever moved.{kept}"
 
 
 def because(worker: str, life: Life | None) -> str:

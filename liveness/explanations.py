@@ -11,7 +11,17 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from liveness.evidence import because, because_leaked, evidence_words, leaked_words, left_out_for, suspicion
+from liveness.evidence import (
+    because,
+    because_leaked,
+    clock,
+    evidence_words,
+    leaked_words,
+    left_out_for,
+    never,
+    suspicion,
+    unknown,
+)
 from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
 from liveness.figures import ordinal, past, seconds
 
@@ -27,7 +37,7 @@ def told(answer: WhyAnswer) -> WhyAnswer:
         worker = msgspec.structs.replace(worker, sentence=worker_sentence(worker), steps=worker_steps(worker))
     known = answer.known or (worker is not None and _is_in_memory(worker.owner))
     sentences = [piece.sentence for piece in pieces] + ([worker.sentence] if worker is not None else [])
-    sentence = " ".join(sentences) if known else _unknown(answer)
+    sentence = " ".join(sentences) if known else unknown(answer)
     return msgspec.structs.replace(answer, known=known, pieces=pieces, worker=worker, sentence=sentence)
 
 
@@ -54,7 +64,7 @@ def piece_sentence(piece: Piece) -> str:
             where = f"is not in {piece.table} any more"
         return _sentence(f"{name} {where}; it {_last_move(piece)}")
     if not piece.moves:
-        return _sentence(f"{name} was never moved: {_now(row, piece.owner)}")
+        return _sentence(f"{name} {never('moved', piece.forgotten)}: {_now(row, piece.owner)}")
     return _sentence(f"{name} {_last_move(piece)}; now {_now(row, piece.owner)}")
 
 
@@ -197,7 +207,7 @@ def _swept(row: Row, owner: Owner, standing: Standing) -> str:
 
 def _unheard(owner: Owner) -> str:
     if owner.life is None:
-        return "was never heard"
+        return never("heard", owner.forgotten)
     end = owner.life.end
     since = "" if end is None else f" since its life ended ({end.reason}) at {clock(end.expired)}"
     return f"was not heard{since}"
@@ -345,11 +355,6 @@ def _in_order(steps: list[Step]) -> list[Step]:
     return sorted(steps, key=lambda step: -step.when.ago)
 
 
-def clock(instant: Instant) -> str:
-    """Return an instant for people: to the second, UTC, and how long ago that is."""
-    return f"{instant.at[:19]}Z ({past(instant.ago)})"
-
-
 def _beaten(standing: Standing) -> str:
     return "not heard yet" if standing.silent_for is None else f"last beat {seconds(standing.silent_for)} ago"
 
@@ -385,15 +390,3 @@ def _recorded(owner: Owner) -> str:
 
 def _is_in_memory(owner: Owner) -> bool:
     return owner.standing is not None and owner.standing.state != "none"
-
-
-def _unknown(answer: WhyAnswer) -> str:
-    where = ", ".join(answer.looked_in)
-    if answer.worker is not None:
-        unanswered = answer.worker.owner.unanswered
-        memory = f"; the service was not asked: {unanswered}" if unanswered else " and the leases"
-        return (
-            f"nothing is known of a worker {answer.worker.owner.worker}: looked in the registry, the epochs, the "
-            f"owners in {where}{memory}. Names are matched to the letter."
-        )
-    return f"nothing is known of that id: looked in {where} and in the history of all that ever moved."

@@ -186,6 +186,7 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True):
     life: Annotated[Life, Meta(description="The last one that Postgres knows of.")] | None
     standing: Annotated[Standing, Meta(description="None: nobody could say.")] | None = None
     unanswered: Annotated[str, Meta(description="Why nobody could.")] | None = None
+    forgotten: Annotated[Instant, Meta(description="Lives that ended before may be forgotten.")] | None = None
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -209,6 +210,7 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     more: Annotated[bool, Meta(description="Whether there were moves before these.")]
     owner: Annotated[Owner, Meta(description="Who works on it.")] | None
     elsewhere: Annotated[bool, Meta(description="There is a row, which is of another kind, by its `where`.")] = False
+    forgotten: Annotated[Instant, Meta(description="Moves from before are forgotten.")] | None = None
     sentence: str = ""
     steps: list[Step] = []
 
@@ -231,4 +233,5 @@ class WhyAnswer(msgspec.Struct, frozen=True, kw_only=True):
     looked_in: Annotated[list[str], Meta(description="The host's tables that were looked in.")]
     pieces: Annotated[list[Piece], Meta(description="Several, if tables share an id.")] = []
     worker: WorkerTold | None = None
+    forgotten: Annotated[Instant, Meta(description="What was before may be forgotten; None: nothing is.")] | None = None
     sentence: str = ""

@@ -30,6 +30,9 @@ _NOT_SETTINGS = {"CONFIG", "PG_BIN", "WORKER", "EPOCH", "INCARNATION"}
 # What may hold a password, so that nobody is shown it.
 _SECRET: Final = frozenset({"postgres_dsn", "nats_url", "nats_system_url", "nats_password", "nats_token", "http_token"})
 
+# Former processes of a name are known for so long (seconds): a beat of one of them is of the past.
+_LEAST_RETENTION: Final = 86_400
+
 Duration = Annotated[float, Meta(gt=0, le=315_360_000)]
 OptionalDuration = Annotated[float, Meta(ge=0, le=315_360_000)]
 
@@ -89,6 +92,10 @@ class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     lock_timeout: Annotated[
         Duration, Meta(description="How long a statement may wait for a lock before the next pass takes over.")
     ] = 1.0
+    retention: Annotated[
+        OptionalDuration,
+        Meta(description="How long it is kept why lives ended and what went back; 0: for ever."),
+    ] = 7_776_000.0
     crash_budget: Annotated[
         int,
         Meta(
@@ -169,6 +176,11 @@ class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             )
 
     @property
+    def kept_for(self) -> float:
+        """How long (seconds) it is kept why lives ended and what went back; 0: for ever."""
+        return max(self.retention, self.crash_window, _LEAST_RETENTION) if self.retention else 0.0
+
+    @property
     def registers(self) -> bool:
         """Whether a worker that beats and has no row in the registry gets one; in a registry of ours, each does."""
         return self.register_unknown_workers or self.tables.own_registry
@@ -206,6 +218,11 @@ class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             found.append(
                 f"crash_window ({self.crash_window:g}) is below crash_budget times heartbeat_timeout "
                 f"({self.crash_budget} x {self.heartbeat_timeout:g}): work that silences its workers is not noticed"
+            )
+        if self.retention < self.kept_for:
+            found.append(
+                f"retention ({self.retention:g}) is below what has to be known of the past, so that much is kept: the "
+                f"longer one of crash_window ({self.crash_window:g}) and a day"
             )
         if self.mark_suspects and self.tables.registry.degraded is None:
             found.append("mark_suspects marks nobody: the registry has no status for suspects; give registry.degraded")

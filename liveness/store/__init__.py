@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import msgspec
 
 from liveness.settings import Settings
+from liveness.store.aged import BEGINNING, Aged, Behind
 from liveness.store.budgets import Budgets
 from liveness.store.catalogue import check_encoding, read_catalogue
 from liveness.store.database import CONNECTIONS_MOST, LISTEN_CHECK_SECONDS, PATIENT_SECONDS, Database
@@ -29,11 +30,13 @@ from liveness.store.trials import try_quarantine
 from liveness.work import CrashPolicy
 
 __all__ = [
+    "BEGINNING",
     "CONNECTIONS_MOST",
     "LISTEN_CHECK_SECONDS",
     "PATIENT_SECONDS",
     "RETRY_MOST",
     "Ahead",
+    "Behind",
     "Database",
     "Doubt",
     "Ended",
@@ -70,6 +73,10 @@ __all__ = [
 ]
 
 
+# Rows that one transaction forgets at most: some ten milliseconds, so that nobody has to wait for it.
+FORGOTTEN_AT_ONCE = 2_000
+
+
 @dataclass(frozen=True, eq=False)
 class Store:
     """Everything the service asks of Postgres, fitted to one host's tables.
@@ -88,6 +95,7 @@ class Store:
     history: History
     doubts: Doubts
     leaks: Leaks
+    aged: Aged
 
     @classmethod
     async def open(cls, database: Database, settings: Settings) -> "Store":
@@ -138,4 +146,5 @@ class Store:
                 chunk=settings.reclaim_chunk,
                 crashes=crashes,
             ),
+            Aged(leader, statements, retention=settings.kept_for, batch=FORGOTTEN_AT_ONCE),
         )

@@ -45,6 +45,7 @@ class History:
             return WhyAnswer(known=False, looked_in=list(tables.values()))
         pieces = []
         async with self._reading() as (connection, now):
+            forgotten = await self._forgotten(connection, now)
             found = await self._rows(connection, work_id)
             ids = sorted({work_id, *(row["id"] for row in found.values())})
             moves = await self._moves(connection, ids, limit)
@@ -66,9 +67,10 @@ class History:
                         if row is not None and row.running and row.owner
                         else None,
                         elsewhere=record is not None and record["elsewhere"],
+                        forgotten=forgotten,
                     )
                 )
-        return WhyAnswer(known=bool(pieces), looked_in=list(tables.values()), pieces=pieces)
+        return WhyAnswer(known=bool(pieces), looked_in=list(tables.values()), pieces=pieces, forgotten=forgotten)
 
     async def of_worker(self, worker: str, limit: int) -> WhyAnswer:
         """Return what is known of the name `worker`, with its last `limit` lives."""
@@ -95,6 +97,7 @@ class History:
                 more=len(records) > limit,
                 holds=holds,
             ),
+            forgotten=owner.forgotten,
         )
 
     async def acting(self) -> str | None:
@@ -147,7 +150,11 @@ class History:
             up=registered["up"],
             registry_heartbeat=_instant(registered["beat_at"], now),
             life=_life(lives[0], now) if lives else None,
+            forgotten=await self._forgotten(connection, now),
         )
+
+    async def _forgotten(self, connection: Connection, now: datetime) -> Instant | None:
+        return _instant(await connection.fetchval(self._statements["why_forgotten"], timeout=PATIENCE), now)
 
     async def _gave_back(self, connection: Connection, lives: Sequence[Life]) -> Mapping[int, Mapping[str, int]]:
         """Return by epoch, and kind of work, how much went back at its end; of those that there was time for."""

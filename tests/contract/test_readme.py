@@ -42,7 +42,9 @@ def test_the_settings_table_is_complete_and_right() -> None:
         if field.name not in NAMES:
             continue
         value = field.default
-        shown = f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else value
+        shown = (
+            f"{value:.12g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else value
+        )
         cell = "(none)" if shown == "" else f"`{shown}`"
         rows.append(f"| `{field.name}` | {cell} | {properties[field.name]['description']} |")
 

@@ -112,6 +112,18 @@ def test_doubtful_durations_warn_and_name_both() -> None:
     assert "checkpoint_interval (50)" in warnings[1]
 
 
+@pytest.mark.parametrize(
+    ("retention", "crash_window", "kept_for"),
+    [(0.0, 1.0, 0.0), (1e6, 1.0, 1e6), (1e6, 2e6, 2e6), (60.0, 30.0, 86_400.0)],
+)
+def test_what_has_to_be_known_of_the_past_is_kept(retention: float, crash_window: float, kept_for: float) -> None:
+    """Crashes that count, and former processes; that it is longer than was asked for is said."""
+    settings, warnings = load({}, retention=retention, crash_window=crash_window, crash_budget=0)
+
+    assert settings.kept_for == kept_for
+    assert any(line.startswith(f"retention ({retention:g}) is below") for line in warnings) == (retention < kept_for)
+
+
 def test_a_ttl_is_clamped() -> None:
     """A beat that states ten years is good for an hour, one that states nothing sensible for a second."""
     settings = Settings()
