@@ -94,7 +94,8 @@ BOXES: Final[Mapping[str, Box]] = {
     "words": Box(
         "settings, messages, subjects, tables: what all others speak of, and small tools",
         "settings http_settings postgres_settings nats_settings messages eventdata subjects tables parts needs work"
-        " share access addresses secret_files errors measures spans turns wakes figures shown bounded apart certificates",
+        " share access addresses secret_files errors measures spans turns wakes figures shown bounded apart"
+        " certificates",
         310, 6, PLAIN, 560,
     ),
 }  # fmt: skip
