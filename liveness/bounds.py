@@ -90,11 +90,12 @@ class Bounds:
 
     def count(self, bound: str) -> int:
         """Return how often `bound` was hit since the start."""
-        return self._reports.refused if bound == "running" else self._counts[bound]
+        return self._reports.refused if bound == "running" else self._counts[f"beyond_{bound}"]
 
     def hit(self) -> list[str]:
         """Return a line for each bound that was hit lately."""
         now = self._clock()
+        self._notice(now)
         return [
             f"{bound}: {self._says[bound]}; {hit.seen} since the start"
             for bound, hit in self._hits.items()
@@ -134,17 +135,18 @@ class Bounds:
         self._admission.acquainted(known)
         return len(known)
 
-    def _tell(self) -> None:
-        now = self._clock()
+    def _notice(self, now: float) -> None:
         for bound in BOUNDS:
             count = self.count(bound)
-            hit = self._hits.get(bound)
-            if hit is None:
-                if not count:
-                    continue
-                hit = self._hits[bound] = Hit(now)
-            if count > hit.seen:
-                hit.seen, hit.at = count, now
+            if count and bound not in self._hits:
+                self._hits[bound] = Hit(now)
+            if bound in self._hits and count > self._hits[bound].seen:
+                self._hits[bound].seen, self._hits[bound].at = count, now
+
+    def _tell(self) -> None:
+        now = self._clock()
+        self._notice(now)
+        for bound, hit in self._hits.items():
             if hit.seen > hit.told and (hit.told_at is None or now - hit.told_at >= TELL_SECONDS):
                 log.warning("bound_hit", bound=bound, times=hit.seen - hit.told, complaint=self._says[bound])
                 hit.told, hit.told_at = hit.seen, now

@@ -85,7 +85,7 @@ class Greetings:
                 self._answer(reply, _refusal(worker, None, str(error)))
             return
         if reply and self._leading() and worker not in self._waiting and len(self._waiting) >= WAITING_MOST:
-            self._intake.counts["hellos_waiting"] += 1
+            self._intake.counts["beyond_hellos_waiting"] += 1
         elif reply and self._leading():
             former = self._waiting.get(worker)
             if former is not None and former.incarnation != hello.incarnation:

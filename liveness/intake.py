@@ -123,7 +123,7 @@ class Intake:
             return
         self.counts["heartbeats"] += 1
         if len(payload) > PAYLOAD_MOST:
-            self.counts["payload"] += 1
+            self.counts["beyond_payload"] += 1
             payload = b""
         if self._book.get(worker) is None and not self._is_welcome(worker, payload):
             return
@@ -286,7 +286,7 @@ class Intake:
     def _clamped(self, beat: Heartbeat) -> Heartbeat:
         ttl, uptime = beat.ttl, beat.uptime
         if ttl is not None and not self._min_ttl <= ttl <= self._max_ttl:
-            self.counts["ttl"] += 1
+            self.counts["beyond_ttl"] += 1
             beat = msgspec.structs.replace(beat, ttl=self._clamp_ttl(ttl))
         if uptime is not None and uptime > MOST_UPTIME:
             beat = msgspec.structs.replace(beat, uptime=MOST_UPTIME)
@@ -309,7 +309,7 @@ class Intake:
         bound = self.admission.bound_for(worker, len(self._book), arrival)
         if bound is None:
             return True
-        self.counts[bound] += 1
+        self.counts[f"beyond_{bound}"] += 1
         ttl = decode_heartbeat(said)[0].ttl if isinstance(said, bytes) else said
         ttl = self._default_ttl if ttl is None else min(max(ttl, self._min_ttl), self._max_ttl)
         self.admission.turned_away(self._hearing.stamp(arrival), ttl)
@@ -318,7 +318,7 @@ class Intake:
     def _bounded(self, payload: bytes) -> bytes:
         if len(payload) <= PAYLOAD_MOST:
             return payload
-        self.counts["payload"] += 1
+        self.counts["beyond_payload"] += 1
         raise MessageError(f"it has {len(payload)} bytes, and {PAYLOAD_MOST} are the most")
 
     def _complain(self, kind: str, worker: str, complaint: str) -> None:

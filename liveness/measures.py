@@ -38,7 +38,7 @@ COMPLAINTS: Final = (
     "malformed", "stale", "stray", "unusable_name", "not_ours", "incarnation_without_uptime", "hello_refused",
     "goodbye_malformed", "goodbye_stale",
 )  # fmt: skip
-# What strangers, and workers' messages, are held to (docs/limits.md); by the words of the intake's counts.
+# What strangers, and workers' messages, are held to (docs/limits.md); the intake counts them as `beyond_` these.
 BOUNDS: Final = ("workers", "grants", "payload", "running", "ttl", "hellos_waiting")
 # How a connection to NATS is lost, and what goes wrong on one that stands (`bus`).
 FAULTS: Final = (

@@ -23,8 +23,8 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
     """End the life of a worker on an operator's word and put its work back.
 
     Raises NotOursError; PausedError, forced or not; StillAliveError, unless forced, for a worker whose lease has not
-    lapsed; NoVerdictError for one whose rows somebody holds, or the host refuses; DatabaseAwayError,
-    DatabaseRefusedError.
+    lapsed, or whose beats may have been turned away; NoVerdictError for one whose rows somebody holds, or the host
+    refuses; DatabaseAwayError, DatabaseRefusedError.
     """
     worker = request.worker
     if not parts.subjects.owns(worker):
@@ -38,10 +38,10 @@ async def reclaim(parts: Assembly, request: ReclaimRequest) -> ReclaimAnswer:
         await parts.grants.grant([lease])
     # From here on to what is done, nothing is awaited: what was looked at is what is ended.
     lease = parts.book.get(worker)
-    heard = _heard(parts, lease)
+    heard = _heard(parts, worker, lease)
     if request.dry_run:
         return ReclaimAnswer(worker=worker, heard=heard, dry_run=True, held=held, reclaimed=0, epoch=None)
-    if lease is not None and not request.force and _holds(parts, lease):
+    if not request.force and (_may_beat(parts, worker) if lease is None else _holds(parts, lease)):
         raise StillAliveError(f"{worker}: {heard}. Stop it first, or use --force to take its work all the same")
     if lease is None:
         case = Case(
@@ -87,8 +87,14 @@ def _holds(parts: Assembly, lease: Lease) -> bool:
     return lease.ending is None and parts.book.lines.deadline(lease) > parts.hearing.now
 
 
-def _heard(parts: Assembly, lease: Lease | None) -> str:
+def _may_beat(parts: Assembly, worker: str) -> bool:
+    return not parts.admission.could_be_heard(worker, parts.hearing.now, parts.settings.heartbeat_timeout)
+
+
+def _heard(parts: Assembly, worker: str, lease: Lease | None) -> str:
     now = parts.hearing.now
+    if lease is None and _may_beat(parts, worker):
+        return "no lease, and its beats may have been turned away: more strangers came than are let in (see `status`)"
     if lease is None:
         return "no lease: nothing was heard of it"
     if lease.last_beat is None:

@@ -131,6 +131,8 @@ async def reclaim_alone(settings: Settings, request: ReclaimRequest) -> ReclaimA
         if not request.dry_run:
             await refuse_while_paused(parts)
         if not request.force:
+            # However many others are heard.
+            parts.admission.invite([request.worker], parts.hearing.now)
             lease = parts.book.get(request.worker)
             await listen(parts, settings.heartbeat_timeout if lease is None else lease.ttl, heard)
         if not request.dry_run:

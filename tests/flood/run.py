@@ -204,7 +204,7 @@ async def _flood(
     return Report(
         sent=sent["sent"],
         seconds=sent["seconds"],
-        turned_away={bound: after.counts.get(bound, 0) for bound in ("workers", "grants")},
+        turned_away={bound: after.counts.get(f"beyond_{bound}", 0) for bound in ("workers", "grants")},
         granted=await connection.fetchval(_ENDED, "invented-%"),
         leases_most=watch.leases_most,
         known_ended=await connection.fetchval(_ENDED, "known-%"),

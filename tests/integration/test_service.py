@@ -326,6 +326,22 @@ async def test_a_command_reclaims_only_whom_it_may(host: HostTables, serve: Serv
     assert (await ask(client, "reclaim", worker="never seen"))["held"] == 0
 
 
+async def test_a_command_takes_no_work_of_a_name_whose_beats_were_turned_away(
+    host: HostTables, serve: Serve, client: Client
+) -> None:
+    """Nobody can say that it is dead; with force it is taken on the operator's word."""
+    await serve(max_grants=0.0)
+    await beat(client, "w1", ttl=600)
+    await host.workflows("w2")
+
+    refusal = await ask(client, "reclaim", worker="w2")
+    assert "may have been turned away" in refusal["error"]
+    (bound,) = (await ask(client, "status"))["bounds"]
+    assert bound.startswith("grants: ")
+
+    assert (await ask(client, "reclaim", worker="w2", force=True))["reclaimed"] == 1
+
+
 async def test_a_command_says_that_postgres_has_given_no_verdict_yet(
     dsn: str, host: HostTables, serve: Serve, client: Client
 ) -> None:

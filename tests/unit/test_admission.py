@@ -141,7 +141,7 @@ def test_a_beat_of_a_stranger_is_not_taken_in_and_its_promise_is_kept(way: Way) 
         assert way.intake.admission.could_be_heard("stranger", now + promised, 1.0)
 
     assert way.book.get("stranger") is None
-    assert way.intake.counts["workers"] == 3
+    assert way.intake.counts["beyond_workers"] == 3
     assert way.intake.counts["heartbeats"] == 4
 
 
@@ -152,7 +152,7 @@ def test_who_is_in_the_book_is_never_turned_away(way: Way) -> None:
     way.hello("w", incarnation="a")
 
     assert lease_of(way.book).incarnation == "a"
-    assert way.intake.counts["workers"] == 0
+    assert way.intake.counts["beyond_workers"] == 0
 
 
 def test_a_hello_of_a_stranger_begins_nothing_and_is_no_fault_of_its_own(way: Way) -> None:
@@ -197,7 +197,7 @@ def test_a_heartbeat_that_is_too_long_beats_and_says_nothing(way: Way) -> None:
     way.goodbye("w", b" " * (PAYLOAD_MOST + 1))
 
     assert lease_of(way.book).ending is None
-    assert way.intake.counts["payload"] == 3
+    assert way.intake.counts["beyond_payload"] == 3
 
 
 def test_a_ttl_beyond_its_bounds_is_counted(way: Way) -> None:
@@ -205,4 +205,4 @@ def test_a_ttl_beyond_its_bounds_is_counted(way: Way) -> None:
     for ttl in (0.5, 5.0, 1e9):
         way.beat("w", msgspec.json.encode(Heartbeat(ttl=ttl)))
 
-    assert way.intake.counts["ttl"] == 2
+    assert way.intake.counts["beyond_ttl"] == 2

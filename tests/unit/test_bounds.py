@@ -140,7 +140,7 @@ async def test_a_bound_is_told_of_once_a_minute_however_often_it_is_hit() -> Non
 async def test_every_bound_has_words(bound: str) -> None:
     """That say what becomes of what is beyond it."""
     gate = Gate()
-    gate.intake.counts[bound] = gate.reports.refused = 1
+    gate.intake.counts[f"beyond_{bound}"] = gate.reports.refused = 1
     await gate.bounds.run_once()
 
     assert any(line.startswith(f"{bound}: ") for line in gate.bounds.hit())

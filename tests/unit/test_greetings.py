@@ -323,7 +323,7 @@ async def test_no_more_wait_than_memory_should_hold(door: Door, monkeypatch: pyt
         door.book.granted(worker, epoch)
     assert await door.greetings.run_once() == 2
     assert door.answered() == [("u", 1), ("again", 2)]
-    assert door.intake.counts["hellos_waiting"] == 1
+    assert door.intake.counts["beyond_hellos_waiting"] == 1
     door.hello("w", reply="w", incarnation="a")
     await door.greetings.run_once()
 

@@ -157,7 +157,7 @@ async def test_counts_come_out_as_they_were_counted(scene: Scene) -> None:
     tallies.items["workflow", "died", "act"] = 40
     tallies.lateness.note(0.02)
     parts.grants.recovered["lapsed", "same", "act"] = 5
-    parts.intake.counts["grants"] = 10
+    parts.intake.counts["beyond_grants"] = 10
     parts.reports.refused = 11
     parts.admission.invite(["u", "v"], 0.0)
     parts.bus.faults["half_open"] = 6
