@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from liveness.cli import commands
 from liveness.embedded import NatsServer
 from tests.conftest import SOON, HostTables
+from tests.roles import Roles
 
 from .conftest import Liveness, Serve, all_of, beating, eventually
 from .told import of_type, published
@@ -307,25 +308,31 @@ async def test_reclaim_without_a_service(liveness: Liveness, host: HostTables, c
     assert [(event["subject"], event["data"]["former_worker"]) for event in told] == [(taken, "dead"), (kept, "living")]
 
 
-async def test_check(liveness: Liveness, host: HostTables, tmp_path: Path) -> None:
+async def test_check(liveness: Liveness, host: HostTables, dsn: str, tmp_path: Path) -> None:
     """A check exits 1 as long as it has something to say, to people or as JSON; the heaviest comes first."""
     # One that asks who somebody is.
     known = NatsServer(tmp_path / "known", config='authorization { user: "us", password: "them" }')
     await known.start()
-    url = known.url.replace("nats://", "nats://us:them@")
+    roles = Roles(dsn)
+    roles.run_script()
+    known_as = {
+        "nats_url": known.url.replace("nats://", "nats://us:them@"),
+        "postgres_dsn": roles.dsn(roles.service),
+    }
     await host.workflows("A", count=3)
     try:
-        good, good_json = await all_of(liveness("check", nats_url=url), liveness("check", "--json", nats_url=url))
+        good, good_json = await all_of(liveness("check", **known_as), liveness("check", "--json", **known_as))
         assert (good.code, good.err) == (0, "")
         assert good.out.startswith("nothing to say")
         assert (good_json.code, good_json.answer) == (0, {"findings": []})
 
         await host.connection.execute("DROP INDEX workflow_execution_owner_idx; DROP SCHEMA liveness CASCADE")
         shown, as_json = await all_of(
-            liveness("check", nats_url=url), liveness("check", "--json", "--seconds", "10", nats_url=url)
+            liveness("check", **known_as), liveness("check", "--json", "--seconds", "10", **known_as)
         )
     finally:
         await known.stop()
+        await roles.drop(host.connection)
     assert (shown.code, shown.err, as_json.code) == (1, "", 1)
     schema, finding = as_json.answer["findings"]
     assert (schema["check"], schema["weight"], schema["fix"]) == ("schema", "broken", "run `liveness migrate`")
@@ -340,14 +347,16 @@ async def test_check(liveness: Liveness, host: HostTables, tmp_path: Path) -> No
 
 
 async def test_check_of_what_is_not_there(liveness: Liveness) -> None:
-    """Servers that cannot be reached are findings like all others, and names on trust are one."""
+    """Servers that cannot be reached are findings like all others, and so are a superuser and names on trust."""
     on_trust, nobody = await all_of(
         liveness("check"),
         liveness("check", nats_url="nats://127.0.0.1:1", postgres_dsn="postgresql://127.0.0.1:1/none"),
     )
-    # The NATS of this test asks nobody who it is.
+    # The servers of this test ask nobody who it is.
     assert on_trust.code == 1
-    assert on_trust.out.startswith("better NATS: NATS asks nobody who it is, so any client can beat for any worker")
+    superuser, nats = (line for line in on_trust.out.splitlines() if line.startswith("better "))
+    assert superuser == "better role postgres: is a superuser"
+    assert nats.startswith("better NATS: NATS asks nobody who it is, so any client can beat for any worker")
     assert "docs/nats.md" in on_trust.out
     assert nobody.code == 1
     assert re.findall("^[a-z]+ .*: cannot be reached", nobody.out, re.MULTILINE) == [

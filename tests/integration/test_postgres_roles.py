@@ -1,6 +1,5 @@
 """What Postgres lets the service do: deploy/postgres/role.sql as it is, and what `liveness check` says of rights."""
 
-import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.checks import Of, check_all, privileges
-from liveness.embedded.postgres_programs import find_postgres
 from liveness.findings import Finding, Weight
 from liveness.settings import load
-from liveness.store import Database, migrate
 from tests.conftest import HostTables, look_again
 from tests.integration.running import News, Serve, ask, beat
+from tests.roles import Roles
 
 ROOT = Path(__file__).parents[2]
-ROLE_SQL = ROOT / "deploy" / "postgres" / "role.sql"
 HOST_DDL = ROOT / "schemas" / "postgres" / "host" / "0001_reference.sql"
 
 # With the service's login; the owner's name is put in.
@@ -44,40 +41,6 @@ DENIED = (
     "SET ROLE {owner}",
     "SELECT pg_read_file('PG_VERSION')",
 )
-
-
-class Roles:
-    """The script's two roles, under names that no other test has, in a database with a workflow server's tables."""
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        database = dsn.rpartition("/")[2]
-        self.owner, self.service = f"owner_of_{database}", f"service_of_{database}"
-
-    def dsn(self, role: str) -> str:
-        """Return the database's address for a role."""
-        return self._dsn.replace("//postgres@", f"//{role}@")
-
-    def run_script(self) -> None:
-        """Run the script as an operator does."""
-        names = ["-v", f"owner={self.owner}", "-v", f"service={self.service}"]
-        subprocess.run(
-            [find_postgres() / "psql", "-X", "-q", "-d", self._dsn, *names, "-f", ROLE_SQL], check=True, timeout=20
-        )
-
-    async def drop(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-        """Take the roles away again, which other databases of the server would have, too."""
-        for role in (self.service, self.owner):
-            await connection.execute(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
-
-    async def migrate(self) -> None:
-        """Make or upgrade the schema as the role that owns it."""
-        database = Database(self.dsn(self.owner))
-        try:
-            await database.connect()
-            await migrate(database, "public")
-        finally:
-            await database.close()
 
 
 @pytest.fixture
