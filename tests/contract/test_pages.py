@@ -121,3 +121,14 @@ def test_what_the_picture_shows_as_deciding_does_no_io() -> None:
     assert set(rows) == {"judgement", "story"}
     for modules in rows.values():
         assert {f"liveness.{module}" for module in re.findall(r"`(\w+)`", modules)} <= set(pure)
+
+
+def test_what_is_stuck_is_told_in_the_words_of_the_page() -> None:
+    """Who looks for a cause compares what `liveness why` says with what stands there."""
+    page = (ROOT / "docs" / "stuck.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- said:")[2].partition("\n\n| it says |")[2].partition("\n\n")[0]
+    said = re.findall(r"`([^`]+)`", "\n".join(row.split(" | ")[0] for row in table.splitlines()))
+    source = (ROOT / "liveness" / "explanations.py").read_text(encoding="utf-8")
+
+    assert len(said) == 15
+    assert [words for words in said if words not in source] == []
