@@ -97,7 +97,6 @@ BOXES: Final[Mapping[str, Box]] = {
         " share access addresses secret_files errors measures spans turns wakes figures shown bounded apart"
         " certificates",
         230, 5, PLAIN, 640,
-        230, 5, PLAIN, 640,
     ),
 }  # fmt: skip
 
