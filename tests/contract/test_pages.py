@@ -1,21 +1,25 @@
 """Every command that a page shows is one, and the pages of the reference are what the code says."""
 
+import ast
+import json
 import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 import pytest
+from ruamel.yaml import YAML
 
 from liveness.cli import commands
 from tests.contract.conftest import ROOT
 
 PAGES = [*sorted(ROOT.glob("*.md")), ROOT / "schemas" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
+FENCED = re.compile(r"^ *```([^\s`]*)\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`]*\bliveness [^`]*)`")
 # Behind these the next word is a command of its own.
 BEFORE = {"", "--", "&&", "||", ";", "|", "exec", "$", "`"}
@@ -93,6 +97,24 @@ def test_commands_are_found_and_judged() -> None:
     assert refused(["sweep", "--dry"], whole=True) is not None
     assert refused(["reclaim"], whole=False) is None
     assert refused(["reclaim"], whole=True) is not None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_block_is_of_its_language(page: Path) -> None:
+    """As far as that can be told without running it; what is run has tests of its own."""
+    readers: dict[str, Callable[[str], object]] = {
+        "json": json.loads,
+        "python": lambda text: compile(text, page.name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | ast.PyCF_ONLY_AST),
+        "toml": tomllib.loads,
+        "yaml": lambda text: YAML(typ="safe").load(text),
+    }
+    for language, block in FENCED.findall(page.read_text(encoding="utf-8")):
+        if language in readers:
+            readers[language](textwrap.dedent(block))
+        elif language == "sh":
+            subprocess.run(["bash", "-n", "-c", block], check=True)  # noqa: S607 - by the PATH
+        else:
+            assert language in {"", "conf", "console", "sql", "text", "{toctree}"}, language
 
 
 def test_the_reference_is_what_the_code_says() -> None:
