@@ -23,7 +23,6 @@ LINK: Final = re.compile(r"\[(?P<text>[^\]]+)\]\((?P<target>[^)#:]+)\)")
 
 project = PROJECT["name"]
 version = release = liveness.__version__
-copyright = PROJECT["license"]  # noqa: A001 - as Sphinx calls it
 
 extensions = ["myst_parser"]
 root_doc = "docs/index"
@@ -33,6 +32,7 @@ myst_heading_anchors = 4
 
 html_theme = "furo"
 html_title = f"{project} {version}"
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 html_use_index = False
