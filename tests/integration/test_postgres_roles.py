@@ -1,6 +1,7 @@
 """What Postgres lets the service do: deploy/postgres/role.sql as it is, and what `liveness check` says of rights."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 from nats.aio.client import Client
 
 from liveness.checks import Of, check_all, privileges
+from liveness.embedded import PostgresServer
 from liveness.findings import Finding, Weight
 from liveness.settings import load
-from tests.conftest import HostTables, look_again
+from tests.conftest import HostTables, fresh_database, look_again
 from tests.integration.running import News, Serve, ask, beat
 from tests.roles import Roles
 
@@ -43,23 +45,36 @@ DENIED = (
 )
 
 
-@pytest.fixture
-async def roles(empty_dsn: str) -> AsyncIterator[Roles]:
-    """The roles, set up as the docs say."""
-    made = Roles(empty_dsn)
-    connection = await asyncpg.connect(empty_dsn)
-    await connection.execute(HOST_DDL.read_text(encoding="utf-8").replace("{schema}", "public"))
-    made.run_script()
-    await made.migrate()
-    yield made
-    await made.drop(connection)
-    await connection.close()
+@pytest.fixture(scope="module")
+def set_up(postgres: PostgresServer, command: Callable[[str], None]) -> Iterator[Roles]:
+    """The roles, set up as the docs say, in a database to be copied."""
+    with fresh_database(postgres, command, "template1") as template:
+        roles = Roles(template)
+
+        async def make() -> None:
+            connection = await asyncpg.connect(template)
+            await connection.execute(HOST_DDL.read_text(encoding="utf-8").replace("{schema}", "public"))
+            await connection.close()
+            roles.run_script()
+            await roles.migrate()
+
+        asyncio.run(make())
+        yield roles
+    for role in (roles.service, roles.owner):
+        command(f"DROP ROLE {role}")
 
 
 @pytest.fixture
-async def as_operator(empty_dsn: str, roles: Roles) -> AsyncIterator[HostTables]:  # noqa: ARG001 - it comes after
+def roles(postgres: PostgresServer, command: Callable[[str], None], set_up: Roles) -> Iterator[Roles]:
+    """The same in a fresh database."""
+    with fresh_database(postgres, command, set_up.database) as fresh:
+        yield Roles(fresh, set_up)
+
+
+@pytest.fixture
+async def as_operator(roles: Roles) -> AsyncIterator[HostTables]:
     """The workflow server's side."""
-    connection = await asyncpg.connect(empty_dsn)
+    connection = await asyncpg.connect(roles.admin)
     yield HostTables(connection)
     await connection.close()
 
@@ -132,12 +147,12 @@ async def test_the_script_puts_an_older_installation_under_the_roles_and_can_be_
         await connection.close()
 
 
-async def test_the_script_grants_what_the_service_asks_for(roles: Roles, empty_dsn: str) -> None:
+async def test_the_script_grants_what_the_service_asks_for(roles: Roles) -> None:
     """What is missing is said with the statement that grants it, and it is what the script grants."""
     service = roles.dsn(roles.service)
     assert await looked(service) == []
-    before = await rights(empty_dsn)
-    connection = await asyncpg.connect(empty_dsn)
+    before = await rights(roles.admin)
+    connection = await asyncpg.connect(roles.admin)
     await connection.execute(
         f"REVOKE ALL ON ALL TABLES IN SCHEMA public, liveness FROM {roles.service};"
         f" REVOKE USAGE ON SCHEMA liveness FROM {roles.service}"
@@ -158,12 +173,12 @@ async def test_the_script_grants_what_the_service_asks_for(roles: Roles, empty_d
                 await connection.execute(statement)
         missing = await looked(service)
     await connection.close()
-    assert await rights(empty_dsn) == before
+    assert await rights(roles.admin) == before
 
 
-async def test_a_single_column_that_is_missing_is_named(roles: Roles, empty_dsn: str) -> None:
+async def test_a_single_column_that_is_missing_is_named(roles: Roles) -> None:
     """A column that came later, say; so is a privilege on one table of ours."""
-    connection = await asyncpg.connect(empty_dsn)
+    connection = await asyncpg.connect(roles.admin)
     await connection.execute(
         f"REVOKE UPDATE (version) ON workflow_execution FROM {roles.service};"
         f" REVOKE DELETE, UPDATE ON liveness.outbox FROM {roles.service}"
@@ -177,11 +192,9 @@ async def test_a_single_column_that_is_missing_is_named(roles: Roles, empty_dsn:
     assert theirs.statements == (f'GRANT UPDATE ("version") ON "public"."workflow_execution" TO "{roles.service}";',)
 
 
-async def test_rights_that_are_too_wide_are_told_and_what_is_proposed_takes_them_back(
-    roles: Roles, empty_dsn: str
-) -> None:
+async def test_rights_that_are_too_wide_are_told_and_what_is_proposed_takes_them_back(roles: Roles) -> None:
     """Other columns, whole tables, roles, schemas; none of them keeps the service from its duty."""
-    connection = await asyncpg.connect(empty_dsn)
+    connection = await asyncpg.connect(roles.admin)
     await connection.execute(
         f"GRANT UPDATE (kind), DELETE ON workflow_execution TO {roles.service}; GRANT SELECT ON worker TO PUBLIC;"
         f" GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER ROLE {roles.service} CREATEDB"
@@ -205,13 +218,13 @@ async def test_rights_that_are_too_wide_are_told_and_what_is_proposed_takes_them
     await connection.close()
 
 
-async def test_a_superuser_and_an_owner_are_told(roles: Roles, empty_dsn: str) -> None:
+async def test_a_superuser_and_an_owner_are_told(roles: Roles) -> None:
     """A superuser once, for all that follows from it; who owns a table of the host's may drop it."""
-    connection = await asyncpg.connect(empty_dsn)
+    connection = await asyncpg.connect(roles.admin)
     await connection.execute(f"ALTER TABLE worker OWNER TO {roles.service}")
     await connection.close()
 
-    (superuser,) = await looked(empty_dsn)
+    (superuser,) = await looked(roles.admin)
     (owner,) = await looked(roles.dsn(roles.service))
 
     assert (superuser.weight, superuser.about, superuser.says) == (Weight.BETTER, "role postgres", "is a superuser")
