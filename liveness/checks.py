@@ -44,8 +44,9 @@ from liveness.store import (
     read_pause,
     refused_rows,
     rows_ahead,
+    way_here,
 )
-from liveness.trust import http_on_trust, names_on_trust
+from liveness.trust import http_on_trust, names_on_trust, postgres_on_trust
 from liveness.work import quoted
 
 # Refused rows that are named; of more, only how many they are.
@@ -208,6 +209,12 @@ async def trust(checked: Checked) -> list[Finding]:
     return names_on_trust(lets_anybody_in=checked.bus.lets_anybody_in)
 
 
+async def way(checked: Checked) -> list[Finding]:
+    """Nobody on the way to Postgres can listen, or stand in for it."""
+    client, encrypted = await way_here(checked.database)
+    return postgres_on_trust(checked.settings.postgres_dsn, client, encrypted=encrypted)
+
+
 async def http(checked: Checked) -> list[Finding]:
     """Whoever asks us over the network has to show something."""
     return http_on_trust(checked.settings.http_listen, is_open=checked.settings.http_is_open)
@@ -227,6 +234,7 @@ CHECKS: Final[tuple[tuple[Look, Of], ...]] = (
     (indexes, Of.POSTGRES),
     (clocks, Of.POSTGRES),
     (trust, Of.NATS),
+    (way, Of.POSTGRES),
     (http, Of.SETTINGS),
 )
 

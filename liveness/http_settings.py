@@ -46,7 +46,8 @@ class HttpSettings(PostgresSettings, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def http_is_open(self) -> bool:
         """Whether others than this machine reach it, and nobody has to show anything."""
-        return not _is_of_this_machine(self.http_listen) and self.http_password is None
+        host = self.http_listen.rpartition(":")[0].strip("[]")
+        return not is_of_this_machine(host) and self.http_password is None
 
     def login_warnings(self) -> list[str]:
         """Return one line for each file with a secret in it that others may read, as it is now."""
@@ -63,8 +64,8 @@ def _long_enough(setting: str, token: str) -> str:
     return token
 
 
-def _is_of_this_machine(listen: str) -> bool:
-    host = listen.rpartition(":")[0].strip("[]")
+def is_of_this_machine(host: str) -> bool:
+    """Say whether an address is one that only this machine reaches, or comes from."""
     if host == "localhost":
         return True
     try:

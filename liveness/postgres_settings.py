@@ -96,6 +96,11 @@ def _secrets(dsn: str) -> set[str]:
     return {form for piece in pieces if piece for form in (piece, unquote(piece))}
 
 
+def verifies(dsn: str) -> bool:
+    """Say whether the server's certificate is looked at; its name alone in verify-full."""
+    return _query(dsn).get("sslmode") == "verify-full"
+
+
 def tls_refusal(dsn: str, error: BaseException) -> str | None:
     """Return, in one line, why a connection over TLS came to nothing, or None for what time may mend."""
     given = _query(dsn)

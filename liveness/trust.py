@@ -7,6 +7,8 @@ worker from speaking for another, and those are for `deploy/nats` to give.
 from typing import Final
 
 from liveness.findings import Finding, Weight
+from liveness.http_settings import is_of_this_machine
+from liveness.postgres_settings import verifies
 
 ON_TRUST: Final = (
     "NATS asks nobody who it is, so any client can beat for any worker, release it, or say that a new one has begun"
@@ -29,6 +31,31 @@ def http_on_trust(listen: str, *, is_open: bool) -> list[Finding]:
             says=f"{listen} is open to the network, and nobody has to show anything",
             why=HTTP_OPEN,
             fix=HTTP_ADVICE,
+        )
+    ]
+
+
+def postgres_on_trust(dsn: str, client: str | None, *, encrypted: bool) -> list[Finding]:
+    """Return a finding where somebody on the way to Postgres could listen, or stand in for it.
+
+    `client`: our address there, None for a socket.
+    """
+    if client is None or is_of_this_machine(client):
+        return []
+    if not encrypted:
+        says = "is talked to in plain"
+    elif not verifies(dsn):
+        says = "is talked to over TLS, and nobody looks whose certificate it shows"
+    else:
+        return []
+    return [
+        Finding(
+            check="way",
+            weight=Weight.BETTER,
+            about="Postgres",
+            says=says,
+            why="whoever is on the way there can read what goes to and fro, or do what the service can",
+            fix="sslmode=verify-full and sslrootcert in postgres_dsn (docs/postgres.md)",
         )
     ]
 

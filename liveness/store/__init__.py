@@ -22,7 +22,7 @@ from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
 from liveness.store.pauses import pause, read_pause, resume
-from liveness.store.privileges import privileges_of
+from liveness.store.privileges import privileges_of, way_here
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
 from liveness.store.server import Ahead, Holder, holders, read_limits, rows_ahead
@@ -70,6 +70,7 @@ __all__ = [
     "refused_rows",
     "resume",
     "rows_ahead",
+    "way_here",
 ]
 
 

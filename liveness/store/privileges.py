@@ -27,6 +27,12 @@ async def allowed(database: Database, table: Table) -> Allowed:
     )
 
 
+async def way_here(database: Database) -> tuple[str | None, bool]:
+    """Return our address as Postgres sees it, None for a socket, and whether it hears us over TLS. Raises likewise."""
+    (row,) = await database.fetch(statement_text("way"))
+    return row["client"], row["encrypted"]
+
+
 async def privileges_of(database: Database, settings: Settings) -> list[Finding]:
     """Return which rights our role lacks, and which it has and does not need.
 
