@@ -178,6 +178,7 @@ async def test_a_service_shows_none_whatever_becomes_of_it(
         "http_token": SECRETS["http_token"],
         "log_level": "debug",
     }
+    nobody = {"nats_user": "", "nats_password": ""}
     try:
         service = await serve(**right)
         await service.logged("advisories_refused")
@@ -187,8 +188,9 @@ async def test_a_service_shows_none_whatever_becomes_of_it(
         runs = await all_of(
             liveness("status", "--json", **right),
             liveness("check", "--json", **right),
-            liveness("serve", **right | {"postgres_dsn": MALFORMED[0].format(MARK)}),
-            liveness("check", **right | SECRETS | {"nats_user": "", "nats_password": "", "nats_token": ""}),
+            liveness("serve", **right | {"nats_url": f"nats://service:{MARK},x@127.0.0.1:{nats.port}", **nobody}),
+            # A token that is wrong, and a Postgres that nobody has.
+            liveness("check", **right | nobody | {name: SECRETS[name] for name in ("nats_token", "postgres_dsn")}),
             liveness("serve", "--postgres-dsn", f"postgresql://u:{MARK}@127.0.0.1:port/x", **right),
         )
         await service.stop()
