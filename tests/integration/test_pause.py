@@ -268,11 +268,11 @@ async def test_a_service_holds_what_it_would_take_and_takes_it_when_somebody_res
     host: HostTables, serve: Serve, client: Client, operator: Database, settings: Callable[..., Settings]
 ) -> None:
     """Silence, a goodbye and a restart are told, and held; a worker that is heard again keeps its work."""
-    service = await serve(heartbeat_timeout=1.0, workflow_stuck_timeout=1.0)
+    service = await serve(heartbeat_timeout=1.0, min_ttl=0.3, gap_grace=0.1, workflow_stuck_timeout=1.0)
     for worker in ("silent", "leaves", "restarts", "back"):
         await host.worker(worker)
         await host.workflows(worker)
-        await beat(client, worker, incarnation="a", uptime=100.0, ttl=1.0)
+        await beat(client, worker, incarnation="a", uptime=100.0, ttl=0.3)
     await until(lambda: _granted(service, 4))
     await paused(operator)
     await of(service).look()
