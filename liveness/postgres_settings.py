@@ -104,6 +104,8 @@ def verifies(dsn: str) -> bool:
 def tls_refusal(dsn: str, error: BaseException) -> str | None:
     """Return, in one line, why a connection over TLS came to nothing, or None for what time may mend."""
     given = _query(dsn)
+    # With TLS 1.3 our side is done before the server has looked at our certificate: its word ends the connection.
+    error = next((one for one in (error, error.__cause__) if isinstance(one, OSError)), error)
     if not isinstance(error, OSError):
         return None
     for name in ("sslrootcert", "sslcert", "sslkey"):

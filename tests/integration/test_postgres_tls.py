@@ -39,6 +39,17 @@ class Tls:
                 if os.geteuid() == 0:
                     os.chown(there, NOBODY.user, NOBODY.group)
 
+    async def want_certificates(self) -> None:
+        """Let in over TLS only who shows a certificate of ours, from the next `show` on."""
+        data = self.server.folder / "data"
+        shutil.copy(self.ours.path, data / "authority.pem")
+        (data / "authority.pem").chmod(0o644)
+        rules = data / "pg_hba.conf"
+        rules.write_text(f"hostssl all all all trust clientcert=verify-ca\n{rules.read_text()}")
+        connection = await asyncpg.connect(self.server.dsn, ssl=False)
+        await connection.execute("ALTER SYSTEM SET ssl_ca_file = 'authority.pem'")
+        await connection.close()
+
     async def show(self, name: str) -> None:
         """Show that certificate from now on; none for "off"."""
         connection = await asyncpg.connect(self.server.dsn, ssl=False)
@@ -133,6 +144,25 @@ async def test_who_is_not_whom_we_asked_for_is_refused_in_one_line(tls: Tls) -> 
     assert await tls.refusal(tls.dsn()) == (
         "Postgres at HERE shows a certificate that has expired: renew it, or set this host's clock right"
     )
+
+
+async def test_mutual_tls(tls: Tls) -> None:
+    """Who shows no certificate, or one of another authority, is told so in one line."""
+    await tls.want_certificates()
+    await tls.show("right")
+
+    assert await tls.refusal(tls.dsn()) == (
+        "Postgres refuses the connection: connection requires a valid client certificate"
+    )
+    strange, key = (str(path) for path in tls.other.vouch("stranger"))
+    said = await tls.refusal(tls.dsn(sslcert=strange, sslkey=key))
+    assert said.startswith("Postgres at HERE and we do not come to terms over TLS (")
+    assert said.endswith("): check sslcert and sslkey in postgres_dsn")
+
+    ours, key = (str(path) for path in tls.ours.vouch("service"))
+    database = Database(tls.dsn(sslcert=ours, sslkey=key))
+    await database.connect()
+    await database.close()
 
 
 async def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
