@@ -1,15 +1,18 @@
 """A pause: once it has returned nothing is taken any more, by nobody and for no reason, and it is never forgotten."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import asyncpg
 import pytest
+from click.testing import CliRunner, Result
 from nats.aio.client import Client
 from structlog.testing import capture_logs
 
 from liveness.checks import CHECKS, Of, check_all
+from liveness.cli import commands
 from liveness.errors import DatabaseAwayError, PausedError
 from liveness.pausing import Pausing
 from liveness.reports import Leak
@@ -234,6 +237,29 @@ async def test_it_is_known_who_paused_and_it_ends_by_itself_if_asked_to(host: Ho
     await paused(operator)
     assert await resume(operator, by="day shift")
     assert await read_pause(operator) == (None, "day shift")
+
+
+async def test_the_commands_say_what_they_did(
+    dsn: str, empty_dsn: str, operator: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For people and for scripts; without a schema they say what makes one."""
+
+    async def run(*arguments: str, of: str = dsn) -> Result:
+        monkeypatch.setenv("LIVENESS_POSTGRES_DSN", of)
+        return await asyncio.to_thread(CliRunner().invoke, commands, arguments)
+
+    said = await run("pause", "--reason", "two\nlines", "--for", "15m", "--by", "ops", "--json")
+    answer = json.loads(said.output)
+    assert (answer["by"], answer["why"], said.exit_code) == ("ops", "two lines", 0)
+    assert answer["left"] == pytest.approx(900.0, abs=SOON)
+    assert (await run("pause")).output.splitlines()[1].startswith("nothing is taken from anybody")
+    found, _ = await read_pause(operator)
+    assert found is not None
+    assert ("@" in found.by, found.why, found.left) == (True, "", None)
+    assert json.loads((await run("resume", "--json")).output) == {"was_paused": True}
+    assert (await run("resume")).output == "it was not paused\n"
+    assert "run `liveness migrate`" in str((await run("pause", of=empty_dsn)).exception)
+    assert (await run("pause", "--for", "soon")).exit_code == 2
 
 
 async def test_its_row_has_to_stay(host: HostTables) -> None:
