@@ -53,7 +53,7 @@ BOXES: Final[Mapping[str, Box]] = {
     ),
     "service": Box(
         "puts the parts together, answers commands, and says how it is",
-        "service assembly api metrics reclaim why health", 310, 1, PEOPLE,
+        "service assembly api metrics page snapshot reclaim why health", 310, 1, PEOPLE,
     ),
     "way in": Box(
         "what is heard: it renews, begins, ends and doubts",
@@ -89,7 +89,7 @@ BOXES: Final[Mapping[str, Box]] = {
     ),
     "story": Box(
         "what is known, as a person reads it",
-        "explanations evidence facts answers findings limits rights", 430, 4, PURE,
+        "explanations overview evidence facts answers findings limits rights", 430, 4, PURE,
     ),
     "words": Box(
         "settings, messages, subjects, tables: what all others speak of, and small tools",

@@ -15,6 +15,9 @@ from liveness.messages import Seconds
 # Workers in one answer: far below what makes an answer too large for a NATS message of 1 MiB.
 PAGE = 500
 
+# Of the last ends and reclaims, each.
+RECENT_MOST = 50
+
 Count = Annotated[int, Meta(ge=0)]
 
 
@@ -41,6 +44,8 @@ class StatusRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     offset: Annotated[int, Meta(ge=0, le=2**31, description="Behind so many workers.")] = 0
     limit: Annotated[int, Meta(ge=0, le=2**31, description="So many workers at most.")] = PAGE
+    name: Annotated[str, Meta(max_length=1_024, description="Only those with this in their names, in any case.")] = ""
+    recent: Annotated[int, Meta(ge=0, le=RECENT_MOST, description="So many of the last ends and reclaims at most.")] = 0
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +65,36 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     remaining: Annotated[float, Meta(ge=0, description="Seconds until its lease lapses if nothing is heard.")]
     silent_for: Annotated[float, Meta(description="Seconds since its last heartbeat; None: none heard yet.")] | None
     running: Annotated[int, Meta(ge=0, description="Pieces of work it holds in the database.")]
+
+
+class Expired(msgspec.Struct, frozen=True, kw_only=True):
+    """A life that ended."""
+
+    worker: str
+    epoch: int
+    reason: str
+    because: Annotated[str, Meta(description="The reason in words.")]
+    at: Annotated[str, Meta(description="RFC 3339, UTC, by the database's clock.")]
+    ago: Annotated[float, Meta(description="Seconds.")]
+    observed: Annotated[bool, Meta(description="In mode observe: nothing of the host's was touched.")] = False
+    finished: Annotated[bool, Meta(description="Whether all of its work is back.")] = True
+    recovered: Annotated[bool, Meta(description="Whether the name was heard again since.")] = False
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """A piece of work that was taken back."""
+
+    work: Annotated[str, Meta(description="Its kind.")]
+    id: str
+    worker: Annotated[str, Meta(description="Who had it.")]
+    epoch: int
+    reason: Annotated[str, Meta(description="None: it is not kept any more.")] | None
+    at: Annotated[str, Meta(description="RFC 3339, UTC, by the database's clock.")]
+    ago: Annotated[float, Meta(description="Seconds.")]
+    observed: Annotated[bool, Meta(description="In mode observe: nothing of the host's was touched.")] = False
+    outcome: (
+        Annotated[str, Meta(description="What became of it, if it did not go back: quarantined, exhausted.")] | None
+    ) = None
 
 
 class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +124,12 @@ class StatusAnswer(msgspec.Struct, frozen=True, kw_only=True):
     paused: Annotated[Pause, Meta(description="Set while nothing is taken because an operator has said so.")] | None = (
         None
     )
+    leads: Annotated[bool, Meta(description="Whether this replica acts, or follows the one that does.")] = True
+    nats: Annotated[bool, Meta(description="Whether the connection to NATS stands.")] = True
+    postgres: Annotated[bool, Meta(description="Whether Postgres answered just now.")] = True
+    matching: Annotated[int, Meta(ge=0, description="Leases with the name that was asked for.")] | None = None
+    ends: Annotated[list[Expired], Meta(description="The last lives that ended, the last one first.")] = []
+    moves: Annotated[list[Moved], Meta(description="What was taken back last, the last one first.")] = []
 
 
 class SweepRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,31 +1,25 @@
 """What the service does when a command asks it: `status`, `sweep`, `reclaim`, `why`, over NATS request and reply."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 import structlog
 
-import liveness
 from liveness.answers import (
-    PAGE,
     ReclaimAnswer,
     ReclaimRequest,
     Refusal,
     StatusAnswer,
     StatusRequest,
     SweepRequest,
-    WorkerStatus,
 )
 from liveness.assembly import Assembly
 from liveness.errors import LivenessError
 from liveness.facts import WhyAnswer, WhyRequest
-from liveness.lease import Lease
 from liveness.reclaim import reclaim, refuse_while_paused
-from liveness.store import refused_rows
+from liveness.snapshot import Snapshots
 from liveness.why import why
 
 log = structlog.get_logger("liveness.api")
@@ -45,7 +39,7 @@ class Api:
     def __init__(self, parts: Assembly, troubles: Callable[[], Sequence[str]]) -> None:
         self._parts = parts
         self._troubles = troubles
-        self._started = time.monotonic()
+        self._snapshots = Snapshots(parts)
         self._answering: set[asyncio.Task[None]] = set()
         # Commands share Postgres with the duties; a crowd of them must not keep a reclaim waiting.
         self._one_at_a_time = asyncio.Lock()
@@ -108,55 +102,7 @@ class Api:
             self._parts.bus.answer(reply, msgspec.json.encode(Refusal(error=too_long)))
 
     async def _status(self, request: StatusRequest) -> StatusAnswer:
-        parts = self._parts
-        now = parts.hearing.now
-        page = list(islice(parts.book.soonest(), request.offset, request.offset + min(request.limit, PAGE)))
-        troubles = list(self._troubles())
-        running: Mapping[str, int] = {}
-        outbox, oldest, refused = None, None, 0
-        try:
-            running = await parts.store.host.running([lease.worker for lease in page])
-            outbox, oldest = await parts.store.outbox.depth()
-            _, refused = await refused_rows(parts.store.database, 1)
-            await parts.pausing.look()
-        except LivenessError as error:
-            troubles.append(f"Postgres: {error}")
-        return StatusAnswer(
-            version=liveness.__version__,
-            mode=parts.settings.mode,
-            troubles=troubles,
-            term=parts.store.leader.term,
-            hearing=not parts.hearing.deaf(parts.clock()),
-            gaps=parts.hearing.gaps,
-            not_heard=parts.hearing.lost,
-            storms=parts.storms.held(now),
-            refused=refused,
-            conflicts=sorted(parts.book.incarnations.conflicts)[:PAGE],
-            uptime=time.monotonic() - self._started,
-            leases=len(parts.book),
-            wanting=len(parts.book.wanting),
-            ending=len(parts.book.endings),
-            outbox=outbox,
-            outbox_oldest=oldest,
-            counts=dict(parts.intake.counts),
-            paused=parts.pausing.pause,
-            bounds=parts.bounds.hit(),
-            suspects=sorted(islice(parts.suspects.suspected, PAGE)),
-            wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
-            workers=[
-                WorkerStatus(
-                    worker=lease.worker,
-                    state=_state(parts, lease),
-                    incarnation=lease.incarnation,
-                    epoch=lease.epoch,
-                    ttl=lease.ttl,
-                    remaining=_remaining(parts, lease, now),
-                    silent_for=None if lease.last_beat is None else max(now - lease.last_beat, 0.0),
-                    running=running.get(lease.worker, 0),
-                )
-                for lease in page
-            ],
-        )
+        return await self._snapshots.take(request, self._troubles())
 
     async def _sweep(self, request: SweepRequest) -> object:
         log.info("sweep_asked", dry_run=request.dry_run)
@@ -182,13 +128,3 @@ def _about(asked: object) -> str | None:
         return asked.worker
     # An id is no name; but it is of one share as well as any.
     return asked.about if isinstance(asked, WhyRequest) else None
-
-
-def _state(parts: Assembly, lease: Lease) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
-    if lease.ending is not None:
-        return "ending" if lease.ending.proof else "lapsed"
-    return parts.doubting.state_of(lease)
-
-
-def _remaining(parts: Assembly, lease: Lease, now: float) -> float:
-    return 0.0 if lease.ending is not None else max(parts.book.lines.deadline(lease) - now, 0.0)

@@ -80,6 +80,7 @@ class Assembly:
         self.store = store
         self.bus = bus
         self.clock = time.monotonic
+        self.began = self.clock()
         self.subjects = settings.subjects
 
         # What is believed, and how far it may be.

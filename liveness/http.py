@@ -1,4 +1,4 @@
-"""The HTTP listener: probes and metrics, on the service's own event loop, so that a hung loop cannot look alive."""
+"""The HTTP listener: probes, metrics, the page. On the service's own event loop: a hung loop cannot look alive."""
 
 import contextlib
 import socket
@@ -39,8 +39,9 @@ class Http:
         notes: Callable[[], Sequence[str]] = tuple,
         metrics: Callable[[str], Awaitable[tuple[bytes, str]]],
         token: Callable[[], str] | None = None,
+        routes: Sequence[Route] = (),
     ) -> None:
-        """`listen` as host:port; `token` says what has to be shown (`Door`).
+        """`listen` as host:port; `token` says what has to be shown (`Door`); `routes` are answered besides.
 
         Raises CannotStartError when that address cannot be had.
         """
@@ -64,6 +65,7 @@ class Http:
                 Route("/livez", self._livez),
                 Route("/readyz", self._readyz),
                 Route("/metrics", self._metrics),
+                *routes,
             ]
         )
         self._server = _Server(

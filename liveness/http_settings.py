@@ -18,7 +18,7 @@ class HttpSettings(PostgresSettings, frozen=True, kw_only=True, forbid_unknown_f
     """All settings are `Settings`; these are a part of them."""
 
     http_listen: Annotated[
-        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez, /readyz and /metrics.")
+        str, Meta(pattern=r"^\S*:\d{1,5}(?![\s\S])", description="host:port of /livez, /readyz, /metrics and the page.")
     ] = "127.0.0.1:8470"
     http_token: Annotated[
         str, Meta(description="Who asks for more than /livez and /readyz has to show it; better in a file.")

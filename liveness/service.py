@@ -29,6 +29,7 @@ from liveness.errors import DatabaseAwayError
 from liveness.health import Health
 from liveness.http import Http
 from liveness.metrics import Metrics
+from liveness.page import Page
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
@@ -71,6 +72,7 @@ class Service:
             notes=self.notes,
             metrics=self.metrics.text,
             token=settings.http_password,
+            routes=Page(settings, lambda: self.parts, self.troubles).routes(),
         )
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -24,6 +24,7 @@ _COMMANDS = {
     "serve": ("server", "liveness.cli.serve"),
     "migrate": ("server", "liveness.cli.migrate"),
     "status": ("server", "liveness.cli.status"),
+    "watch": ("server", "liveness.cli.watch"),
     "why": ("server", "liveness.cli.why"),
     "sweep": ("server", "liveness.cli.sweep"),
     "reclaim": ("server", "liveness.cli.reclaim"),

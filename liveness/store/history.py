@@ -12,6 +12,7 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
+from liveness.answers import Moved
 from liveness.facts import End, Instant, Leaked, LeftOut, Life, Move, Owner, Piece, Row, WhyAnswer, WorkerTold
 from liveness.store.database import PATIENCE, Connection, Database
 from liveness.store.statements import Statements
@@ -99,6 +100,26 @@ class History:
             ),
             forgotten=owner.forgotten,
         )
+
+    async def recent(self, limit: int) -> tuple[list[Life], list[Moved]]:
+        """Return the last lives that ended, and the last pieces of work that were taken back, the last ones first."""
+        async with self._reading() as (connection, now):
+            ends = await connection.fetch(self._statements["recent_ends"], limit, timeout=PATIENCE)
+            moves = await connection.fetch(self._statements["recent_moves"], limit, timeout=PATIENCE)
+        return [_life(record, now) for record in ends], [
+            Moved(
+                work=record["work"],
+                id=record["id"],
+                worker=record["worker"],
+                epoch=record["epoch"],
+                reason=record["reason"],
+                at=_known(record["reclaimed_at"], now).at,
+                ago=_known(record["reclaimed_at"], now).ago,
+                observed=record["observed"],
+                outcome=record["outcome"],
+            )
+            for record in moves
+        ]
 
     async def acting(self) -> str | None:
         """Return which replica acts, of any shard; None: none was seen lately."""

@@ -16,7 +16,7 @@ from tests.roles import Roles
 from .conftest import Liveness, Serve, all_of, beating, eventually
 from .told import of_type, published
 
-COMMANDS = {"demo", "dev", "serve", "migrate", "status", "why", "sweep", "reclaim", "check"}
+COMMANDS = {"demo", "dev", "serve", "migrate", "status", "watch", "why", "sweep", "reclaim", "check"}
 # A service that looks by itself only once, at its start, so that a test sees what a command did.
 RARELY = 3600
 

@@ -163,7 +163,7 @@ def test_the_changelog_keeps_its_form() -> None:
 
 @pytest.mark.parametrize(
     ("typed", "begun", "offered"),
-    [([], "w", ["why"]), (["reclaim"], "--d", ["--dry-run"]), (["run"], "--if", ["--if-given-up"])],
+    [([], "w", ["watch", "why"]), (["reclaim"], "--d", ["--dry-run"]), (["run"], "--if", ["--if-given-up"])],
 )
 def test_a_shell_completes_commands_and_options(typed: list[str], begun: str, offered: list[str]) -> None:
     """As far as they are typed."""

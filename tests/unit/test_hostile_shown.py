@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from html.parser import HTMLParser
+from urllib.parse import parse_qs, unquote, urljoin, urlsplit
 
 import pytest
 
-from liveness.answers import Pause, ReclaimAnswer, StatusAnswer, Swept, WorkerStatus
+from liveness.answers import Expired, Moved, Pause, ReclaimAnswer, StatusAnswer, Swept, WorkerStatus
 from liveness.cli import check, reclaim, status, sweep
 from liveness.cli.options import print_json
 from liveness.cli.terminal import console_for, literal
@@ -14,8 +16,36 @@ from liveness.explanations import told
 from liveness.facts import Instant, Piece, Step, WhyAnswer
 from liveness.findings import Finding, Weight
 from liveness.http import _probed
+from liveness.page.rendering import View, status_page, status_part, story_page, work_address
 from liveness.settings import Settings
 from tests.unit.hostile import HOSTILE
+
+
+class Parsed(HTMLParser):
+    """A page as a browser takes it: its elements with the names of their attributes, what it says, where it leads."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, tuple[str, ...]]] = []
+        self.said = ""
+        self.queries: list[tuple[str, dict[str, list[str]]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep it."""
+        self.elements.append((tag, tuple(name for name, _ in attrs)))
+        for name, value in attrs:
+            if name == "href":
+                parts = urlsplit(value or "")
+                assert (parts.scheme, parts.netloc) == ("", "")
+                if parts.path:
+                    self.queries.append((parts.path, parse_qs(parts.query)))
+            else:
+                self.said += f"{value}\n"
+
+    def handle_data(self, data: str) -> None:
+        """Keep it."""
+        self.said += data
 
 
 def as_text(said: str) -> bool:
@@ -45,6 +75,8 @@ def answer(text: str, worker: WorkerStatus) -> StatusAnswer:
         version="1", mode="act", troubles=[text], term=1, hearing=True, gaps=1, not_heard=0.0, storms=[text],
         conflicts=[text], uptime=1.0, leases=1, wanting=0, ending=0, outbox=0, outbox_oldest=None, counts={},
         workers=[worker], suspects=[text], wedged=[text], paused=Pause(text, "2025", 1.0, text),
+        ends=[Expired(worker=text, epoch=1, reason=text, because=text, at="2025-11-27T03:11:03Z", ago=1.0)],
+        moves=[Moved(work=text, id=text, worker=text, epoch=1, reason=text, at="2025-11-27T03:11:03Z", ago=1.0)],
     )  # fmt: skip
 
 
@@ -128,6 +160,44 @@ def test_why(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert as_text(said)
     assert short(text) in said
+
+
+def test_page(text: str, answer: StatusAnswer) -> None:
+    """Text, and no element, attribute, or address that is not ours; the name in a link is the very one."""
+    page = Parsed(status_page(answer, View(text)))
+
+    assert page.elements == Parsed(status_page(answer, View("harmless"))).elements
+    assert all(one.isprintable() or one == "\n" for one in page.said)
+    assert short(text) in page.said
+    assert text in [name for _, query in page.queries for name in query.get("worker", [])]
+    assert {path.split("/")[1] for path, _ in page.queries} == {"", "why", "page.css", "icon.svg"}
+    assert "data: " not in status_part(answer, View(text)).split("\n")
+
+
+def test_page_of_a_story(text: str) -> None:
+    """The same."""
+
+    def story(text: str) -> Parsed:
+        step = Step(when=Instant(at="2025-11-27T03:11:03Z", ago=1.0), what=text, worker=text, epoch=1, says=text)
+        piece = Piece(
+            work=text, id=text, table=text, row=None, moves=[], more=True, owner=None, sentence=text, steps=[step]
+        )
+        return Parsed(story_page(WhyAnswer(known=True, looked_in=[], pieces=[piece], sentence=text), leads=False))
+
+    page = story(text)
+    assert page.elements == story("harmless").elements
+    assert all(one.isprintable() or one == "\n" for one in page.said)
+    assert short(text) in page.said
+
+
+@pytest.mark.parametrize("work_id", [".", "..", "a/../b", "?x=1#y", "%2e%2e", "\u05d0 \u202e"])
+def test_address_of_a_story(work_id: str) -> None:
+    """Whatever the id, and what browsers make of an address, the id is asked for."""
+    parts = urlsplit(urljoin("http://here/", work_address(work_id)))
+
+    asked = parse_qs(parts.query).get("id", [unquote(parts.path.removeprefix("/why/"))])
+    assert asked == [work_id]
+    assert parts.fragment == ""
 
 
 def test_probes(text: str) -> None:
