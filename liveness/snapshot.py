@@ -87,13 +87,14 @@ class Snapshots:
         if not request.name:
             return list(islice(book.soonest(), request.offset, end)), len(book)
         wanted = request.name.encode(errors="replace").lower()
-        leases, found = list(book), []
+        leases, found, count = list(book), list[Lease](), 0
         for start in range(0, len(leases), LOOKED_AT_ONCE):
-            batch = leases[start : start + LOOKED_AT_ONCE]
-            found += [lease for lease in batch if wanted in lease.name.lower()]
+            batch = [lease for lease in leases[start : start + LOOKED_AT_ONCE] if wanted in lease.name.lower()]
+            count += len(batch)
+            found = heapq.nsmallest(end, [*found, *batch], key=self._order)
             # The heartbeats have their turn.
             await asyncio.sleep(0)
-        return heapq.nsmallest(end, found, key=self._order)[request.offset :], len(found)
+        return found[request.offset :], count
 
     def _order(self, lease: Lease) -> float:
         return 0.0 if lease.ending is not None else self._parts.book.lines.deadline(lease)

@@ -23,6 +23,10 @@ from liveness.why import why
 
 # Between two pictures of one view: what has changed shows within a second.
 LIVE_SECONDS: Final = 0.5
+# Between two pictures, of whatever view, the service rests for so many times what the last one took, but not for longer
+# than that (seconds).
+RESTS: Final = 2.0
+REST_MOST: Final = 1.0
 # How long a picture waits for Postgres; the page says so, and does without.
 PATIENCE: Final = 1.0
 # Streams that are served at once; those beyond are told to come again.
@@ -57,6 +61,7 @@ class Page:
         self._snapshots: Snapshots | None = None
         self._one_at_a_time = asyncio.Lock()
         self._one_reads = asyncio.Lock()
+        self._not_before = 0.0
         self._kept: dict[View, tuple[float, StatusAnswer]] = {}
         self._streams = self._stories = 0
         files = resources.files("liveness.page") / "static"
@@ -78,7 +83,11 @@ class Page:
             at, answer = self._kept.pop(view, (0.0, None))
             # Half of the time between two of a stream: none of them gets the same twice.
             if answer is None or time.monotonic() - at > LIVE_SECONDS / 2:
-                at, answer = time.monotonic(), await self._take(view)
+                await asyncio.sleep(self._not_before - time.monotonic())
+                began = time.monotonic()
+                answer = await self._take(view)
+                at = time.monotonic()
+                self._not_before = at + min(RESTS * (at - began), REST_MOST)
             self._kept[view] = at, answer
             while len(self._kept) > VIEWS_KEPT:
                 del self._kept[next(iter(self._kept))]

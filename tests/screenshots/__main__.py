@@ -12,7 +12,7 @@ import click
 
 from liveness.embedded import Servers
 from liveness.logs import configure
-from tests.screenshots.browser import Tab, browser, find
+from tests.screenshots.browser import Tab, browser, find, until
 from tests.screenshots.stage import Stage, stage
 
 MANY: Final = 10_000
@@ -63,7 +63,7 @@ async def _pictures(tab: Tab, folder: Path, name: str, address: str) -> None:
             await tab.look(width=width, dark=dark)
             await tab.go(address)
             if name not in {"story", "worker"}:
-                await tab.value(_until("document.getElementById('live').textContent === 'live'"))
+                await tab.value(until("document.getElementById('live').textContent === 'live'"))
             path = folder / f"{name}-{width}-{'dark' if dark else 'light'}.png"
             await tab.picture(path, HIGHEST)
             wide = await tab.value("document.documentElement.scrollWidth")
@@ -91,7 +91,7 @@ async def _measure(tab: Tab, shown: Stage, many: int) -> None:
         click.echo(f"{many} workers: drawn {time.monotonic() - began:.2f} s after it was asked for")
     for number in range(5):
         name = f"a-newcomer-{number}"
-        shows = _until(f"document.querySelector('[data-key={name}]')")
+        shows = until(f"document.querySelector('[data-key={name}]')")
         waiting = asyncio.create_task(tab.value(shows))
         await asyncio.sleep(0.37)
         began = time.monotonic()
@@ -99,17 +99,10 @@ async def _measure(tab: Tab, shown: Stage, many: int) -> None:
         await waiting
         click.echo(f"{many} workers: a newcomer shows {time.monotonic() - began:.2f} s after its first beat")
         began = time.monotonic()
-        waiting = asyncio.create_task(tab.value(_until(f"!document.querySelector('[data-key={name}]')")))
+        waiting = asyncio.create_task(tab.value(until(f"!document.querySelector('[data-key={name}]')")))
         await shown.goodbye(name, "a")
         await waiting
         click.echo(f"{many} workers: it is gone {time.monotonic() - began:.2f} s after its goodbye")
-
-
-def _until(condition: str) -> str:
-    """Return a script that waits for it."""
-    return (
-        f"new Promise(so => {{ const look = () => ({condition}) ? so(true) : requestAnimationFrame(look); look(); }})"
-    )
 
 
 @asynccontextmanager

@@ -24,6 +24,13 @@ def find() -> str | None:
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
+def until(condition: str) -> str:
+    """Return a script that waits for it."""
+    return (
+        f"new Promise(so => {{ const look = () => ({condition}) ? so(true) : requestAnimationFrame(look); look(); }})"
+    )
+
+
 class Tab:
     """One page of the browser."""
 

@@ -13,13 +13,20 @@
     for (const { name, value } of now.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
   };
 
-  // What stays is changed and not replaced, so that the focus and a selection stay as well.
+  const blank = (node) => node.nodeType === Node.TEXT_NODE && node.nodeValue.trim() === "";
+
+  // What stays is changed and not replaced, so that a selection stays as well.
   const take = (old, now) => {
     const keyed = new Map();
     for (const child of old.children) if (child.dataset.key !== undefined) keyed.set(child.dataset.key, child);
     let place = old.firstChild;
     for (const child of [...now.childNodes]) {
       const key = child.nodeType === Node.ELEMENT_NODE ? child.dataset.key : undefined;
+      while (place && blank(place) && child.nodeType === Node.ELEMENT_NODE) {
+        const gone = place;
+        place = place.nextSibling;
+        gone.remove();
+      }
       let own = key === undefined ? place : keyed.get(key);
       if (key !== undefined) keyed.delete(key);
       if (!own || own.nodeName !== child.nodeName || (key === undefined && own.dataset?.key !== undefined)) {
@@ -36,7 +43,10 @@
   const show = (html) => {
     const made = document.createElement("template");
     made.innerHTML = html;
+    const focused = document.activeElement;
     take(part, made.content);
+    // A row that has another place has lost it.
+    if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
     at = performance.now();
   };
 
