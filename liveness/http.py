@@ -88,6 +88,9 @@ class Http:
             # that the next socket gets.
             for listener in getattr(self._server, "servers", []):
                 listener.close()
+            # Nor the answers that go on for as long as somebody listens.
+            for connection in list(self._server.server_state.connections):
+                connection.transport.close()
             self._socket.close()
 
     async def _livez(self, _request: Request) -> PlainTextResponse:

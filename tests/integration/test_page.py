@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import html
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import quote
 
 import pytest
 from nats.aio.client import Client
 
+from liveness.embedded import NatsServer
 from liveness.page import Page, routes
 from liveness.page.rendering import View, status_page
 from liveness.page.routes import POLICY
@@ -155,6 +156,19 @@ async def test_without_postgres_the_leases_are_shown(
     async with asyncio.timeout(SOON):
         while "no answer" in words((await got(service, "/"))[2]):
             await look_again()
+
+
+async def test_a_stream_ends_with_the_service(settings: Callable[..., Settings], nats: NatsServer) -> None:
+    """And nothing is asked for it any more."""
+    service, stop = Service(settings(nats_url=nats.url)), asyncio.Event()
+    running = asyncio.create_task(service.run(stop))
+    await service.started.wait()
+    async with stream(service, "/events") as (_, _, reader):
+        await part(reader)
+        stop.set()
+        await running
+        async with asyncio.timeout(SOON):
+            assert (await reader.read()).count(b"\n\n") < 5
 
 
 async def test_before_it_has_begun_the_page_says_what_it_waits_for() -> None:

@@ -46,6 +46,9 @@ async def _run(program: str, folder: Path, many: int, only: tuple[str, ...]) -> 
                     await _pictures(tab, folder, name, shown.address)
                     if name == "twelve":
                         await _stories(tab, folder, shown)
+                        await _go(tab, shown.address)
+                if name == "twelve":
+                    await _away(tab, folder)
         if not only or "many" in only:
             async with stage(servers, "many", heartbeat_timeout=600, workflow_stuck_timeout=600) as shown:
                 await shown.begin([f"worker-{number:05}" for number in range(many)], 1e6, incarnation="a", ttl=600)
@@ -73,6 +76,23 @@ async def _pictures(tab: Tab, folder: Path, name: str, address: str) -> None:
         await tab.go(address)
         await tab.picture(folder / "twelve-without-scripts.png", HIGHEST)
         click.echo("twelve-without-scripts.png")
+    # It would complain of a service that ends.
+    await tab.go("about:blank")
+
+
+async def _go(tab: Tab, address: str) -> None:
+    await tab.look(width=1400, dark=False)
+    await tab.go(address)
+    await tab.value(until("document.getElementById('live').textContent === 'live'"))
+
+
+async def _away(tab: Tab, folder: Path) -> None:
+    """Show the page of a service that has ended meanwhile; of that alone the browser may complain."""
+    await tab.value(until("document.body.classList.contains('stale')"))
+    await tab.picture(folder / "away-1400-light.png", HIGHEST)
+    click.echo("away-1400-light.png")
+    await tab.go("about:blank")
+    tab.complaints[:] = [one for one in tab.complaints if "net::ERR_" not in one]
 
 
 async def _stories(tab: Tab, folder: Path, shown: Stage) -> None:
