@@ -35,7 +35,7 @@ async def run(folder: Path, http_listen: str | None) -> None:
     show_default=True,
     help="Where the servers keep their data.",
 )
-@click.option("--http-listen", help="host:port of /livez, /readyz and /metrics.")
+@click.option("--http-listen", help="host:port of /livez, /readyz, /metrics and the page.")
 def command(folder: Path, http_listen: str | None) -> None:
     """Run NATS, Postgres and the service on this machine, for development; stop with Ctrl-C.
 
