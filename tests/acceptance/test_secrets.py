@@ -75,7 +75,9 @@ def structs() -> Iterator[type[msgspec.Struct]]:
     while left:
         for found in left.pop().__subclasses__():
             left.append(found)
-            yield found
+            # Those of the tests are not ours to judge.
+            if found.__module__.startswith("liveness."):
+                yield found
 
 
 async def test_no_representation_shows_a_secret() -> None:

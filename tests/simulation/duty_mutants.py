@@ -14,7 +14,6 @@ from liveness.finish import Finish, Finished
 from liveness.follow import Follow, Learned
 from liveness.grants import Granted, Grants
 from liveness.greetings import Greetings
-from liveness.hearing import Hearing
 from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
 from liveness.publishing import Event
@@ -78,17 +77,15 @@ async def a_lapse_is_forgotten_when_postgres_is_away(self: Expiry, workers: Sequ
 
 
 @MUTANTS.wrong("new life", 94, expiry, "case_of")
-def a_slow_transaction_reaches_into_the_next_life(
-    lease: Lease, ending: Ending, hearing: Hearing, loop_time: float
-) -> Case:
+def a_slow_transaction_reaches_into_the_next_life(*life: Any) -> Case:
     """What passes until it begins is not reckoned with."""
-    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), measured_at=None)
+    return msgspec.structs.replace(case_of(*life), measured_at=None)
 
 
 @MUTANTS.wrong("memory", 33, expiry, "case_of")
-def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, *more: Any) -> Case:
     """As if it could be somebody else's: it is left to the sweep."""
-    case = case_of(lease, ending, hearing, loop_time)
+    case = case_of(lease, ending, *more)
     return case if ending.proof else msgspec.structs.replace(case, untouched_for=2 * ending.ttl)
 
 
@@ -99,15 +96,15 @@ async def doubts_are_never_cleared(self: Expiry) -> None:
 
 
 @MUTANTS.wrong("new life", 2, expiry, "case_of")
-def a_restart_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+def a_restart_takes_whatever_there_is(*life: Any) -> Case:
     """What the next life has touched, too."""
-    return msgspec.structs.replace(case_of(lease, ending, hearing, loop_time), untouched_for=None)
+    return msgspec.structs.replace(case_of(*life), untouched_for=None)
 
 
 @MUTANTS.wrong("offer", 7844, expiry, "case_of")
-def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, hearing: Hearing, loop_time: float) -> Case:
+def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, *more: Any) -> Case:
     """Also what was claimed while its transaction waited."""
-    case = case_of(lease, ending, hearing, loop_time)
+    case = case_of(lease, ending, *more)
     return case if ending.reborn_at is not None else msgspec.structs.replace(case, untouched_for=None)
 
 
