@@ -292,6 +292,7 @@ class Incarnations(Formers):
         self.settled(lease.worker)
         self.replaced(lease.worker, lease.incarnation, None)
         lease.bear(claim.incarnation)
+        self._claim_its_own(lease, now)
         return True
 
     def _rival_over(self, lease: Lease, now: float) -> None:
@@ -299,8 +300,11 @@ class Incarnations(Formers):
         if claim is not None and self._followed(lease, claim, now) is not None:
             return
         self.settled(lease.worker)
+        self._claim_its_own(lease, now)
+
+    def _claim_its_own(self, lease: Lease, now: float) -> None:
         if lease.incarnation is not None and self._is_to_be_looked_for(lease, lease.incarnation):
-            # That stood in the place of its own claim, which nobody has acted upon yet.
+            # The other one's stood in the place of its own claim, which nobody has acted upon yet.
             self.claims[lease.worker] = Claim(lease.incarnation, math.inf, now)
 
     def former_heard_at(self, lease: Lease, new: Arrival) -> float | None:

@@ -205,6 +205,18 @@ def test_who_adopts_a_name_and_leaves_gives_it_back_to_one_that_was_heard_a_mome
     assert lapsed(book, 113.0) == ["w"]
 
 
+def test_who_gets_its_name_back_before_it_was_believed_is_looked_for_still(book: LeaseTable) -> None:
+    """The one that adopted the name was the former one, and its last beat came late: what it held has to go back."""
+    book.forget("w")
+    says(book, "b", at=103.0, uptime=3.0)
+    says(book, "a", at=103.5, uptime=None)
+    assert not book.release("w", "a", 104.0)
+    says(book, "b", at=106.0, uptime=6.0)
+    says(book, "b", at=109.0, uptime=9.0)
+
+    assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
+
+
 def test_a_name_that_went_back_already_is_not_given_back(book: LeaseTable) -> None:
     """Postgres has said who bears it, and that one's goodbye ends its life."""
     says(book, "a", at=99.0, uptime=99.0)
