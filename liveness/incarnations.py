@@ -6,9 +6,9 @@ believed slowly.
 1. When a process began, `beginnings` reckons from its beats; a beginning counts once two of them agree on it.
 2. As long as the former incarnation is heard, too (since the new one began, by what it says), there are two processes
    of one name, and nobody can say whose a row is: a conflict, in which nothing is taken. It is over when one of them
-   has been silent for a ttl. A beat that names no incarnation is such a rival, too; and until the verdict, either
-   disputes what was believed before. So is one that was restored, until we have listened for a ttl, to whoever began
-   before that.
+   has been silent for a ttl. A beat that names no incarnation is such a rival, too, whenever since then it came; and
+   until the verdict, either disputes what was believed before. So is one that was restored, until we have listened for
+   a ttl, to whoever began before that.
 3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
 4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
    is in the book; a name that comes back later comes back as whoever it is.
@@ -51,6 +51,8 @@ class Incarnations(Formers):
         super().__init__()
         self.claims: dict[str, Claim] = {}
         self.conflicts: set[str] = set()
+        # Hearing time: when the name of one that names its incarnation was last beaten for without any.
+        self.nameless_at: dict[str, float] = {}
         # Names of which a verdict has spared something for another process's sake.
         self._spared: set[str] = set()
 
@@ -93,22 +95,10 @@ class Incarnations(Formers):
         `now` in hearing time.
         """
         incarnation, own = beat.incarnation, lease.incarnation
-        claim = self.claims.get(lease.worker)
+        if incarnation is None and own is not None:
+            self.nameless_at[lease.worker] = now
         if incarnation is None or incarnation == own:
-            if claim is None:
-                return Whose.OWN
-            if incarnation is None or claim.incarnation != own:
-                # One that says nothing of itself may be a process of its own.
-                conflict = self._own(lease, claim, now, when)
-                if (
-                    incarnation is not None
-                    and lease.worker not in self.claims
-                    and self._is_to_be_looked_for(lease, incarnation)
-                ):
-                    # The rival's claim stood in the place of its own, which nobody has acted upon yet.
-                    self.claim(lease, beat, now, when)
-                return Whose.CONFLICT if conflict else Whose.OWN
-            return self._judge_claim(lease, beat, now, when, Whose.ARRIVED if successor is None else Whose.OWN)
+            return self._judge_own(lease, beat, successor=successor, now=now, when=when)
         if self.is_former(lease.worker, incarnation):
             return Whose.STALE
         if own is None:
@@ -123,6 +113,23 @@ class Incarnations(Formers):
         if beat.uptime is None:
             return self._adopt(lease, own, beat, now, when)
         return self._judge_claim(lease, beat, now, when, Whose.NEW if successor is None else Whose.OWN)
+
+    def _judge_own(self, lease: Lease, beat: Heartbeat, *, successor: bool | None, now: float, when: Arrived) -> Whose:
+        incarnation, claim = beat.incarnation, self.claims.get(lease.worker)
+        if claim is None:
+            return Whose.OWN
+        if incarnation is not None and claim.incarnation == incarnation:
+            return self._judge_claim(lease, beat, now, when, Whose.ARRIVED if successor is None else Whose.OWN)
+        # One that says nothing of itself may be a process of its own.
+        conflict = self._own(lease, claim, now, when)
+        if (
+            incarnation is not None
+            and lease.worker not in self.claims
+            and self._is_to_be_looked_for(lease, incarnation)
+        ):
+            # The rival's claim stood in the place of its own, which nobody has acted upon yet.
+            self.claim(lease, beat, now, when)
+        return Whose.CONFLICT if conflict else Whose.OWN
 
     def claim(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> tuple[Claim, bool]:
         """Note a beat whose incarnation is not settled; return what is claimed, and whether a conflict begins.
@@ -147,6 +154,9 @@ class Incarnations(Formers):
             if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
                 claim.rival_at = max(heard)
+            nameless_at = self.nameless_at.get(worker, -math.inf)
+            if now - nameless_at < (beat.uptime or 0.0) - AGREED_WITHIN:
+                claim.rival_at = max(claim.rival_at or nameless_at, nameless_at)
         else:
             claim.beats += 1
         claim.heard(now, when, beat.uptime)
@@ -371,6 +381,7 @@ class Incarnations(Formers):
         """Forget all about a name that left the book."""
         self.settled(worker)
         self.forget_formers(worker)
+        self.nameless_at.pop(worker, None)
         self._spared.discard(worker)
 
 

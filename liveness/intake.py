@@ -207,23 +207,15 @@ class Intake:
             self._stale(worker, beat.incarnation or "", arrival)
         else:
             self._noted(worker, beat.via, heard, now)
-            if self.reports is not None:
-                self._report(self.reports, worker, beat, now)
+            if beat.running is not None or beat.progress is not None:
+                self._report(worker, beat, now)
 
-    def _report(self, reports: Reports, worker: str, beat: Heartbeat, now: float) -> None:
-        states = beat.running is not None or beat.progress is not None
-        if not states and beat.incarnation is not None:
-            return
+    def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
         lease = self._book.get(worker)
-        if lease is None:
-            return
         # Of two that beat under one name, only what the one says that bears it.
-        if lease.incarnation != beat.incarnation:
-            if beat.incarnation is None:
-                reports.heard_nameless(lease, now)
-        elif states:
+        if self.reports is not None and lease is not None and lease.incarnation == beat.incarnation:
             hearing = self._hearing
-            reports.hear(lease, beat.running, beat.progress, now, hearing.not_before, hearing.least_stamp)
+            self.reports.hear(lease, beat.running, beat.progress, now, hearing.not_before, hearing.least_stamp)
 
     def _noted(self, worker: str, via: str | None, heard: Heard, now: float) -> None:
         lease = self._book.get(worker)

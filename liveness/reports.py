@@ -85,8 +85,6 @@ class Report(msgspec.Struct):
     still_at: float = 0.0
     # Of one that states no list: since when Postgres says that it runs something.
     busy_since: float | None = None
-    # When a beat was heard last that names no incarnation, beside its own.
-    nameless_at: float = -math.inf
     # What was missing at the last look. When that was; which reports counted since then; and what they listed.
     missing: dict[tuple[str, str], _Missing] = {}
     looked_at: float = 0.0
@@ -129,13 +127,6 @@ class Reports:
             self._list(report, running, now, not_before, least_stamp)
         if progress is not None:
             self._progress(lease, report, progress, running, now, least_stamp)
-
-    def heard_nameless(self, lease: Lease, now: float) -> None:
-        """Note that a beat came which names no incarnation, though the one that `lease` bears names itself."""
-        report = self.of.get(lease.name)
-        if report is None or report.incarnation != lease.incarnation:
-            report = self._begin(lease, now)
-        report.nameless_at = now
 
     def lost(self) -> None:
         """Note that beats may have been lost: what was said between two that were heard is not known."""
@@ -306,7 +297,7 @@ def _is_one(book: LeaseTable, lease: Lease, report: Report) -> bool:
         lease.ending is None
         and lease.epoch is not None
         and report.incarnation == lease.incarnation
-        and max(report.said_at, report.still_at) - report.nameless_at >= lease.ttl
+        and max(report.said_at, report.still_at) - incarnations.nameless_at.get(worker, -math.inf) >= lease.ttl
         # Since when it is there may never be known; but nobody else may be beside it.
         and (claim is None or (claim.incarnation == lease.incarnation and not claim.thirds))
         and worker not in incarnations.conflicts

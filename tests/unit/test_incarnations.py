@@ -217,6 +217,23 @@ def test_who_gets_its_name_back_before_it_was_believed_is_looked_for_still(book:
     assert (book.arrivals["w"].incarnation, book.arrivals["w"].begun) == ("b", 100.0)
 
 
+def test_who_is_heard_without_incarnation_is_a_rival_of_the_next_claim_too(book: LeaseTable) -> None:
+    """The process that was claimed beside both is over; the one without a name was heard since this one began."""
+    book.forget("w")
+    says(book, "b", at=106.0, uptime=6.0)
+    says(book, "c", at=107.0, uptime=1.0)
+    says(book, "b", at=108.0, uptime=8.0)
+    says(book, "b", at=112.0, uptime=12.0)
+    book.beat("w", 115.0, Heartbeat(), 115.0)
+    says(book, "b", at=117.0, uptime=17.0)
+    says(book, "b", at=121.0, uptime=21.0)
+    says(book, "b", at=124.9, uptime=24.9)
+    assert not book.arrivals
+    says(book, "b", at=128.0, uptime=28.0)
+
+    assert book.arrivals["w"].incarnation == "b"
+
+
 def test_a_name_that_went_back_already_is_not_given_back(book: LeaseTable) -> None:
     """Postgres has said who bears it, and that one's goodbye ends its life."""
     says(book, "a", at=99.0, uptime=99.0)

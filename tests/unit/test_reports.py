@@ -213,8 +213,9 @@ def test_while_it_is_not_plain_whose_rows_these_are_nothing_leaks(host: Host, be
 
 def test_beside_a_beat_that_names_no_incarnation_nobody_s_list_counts(host: Host) -> None:
     """What that one runs, who bears the name cannot list: not within a ttl of it, whenever it came."""
+    host.book.incarnations.settled("w")
     for at in range(0, 200, 9):
-        host.reports.heard_nameless(lease_of(host.book), float(at))
+        host.book.beat("w", float(at), Heartbeat(), float(at))
         assert not host.leaks(at + 1.0)
     assert not host.leaks(207.0, 208.0)
     assert host.leaks(209.0, 270.0)
