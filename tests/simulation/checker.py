@@ -15,7 +15,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
 3. `new life`: a restart takes nothing that the newest process of the name claimed while it lives. Not said of what it
    claimed sooner than its beats took to NATS, of which two are as late only where servers stood still twice; or its
    hello, by which alone a replica that was started since believes it. Nor where the hello of another is read late.
-4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either.
+4. `conflict`: while two processes of one name live and are both heard, heartbeats take nothing from either. Not said,
+   nor the next, of one that a hello has replaced: of who began within a ttl, or as exactly as that can be known.
 5. `goodbye`: a goodbye takes nothing from another process of the name that was heard within a ttl before, and lives;
    nor a life whose hello was read before it, in time: its own incarnation's, which has begun again.
 6. `storm`: while three names or more behind a broken route live and beat, all of them heard since it broke before, and
@@ -82,7 +83,7 @@ from tests.simulation.news import News
 from tests.simulation.postgres import Claim, Epoch, Expiration, Postgres, Row
 from tests.simulation.quiet import out_of_step, waiting
 from tests.simulation.replica import SETTINGS, TTL
-from tests.simulation.rivals import LATE, has_replaced, is_replaced, may_be_anothers, said_hello_lately
+from tests.simulation.rivals import LATE, is_over_by_hello, is_replaced, may_be_anothers, said_hello_lately
 from tests.simulation.storm import has_to_keep, is_signed
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
@@ -179,7 +180,7 @@ class Checker:
         heard = [at for at in process.heard_by.get(id(replica.ear), NEVER)[:2] if at > replica.link_up_at]
         # Who was silent for a ttl is over: see incarnations.py.
         known = any(1.0 < began - at < TTL + sum(self.stood_still(at, began)) for at in heard)
-        known = known and not self._was_over(process) and began - replica.ear.free_at >= LATE
+        known = known and not self._was_over(process, replica) and began - replica.ear.free_at >= LATE
         # And what it claimed sooner than it was heard may be older than it.
         known = known and claim.at - process.born_at >= max(self.stood_still(process.born_at, began), default=0.0)
         if known and process.style in {"uptime", "hello"}:
@@ -297,11 +298,11 @@ class Checker:
         replica, began = expiration.decided
         newest = self.processes[process.name][-1]
         self.checked["new life"] += 1
-        late = self.stood_still(process.born_at, began)
+        stood = self.stood_still(process.born_at, began)
         # All of its beats may have been late, and by as much; and what is late by less than a second agrees. Of hellos,
         # one is enough for a replica that has not heard it before, and another one may have answered it meanwhile.
         greets = process.style == "hello" and process.first_heard.get(id(replica.ear), 0.0) > claimed_at
-        as_late = [*(late if greets else late[:-1]), AGREED_WITHIN + process.mouth.latency] if late else [0.0]
+        as_late = [*(stood if greets else stood[:-1]), AGREED_WITHIN + process.mouth.latency] if stood else [0.0]
         if process is newest:
             # Where the hello of another one is read late, and before the beats of this one.
             unread = began - replica.ear.free_at < LATE and said_hello_lately(process, self.processes[process.name])
@@ -311,7 +312,8 @@ class Checker:
         self.checked["conflict"] += 1
         ear = id(replica.ear)
         (former, heard, _), others = process.heard_by.get(ear, NEVER), newest.first_heard.get(ear)
-        if newest.style == "hello" or others is None or self._was_over(process) or began - replica.ear.free_at < LATE:
+        late = newest.style == "hello" or began - replica.ear.free_at < LATE
+        if others is None or late or self._was_over(process, replica):
             return
         # What is heard in the moment of the verdict is heard behind it.
         heard = former if heard >= began else heard
@@ -319,10 +321,11 @@ class Checker:
         if 0.0 <= began - heard < TTL and heard > others + AGREED_WITHIN and newest.alive and not unread:
             self.wrong("conflict", f"{process.incarnation} and {newest.incarnation} both beat, and {row.id} is taken")
 
-    def _was_over(self, process: Worker) -> bool:
+    def _was_over(self, process: Worker, replica: Any) -> bool:
         # Before this verdict, by another one or by a hello: its beats are stale, and it is told so.
         ended = any(one.incarnation == process.incarnation for one in self.postgres.expirations[process.name][:-1])
-        return ended or any(has_replaced(one, process) for one in self.processes[process.name])
+        same_name, now = self.processes[process.name], self.world.now
+        return ended or is_over_by_hello(process, same_name, replica, self.standstills, now)
 
     def end(self, epoch: Epoch, reason: str) -> None:
         """Judge the end of an epoch."""

@@ -30,16 +30,27 @@ def is_replaced(process: Worker, same_name: Sequence[Worker], ear: Ear) -> bool:
     return process.beside and newer
 
 
-def has_replaced(other: Worker, process: Worker) -> bool:
+def has_replaced(other: Worker, process: Worker, known_to: float = 0.0) -> bool:
     """Say whether the hello of `other` has said that `process` is over.
 
-    Of two that begin within a ttl, the one whose hello is heard behind the other's beats is the newer to all who hear.
+    Of two that begin within a ttl, the one whose hello is heard behind the other's beats is the newer to all who hear;
+    and to who cannot tell the beginning of `process` better than to `known_to` seconds, when they lie that much apart.
     """
     if other.style != "hello" or not other.first_heard or other is process:
         return False
     first_heard = process.first_heard
-    behind = any(at >= first_heard.get(ear, math.inf) for ear, at in other.first_heard.items())
-    return other.number > process.number or (behind and process.born_at - other.born_at < TTL)
+    # Who begins again says another hello.
+    hellos = [*other.first_heard.items(), *(() if other.again is None else other.again.greeted.items())]
+    behind = any(at >= first_heard.get(ear, math.inf) for ear, at in hellos)
+    return other.number > process.number or (behind and process.born_at - other.born_at < TTL + known_to)
+
+
+def is_over_by_hello(
+    process: Worker, same_name: Iterable[Worker], replica: Any, standstills: Iterable[tuple[float, float]], now: float
+) -> bool:
+    """Say whether another one's hello may have said to `replica` that `process` is over."""
+    known_to = unread(process.born_at, now, gaps_of(replica, standstills))
+    return any(has_replaced(one, process, known_to) for one in same_name)
 
 
 def said_hello_lately(process: Worker, same_name: Sequence[Worker]) -> bool:
@@ -65,7 +76,7 @@ def may_be_anothers(
     """
     ear = id(replica.ear)
     greeted_at = worker.first_heard.get(ear, math.inf)
-    gaps = _merged({*standstills, (replica.link_down_at, replica.link_up_at - replica.link_down_at)})
+    gaps = gaps_of(replica, standstills)
     return any(
         one.style in {"uptime", "hello"}
         and one.first_heard.get(ear, -math.inf) >= greeted_at
@@ -73,6 +84,11 @@ def may_be_anothers(
         for one in processes
         if one is not worker
     )
+
+
+def gaps_of(replica: Any, standstills: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return since when and for how long what is said to `replica` may have waited."""
+    return _merged({*standstills, (replica.link_down_at, replica.link_up_at - replica.link_down_at)})
 
 
 def _merged(gaps: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
