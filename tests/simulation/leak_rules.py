@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from tests.simulation.postgres import Claim, Postgres, Row
 from tests.simulation.replica import COMPARE_TICKS, SETTINGS
-from tests.simulation.rivals import is_replaced
+from tests.simulation.rivals import is_replaced, speaks_for_itself
 from tests.simulation.workers import INTERVALS, Worker
 from tests.simulation.world import World
 
@@ -47,7 +47,8 @@ class Leaks:
         forgotten_at = None if process.listing is None else process.listing.forgotten_at(row, claim)
         ear = self._postgres.deciding[0].ear
         works = process.alive and not claim.dropped and forgotten_at is None
-        if works and not is_replaced(process, self._processes[process.name], ear):
+        same_name = self._processes[process.name]
+        if works and speaks_for_itself(process, same_name, ear) and not is_replaced(process, same_name, ear):
             self._wrong("leak", f"{process.incarnation} works on {row.id}, and it goes back as leaked")
         elif forgotten_at is not None and self._is_owed(process):
             self._judge(row, process, forgotten_at)
