@@ -82,7 +82,9 @@ class Leaks:
 
     def _judge(self, row: Row, process: Worker, forgotten_at: float) -> None:
         self._checked["forgotten"] += 1
-        late = self._world.now - max(self._calm_at(), forgotten_at)
+        # Whatever a list leaves out, it does so under one epoch; and that begins when the process is believed.
+        lives = self._postgres.epochs[process.name]
+        late = self._world.now - max(self._calm_at(), forgotten_at, lives[-1].began_at if lives else 0.0)
         if late > FORGOTTEN:
             self._wrong(
                 "forgotten", f"{row.id} of {process.incarnation} was forgotten {late:.2f} s ago, and all is well"

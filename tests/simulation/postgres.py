@@ -64,10 +64,13 @@ class Row:
 class Epoch:
     """One life, as the database knows it."""
 
-    __slots__ = ("ended_at", "epoch", "hello_uptime", "incarnation", "term", "ttl", "worker")
+    __slots__ = ("began_at", "ended_at", "epoch", "hello_uptime", "incarnation", "term", "ttl", "worker")
 
-    def __init__(self, worker: str, epoch: int, incarnation: str | None, ttl: float, term: int | None) -> None:
+    def __init__(
+        self, worker: str, epoch: int, incarnation: str | None, ttl: float, term: int | None, began_at: float
+    ) -> None:
         self.worker = worker
+        self.began_at = began_at
         self.epoch = epoch
         self.incarnation = incarnation
         self.ttl = ttl
@@ -264,7 +267,7 @@ class Postgres:
 
     def new_epoch(self, worker: str, incarnation: str | None, ttl: float, term: int | None) -> Epoch:
         """Open an epoch."""
-        epoch = Epoch(worker, self.next_sequence(), incarnation, ttl, term)
+        epoch = Epoch(worker, self.next_sequence(), incarnation, ttl, term, self.world.now)
         self.open[worker] = epoch
         self.epochs[worker].append(epoch)
         return epoch
