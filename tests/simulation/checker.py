@@ -61,8 +61,9 @@ Of workers with habits (see habits.py) and of what they run, each in a module of
 24. `tie`: it was there at more of them than all else of the life that has just ended, or at twice the budget.
 25. `poison`: and what was there so often is set aside, and does not go back.
 26. `leak`: nothing goes back as leaked that a living process works on, unless another one has its name.
-27. `forgotten`: what a process has forgotten, which lists what it runs, is back within `FORGOTTEN` seconds of that,
-    of the last fault, and of its epoch's beginning. Not said where it is not the only one of its name, or cannot be told from former ones.
+27. `forgotten`: what a process has forgotten, which lists what it runs, is back within `FORGOTTEN` seconds of that, of
+    the last fault, and of its epoch's beginning. Not said where it is not the only one of its name, or cannot be told
+    from former ones.
 """
 
 from collections import Counter, defaultdict
