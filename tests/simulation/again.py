@@ -28,6 +28,7 @@ class Again:
     def __init__(self, worker: "Worker") -> None:
         self.worker = worker
         self.waiting = False
+        self.began_at = -math.inf
         # By ear: when the hello of the life that goes on, or is to begin, was put into its socket.
         self.greeted: dict[int, float] = {}
         self._former = 0
@@ -48,7 +49,7 @@ class Again:
             if worker.listing is not None:
                 worker.listing.over(row, claim)
         worker.claims.clear()
-        self.waiting, self._former = True, worker.epoch or 0
+        self.waiting, self._former, self.began_at = True, worker.epoch or 0, worker.world.now
         self.greeted.clear()
         self._say()
 

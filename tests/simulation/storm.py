@@ -64,6 +64,9 @@ def has_to_keep(
     # One of them who dies meanwhile, or just before, is not behind a route; one who connects again may be a sign.
     if any((one.died_at or 0.0) > since - TTL or (one.alive and one.moved_at > since) for one in everybody):
         return False
+    # Who says goodbye to begin again has ended by its own word, which comes by another way.
+    if any(one.again is not None and one.again.began_at > since - TTL for one in everybody):
+        return False
     # Nor is one that is silent by itself; it lapses for itself, and the others are a storm if they are enough.
     members = {
         one.name
@@ -75,10 +78,13 @@ def has_to_keep(
 
 
 def _is_member(process: Worker, same_name: Sequence[Worker], replica: Any, since: float, began: float) -> bool:
-    # One whose name has gone over to another renews nothing; and one that was sent there has to be heard from there.
+    # One whose name has gone over to another renews nothing; one that was never heard may be anywhere; and one that was
+    # sent there has to be heard from there.
     former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
     heard = former if heard > began else heard
-    return not is_replaced(process, same_name, replica.ear) and (process.moved_at < since or heard > since)
+    if heard < process.born_at or is_replaced(process, same_name, replica.ear):
+        return False
+    return process.moved_at < since or heard > since
 
 
 def is_signed(process: Worker, everybody: Iterable[Sequence[Worker]]) -> bool:
