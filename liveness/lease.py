@@ -169,6 +169,19 @@ class Lease(msgspec.Struct, gc=False, eq=False):
         """
         return self.begun is not None and begun < self.begun - self.line.ttl
 
+    def certified(self, epoch: int, incarnation: str | None) -> "Lease | None":
+        """Return this lease, which ends under `epoch` from now on, if that is its incarnation's whose process died.
+
+        That process has lost an epoch and got this one, and nobody told us: it is as dead under either.
+        """
+        ending = self.ending
+        if ending is None or ending.reason != "died" or ending.reborn_at is not None:
+            return None
+        if incarnation is None or incarnation != ending.incarnation:
+            return None
+        self.after, self.epoch = self.epoch, epoch
+        return self
+
     def note_hello(self, uptime: float | None, sent: float) -> bool:
         """Note what a hello of its incarnation states, and say whether Postgres does not know that of an open life."""
         self.note_begun(uptime, sent)

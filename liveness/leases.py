@@ -204,7 +204,7 @@ class LeaseTable:
         """Take from Postgres that `epoch` of `worker` is open, and its newest hello: another replica granted it."""
         lease = self._leases.get(worker.encode())
         if lease is not None and lease.epoch is not None and lease.epoch < epoch:
-            lease = self.ended(worker, lease.epoch, now, elsewhere=True)
+            lease = lease.certified(epoch, incarnation) or self.ended(worker, lease.epoch, now, elsewhere=True)
         if lease is None:
             lease = self.restore(worker, now, ttl, epoch, incarnation)
         elif lease.ending is not None and lease.ending.is_before(incarnation, hello_uptime):

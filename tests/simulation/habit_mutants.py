@@ -54,6 +54,12 @@ def a_certificate_ends_whoever_bears_the_name(
     return self.end(worker, now, proof) if proof.reason == "died" else RELEASE(self, worker, incarnation, now, proof)
 
 
+@MUTANTS.wrong("certificate", 536778, Lease, "certified")
+def a_certificate_is_of_one_epoch(_self: Lease, _epoch: int, _incarnation: str | None) -> Lease | None:
+    """What the process got since is another one's."""
+    return None
+
+
 # Fences.
 
 

@@ -79,6 +79,42 @@ def test_an_epoch_of_the_life_that_ends_is_learned_as_that(book: LeaseTable) -> 
     assert (lease.epoch, lease.incarnation, ending_of(book).incarnation) == (7, "b", "a")
 
 
+def test_whose_process_has_died_is_dead_under_the_epoch_that_it_got_since(book: LeaseTable) -> None:
+    """The leader had given it up and heard it again, which this replica did not see: it waits for no ttl."""
+    live(book, epoch=7, incarnation="a")
+    book.release("w", "a", 5.0, Proof("died"))
+    book.learn("w", 6.0, 10.0, 9, "a", None)
+
+    lease = lease_of(book)
+    assert (lease.epoch, lease.after, ending_of(book).reason, list(book.endings)) == (9, 7, "died", ["w"])
+    assert book.ended("w", 9, 7.0) is None
+    assert book.get("w") is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "incarnation"), [("released", "a"), ("operator", "a"), ("died", "b"), ("died", None)]
+)
+def test_no_other_end_is_that_of_an_epoch_that_was_issued_since(
+    book: LeaseTable, reason: str, incarnation: str | None
+) -> None:
+    """Who said goodbye may have begun again; and of another process a certificate says nothing."""
+    live(book, epoch=7, incarnation="a")
+    book.release("w", "a", 5.0, Proof(reason))
+    book.learn("w", 6.0, 10.0, 9, incarnation, None)
+
+    assert (lease_of(book).epoch, lease_of(book).ending) == (9, None)
+
+
+def test_who_is_heard_behind_a_certificate_has_the_epoch_that_was_issued_since(book: LeaseTable) -> None:
+    """It may be the next process, whose beats name it as the former one."""
+    live(book, epoch=7, incarnation="a")
+    book.release("w", "a", 5.0, Proof("died"))
+    book.beat("w", 6.0, Heartbeat(incarnation="a"), 6.0)
+    book.learn("w", 7.0, 10.0, 9, "a", None)
+
+    assert (lease_of(book).epoch, lease_of(book).ending) == (9, None)
+
+
 def released(book: LeaseTable, uptime: float | None, at: float) -> bool:
     """Let a process of incarnation "a" say goodbye when it was so old; say whether that ends its life."""
     return book.release("w", "a", at, Proof("released", uptime=uptime))
