@@ -4,8 +4,9 @@ Two finds: *stale* names, up in the registry though nobody recorded a beat of th
 *orphans*, RUNNING work untouched for `workflow_stuck_timeout` whose owner is not up. The sweep takes nothing of a name
 that is in the book (the way out decides on those), nothing before it has itself listened for that name's ttl (while
 strangers are turned away nobody has, but for names that are let in whatever happens: see `admission`), nothing that is
-ambiguous, and nothing in a storm, which says that we cannot tell. What is left of its belief by then is checked
-again by the reclaim's own statements.
+ambiguous, and nothing in a storm, which says that we cannot tell; of stale names nothing that was touched since the
+moment up to which our hearing is proven: it may be of one that has begun since, whose beats are on their way. What is
+left of its belief by then is checked again by the reclaim's own statements.
 """
 
 from collections.abc import Callable, Sequence
@@ -88,7 +89,8 @@ class Sweep:
         if not dry_run and self._mode == "act":
             await self._store.epochs.set_back()
         swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
-        looked_at = self._clock()
+        # Whoever began behind what is proven of our hearing has beaten, perhaps, and we have yet to read it.
+        looked_at = min(self._clock(), self._hearing.not_before)
         stale = await self._takeable(await self._store.host.stale(self._heartbeat_timeout), swept)
         orphaned = await self._takeable(await self._store.host.orphaned(self._stuck_timeout), swept)
         swept.stale = [found.worker for found in stale]
@@ -171,7 +173,7 @@ class Sweep:
         return self._case(
             found,
             reason="stale",
-            # Whoever begins under the name while we make sure claims for itself.
+            # Whoever begins under the name while we make sure, or is not heard yet, claims for itself.
             untouched_for=0.0,
             measured_at=looked_at,
             why=(

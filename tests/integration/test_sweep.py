@@ -105,6 +105,21 @@ async def test_nothing_is_taken_while_a_gap_has_begun(host: HostTables, eye: Eye
     assert (await eye.sweep.run_once()).ended == 1
 
 
+async def test_what_was_touched_behind_what_is_proven_to_be_heard_is_left(
+    host: HostTables, store: Store, settings: Callable[..., Settings]
+) -> None:
+    """By a process that has begun under a name which is up: its first beat is on its way, and it lives."""
+    eye = Eye(store, settings(max_gap=30.0))
+    eye.sweep._clock = store.leader._clock = store.reclaims._clock = lambda: 20.0
+    await host.worker("w1", silent_for=61.0)
+    (dead,) = await host.workflows("w1", untouched_for=100.0)
+    (living,) = await host.workflows("w1", untouched_for=5.0)
+
+    assert (await eye.sweep.run_once()).items == 1
+    assert await host.state(dead) == ("PENDING", None)
+    assert await host.state(living) == ("RUNNING", "w1")
+
+
 async def test_a_stale_worker_that_nobody_heard_is_ended(host: HostTables, eye: Eye) -> None:
     """Up in the registry, silent for longer than heartbeat_timeout, without a lease."""
     await host.worker("w1", silent_for=61.0)
@@ -363,9 +378,11 @@ async def test_a_process_that_begins_while_the_sweep_looks_keeps_what_it_claims(
     monkeypatch.setattr(eye.sweep, "_takeable", claim_meanwhile)
     store = eye.sweep._store
     eye.sweep._clock = store.leader._clock = store.reclaims._clock = time.monotonic
-    eye.hearing.start(time.monotonic())
     # However slow this machine is.
     eye.hearing._max_gap = 60.0
+    eye.hearing.start(time.monotonic())
+    eye.hearing.sent(b"echo", time.monotonic())
+    eye.hearing.heard(b"echo", time.monotonic())
     await eye.sweep.run_once()
 
     assert await host.state(old) == ("PENDING", None)

@@ -18,7 +18,7 @@ from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
 from liveness.publishing import Event
 from liveness.relay import Relay, Relayed
-from liveness.store import Life, Pending
+from liveness.store import Found, Life, Pending
 from liveness.storms import Storms
 from liveness.sweep import Sweep
 from liveness.verdicts import Case
@@ -141,6 +141,12 @@ def the_sweep_goes_on_in_a_storm(self: Sweep, **parts: Any) -> None:
     SWEEP(self, **parts | {"storms": Storms(max_hold=60.0, shuffle=lambda _: None)})
 
 
+@MUTANTS.wrong("fence", 430612, Sweep, "_stale_case")
+def the_sweep_takes_what_it_has_yet_to_hear_of(self: Sweep, found: Found, _looked_at: float, *, crash: bool) -> Case:
+    """Of a process that began a moment ago, too."""
+    return STALE_CASE(self, found, self._clock(), crash=crash)
+
+
 # The news.
 
 
@@ -210,5 +216,5 @@ def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
 
 MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 23, leadership, "DEAF_LOOKS", 10**9)
 
-OFFER, SWEEP, EVENT = Expiry._offer, Sweep.__init__, Relay._event
+OFFER, SWEEP, STALE_CASE, EVENT = Expiry._offer, Sweep.__init__, Sweep._stale_case, Relay._event
 END, PUT_BACK = Postgres.end, Postgres.put_back
