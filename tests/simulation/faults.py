@@ -287,6 +287,7 @@ def _pause(schedule: "Schedule", replica: Replica, seconds: float) -> float:
     if not replica.paused:
         schedule.world.tell(f"{replica.name} stands still for {seconds:.1f} s")
         replica.pause()
+        schedule.giving_away.stands_still(replica.name, seconds)
         schedule.checker.standstills.append((schedule.world.now, seconds))
         schedule.world.after(seconds, replica.resume)
     return seconds
@@ -352,8 +353,7 @@ def replica_cut_off(schedule: "Schedule") -> float:
         seconds = TTL
     schedule.cut_off(replica, seconds)
     if seconds > SETTINGS.storm_max_hold:
-        # It gives the lead away when it has been deaf for so many looks.
-        schedule.checker.calm_at = max(schedule.checker.calm_at, schedule.world.now + GIVEN_AWAY)
+        schedule.giving_away.begin(replica.name)
     return seconds if seconds < SETTINGS.storm_max_hold else 0.0
 
 
@@ -393,7 +393,5 @@ ALL_SHARE = 0.5
 LEADER_SHARE = 0.7
 # Seconds in which the dead are given up.
 FORGOTTEN = 2.5 * TTL
-# Seconds: DEAF_LOOKS of a leader, and what the next one needs.
-GIVEN_AWAY = 75.0
 # Longer than max_gap, and closer together than the grace is long.
 STUTTER_PAUSE, STUTTER_EVERY = 5.5, 9.0

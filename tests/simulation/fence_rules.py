@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from tests.simulation.nats import Nats
 from tests.simulation.postgres import Claim, Expiration, Row
 from tests.simulation.replica import TTL
-from tests.simulation.rivals import is_replaced
+from tests.simulation.rivals import has_replaced, is_replaced
 from tests.simulation.workers import NEVER, Worker
 from tests.simulation.world import World
 
@@ -45,6 +45,9 @@ class Fences:
         same_name = self._processes[process.name]
         unseen = fenced.unrouted.get(ear, -1e9) > known
         if unseen or process.beside or is_replaced(process, same_name, replica.ear):
+            return
+        # Nor that the hello of a former one is heard behind its first beat: then that one is the newer, dead or not.
+        if any(has_replaced(one, process) for one in same_name if one.number < process.number):
             return
         # Nor that the verdict on a former one was under way when it began; what that left may be claimed anew.
         if same_name[0] is not process and process.first_heard.get(ear, began) > began - UNHEARD:

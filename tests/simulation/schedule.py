@@ -7,6 +7,7 @@ import msgspec
 
 from tests.simulation.checker import BOUND, Checker
 from tests.simulation.faults import plan
+from tests.simulation.giving_away import GivingAway
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.postgres import Claim, Postgres
 from tests.simulation.quiet import out_of_step, waiting
@@ -45,6 +46,7 @@ class Schedule:
         self.postgres = Postgres(world, rows=2 * len(self.names))
         self._poison(world.habits.poisonous)
         self.checker = Checker(world, self.nats, self.postgres)
+        self.giving_away = GivingAway(world, self.checker)
         self.faults: Counter[str] = Counter()
         self.replicas: list[Replica] = []
         # When the last fault is over, and how many times the bound dead work may take then.
