@@ -54,7 +54,7 @@ def a_new_connection_is_no_gap(self: Hearing, loop_time: float) -> None:
     START(self, loop_time)
 
 
-@MUTANTS.wrong("dead work", 23, Hearing, "deaf")
+@MUTANTS.wrong("dead work", 28, Hearing, "deaf")
 def hearing_is_never_deaf(_self: Hearing, _loop_time: float) -> bool:
     """What was listened for before counts while nothing can be heard."""
     return False
@@ -260,7 +260,7 @@ def a_beginning_is_reckoned_from_the_arrival(self: Claim, now: float, when: Arri
     CLAIM_HEARD(self, now, msgspec.structs.replace(when, not_before=when.arrival), uptime)
 
 
-@MUTANTS.wrong("dead work", 29, Incarnations, "is_former")
+@MUTANTS.wrong("dead work", 116, Incarnations, "is_former")
 def former_incarnations_renew(_self: Incarnations, _worker: str, _incarnation: str | None) -> bool:
     """Nobody is ever stale."""
     return False
@@ -278,7 +278,7 @@ def whoever_is_new_replaces(
     return Whose.NEW
 
 
-@MUTANTS.wrong("dead work", 62, Claim, "holds")
+@MUTANTS.wrong("dead work", 58, Claim, "holds")
 def a_conflict_is_never_over(self: Claim, _proven: float, _ttl: float) -> bool:
     """However long one of the two has been silent."""
     return self.agreed and self.rival_at is None

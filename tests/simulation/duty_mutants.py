@@ -82,7 +82,7 @@ def a_slow_transaction_reaches_into_the_next_life(*life: Any) -> Case:
     return msgspec.structs.replace(case_of(*life), measured_at=None)
 
 
-@MUTANTS.wrong("memory", 33, expiry, "case_of")
+@MUTANTS.wrong("memory", 4, expiry, "case_of")
 def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, *more: Any) -> Case:
     """As if it could be somebody else's: it is left to the sweep."""
     case = case_of(lease, ending, *more)
@@ -117,13 +117,13 @@ async def nothing_is_finished(_self: Finish) -> Finished:
 # The sweep.
 
 
-@MUTANTS.wrong("sweep", 51, Sweep, "listened_for")
+@MUTANTS.wrong("sweep", 315, Sweep, "listened_for")
 def the_sweep_does_not_listen(_self: Sweep) -> float:
     """It takes at once, and while deaf."""
     return math.inf
 
 
-@MUTANTS.wrong("sweep", 287, Sweep, "listened_for")
+@MUTANTS.wrong("sweep", 315, Sweep, "listened_for")
 def the_sweep_listened_before_its_connection(self: Sweep) -> float:
     """What was heard by a former connection counts."""
     return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now
@@ -214,7 +214,7 @@ def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
     return True
 
 
-MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 23, leadership, "DEAF_LOOKS", 10**9)
+MUTANTS.constant("a_deaf_leader_keeps_the_lead", "dead work", 28, leadership, "DEAF_LOOKS", 10**9)
 
 OFFER, SWEEP, STALE_CASE, EVENT = Expiry._offer, Sweep.__init__, Sweep._stale_case, Relay._event
 END, PUT_BACK = Postgres.end, Postgres.put_back

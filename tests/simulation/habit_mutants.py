@@ -46,7 +46,7 @@ def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadli
         lease.ending.proof = False
 
 
-@MUTANTS.wrong("certificate", 6, LeaseTable, "release")
+@MUTANTS.wrong("certificate", 32, LeaseTable, "release")
 def a_certificate_ends_whoever_bears_the_name(
     self: LeaseTable, worker: str, incarnation: str | None, now: float, proof: Proof = RELEASED
 ) -> bool:
@@ -84,7 +84,7 @@ def a_clock_stops_while_the_machine_sleeps(self: Fenced, moment: float) -> float
 MUTANTS.constant("no_time_to_stop_in", "fence", 54, Pace, "window", property(lambda pace: pace.ttl))
 
 
-@MUTANTS.wrong("fence", 269, Fence, "passed")
+@MUTANTS.wrong("fence", 62, Fence, "passed")
 def nobody_is_lost(_self: Fence, _now: float) -> bool:
     """A worker believes in itself."""
     return False
