@@ -69,7 +69,7 @@ def a_fence_counts_from_the_answer(self: Fence, _sent: float, now: float) -> Non
     PROVEN(self, now, now)
 
 
-@MUTANTS.wrong("fence", 765, Fenced, "said")
+@MUTANTS.wrong("fence", 3445, Fenced, "said")
 def a_fence_counts_what_was_sent(self: Fenced, sent: float) -> None:
     """Whether NATS took it or not."""
     self.prove(self.clock(sent), self.clock(sent))
