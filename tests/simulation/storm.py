@@ -78,11 +78,12 @@ def has_to_keep(
 
 
 def _is_member(process: Worker, same_name: Sequence[Worker], replica: Any, since: float, began: float) -> bool:
-    # One whose name has gone over to another renews nothing; one that was never heard may be anywhere; and one that was
-    # sent there has to be heard from there.
-    former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
-    heard = former if heard > began else heard
-    if heard < process.born_at or is_replaced(process, same_name, replica.ear):
+    # One whose name has gone over to another renews nothing; one that was never heard may be anywhere, where the one
+    # before it was; and one that was sent there has to be heard from there.
+    before, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
+    heard = before if heard > began else heard
+    former = any(id(replica.ear) in one.first_heard for one in same_name if one is not process)
+    if (former and heard < process.born_at) or is_replaced(process, same_name, replica.ear):
         return False
     return process.moved_at < since or heard > since
 
