@@ -6,6 +6,8 @@ By books of their own: which rows went back with which lives, as the checker see
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from liveness.storms import LEAST
+from tests.simulation.habits import WINDOW
 from tests.simulation.history import Held
 from tests.simulation.postgres import Expiration, Row
 from tests.simulation.workers import Worker
@@ -20,26 +22,27 @@ Life = tuple[str, int]
 
 
 class Budgets:
-    """Watches what is set aside. `let_go` holds the lives that a storm has let go."""
+    """Watches what is set aside. `let_go` holds the lives that a storm has let go, `ends` how lives ended, by name."""
 
     def __init__(
         self,
         world: World,
-        budget: int,
-        window: float,
-        processes: Mapping[str, Sequence[Worker]],
         let_go: set[Life],
+        ends: Mapping[str, Sequence[Expiration]],
+        processes: Mapping[str, Sequence[Worker]],
         wrong: Callable[[str, str], None],
         checked: Counter[str],
     ) -> None:
-        self._world, self._budget, self._window = world, budget, window
+        self._world, self._budget = world, world.habits.budget
         self._processes = processes
-        self._let_go = let_go
+        self._let_go, self._ends = let_go, ends
         self._wrong = wrong
         self._checked = checked
         # The crashes of each piece of work: when, and of whom; and those that somebody is known to have caused.
         self._crashes: defaultdict[tuple[str, int], list[tuple[float, Life]]] = defaultdict(list)
+        # The latter perhaps, and surely: the window's edge may lie between the dates of two rows of one life.
         self._explained: set[Life] = set()
+        self._surely_explained: set[Life] = set()
         # Lives of which it is not known whether a storm has let them go.
         self.unsure: set[Life] = set()
 
@@ -53,6 +56,10 @@ class Budgets:
     def _is_crash(self, end: Expiration) -> bool:
         if end.reason not in CRASHES or (end.worker, end.epoch) in self._let_go:
             return False
+        if end.reason == "stale":
+            # As many as make a storm, found by one sweep, are no single piece of work's doing.
+            one_sweep = [one for ends in self._ends.values() for one in ends if one.decided == end.decided]
+            return sum(one.reason == "stale" for one in one_sweep) < LEAST
         return end.reason != "died" or not any(
             one.supervisor is not None and one.supervisor.asked
             for one in self._processes[end.worker]
@@ -67,8 +74,9 @@ class Budgets:
             self._judge(row, counts[row], others, is_aside=row in aside)
         for end, row in held:
             if row in aside:
-                recent = [life for at, life in self._crashes[row.id, row.work] if self._counts(at, UNSURE)]
-                self._explained.update(recent, [(end.worker, end.epoch)])
+                life, crashes = (end.worker, end.epoch), self._crashes[row.id, row.work]
+                self._explained.update([one for at, one in crashes if self._counts(at, UNSURE)], [life])
+                self._surely_explained.update([one for at, one in crashes if self._counts(at, -UNSURE)], [life])
 
     def _judge(self, row: Row, killed: tuple[int, int], others: list[tuple[int, int]], *, is_aside: bool) -> None:
         least, most = killed
@@ -88,9 +96,10 @@ class Budgets:
     def _killed(self, row: Row, end: Expiration) -> tuple[int, int]:
         """Return how many it has killed, with the one that has just died: surely, and perhaps."""
         now, crashes = (self._world.now, (end.worker, end.epoch)), self._crashes.get((row.id, row.work), ())
-        counted = [(at, life) for at, life in [*crashes, now] if life not in self._explained]
-        surely = sum(self._counts(at, -UNSURE) and life not in self.unsure for at, life in counted)
-        return surely, sum(self._counts(at, UNSURE) for at, _ in counted)
+        counted = [*crashes, now]
+        not_sure = self._explained | self.unsure
+        surely = sum(self._counts(at, -UNSURE) and life not in not_sure for at, life in counted)
+        return surely, sum(self._counts(at, UNSURE) and life not in self._surely_explained for at, life in counted)
 
     def _counts(self, at: float, unsure: float) -> bool:
-        return at > self._world.now - self._window - unsure
+        return at > self._world.now - WINDOW - unsure

@@ -57,7 +57,8 @@ Of workers with habits (see habits.py) and of what they run, each in a module of
     Not said where beats were taken and heard by nobody, nor of a name that another process has, or had a moment ago.
 22. `absent service`: nobody is lost, by its own clock, while NATS takes all its beats and it reads the answers.
 23. `budget`: what is set aside was there when as many lives crashed as the budget says, within the window and not put
-    down to others; what somebody wanted, what a storm let go, and orphans are no crashes.
+    down to others; what somebody wanted, what a storm let go, what a sweep found as many of as make a storm, and
+    orphans are no crashes.
 24. `tie`: it was there at more of them than all else of the life that has just ended, or at twice the budget.
 25. `poison`: and what was there so often is set aside, and does not go back.
 26. `leak`: nothing goes back as leaked that a living process works on, unless another one has its name.
@@ -77,7 +78,6 @@ from tests.simulation.budget_rules import Budgets
 from tests.simulation.certificate_rules import Certificates
 from tests.simulation.fence_rules import Fences
 from tests.simulation.goodbye_rules import ends_a_later_life
-from tests.simulation.habits import WINDOW
 from tests.simulation.leak_rules import Leaks
 from tests.simulation.nats import DRAIN, Nats, Server
 from tests.simulation.news import News
@@ -126,7 +126,7 @@ class Checker:
         others = self.processes, self.wrong, self.checked
         self.certificates = Certificates(*others, postgres.expirations, lambda since: world.now - since)
         self.fences = Fences(world, nats, *others)
-        self.budgets = Budgets(world, world.habits.budget, WINDOW, self.processes, self._held, self.wrong, self.checked)
+        self.budgets = Budgets(world, self._held, postgres.expirations, *others)
         self.leaks = Leaks(world, postgres, *others, calm_at=lambda: self.calm_at)
         nats.unnoticed = SETTINGS.max_gap + SETTINGS.echo_interval
         postgres.on_take = self.take
