@@ -226,8 +226,9 @@ class Checker:
             if replica.hearing.real_ago(storm.since, self.world.now) > self.world.now - began + 0.1:
                 self.wrong("sweep", f"{row.id} of {process.incarnation} is taken though a storm holds")
         self.checked["memory"] += 1
-        former, heard, _ = process.heard_by.get(id(replica.ear), NEVER)
-        heard = former if heard > began else heard
+        # What a verdict has left to finish may go when it was heard twice since.
+        ats = *process.heard_by.get(id(replica.ear), NEVER)[:2], process.first_heard.get(id(replica.ear), NEVER[1])
+        heard = max((at for at in ats if at <= began), default=NEVER[1])
         if heard > max(claim.at + SETTINGS.echo_interval, up_at) and not self._may_be_left(process, claim, began):
             self.wrong("memory", f"{process.incarnation} was heard, and {row.id} is left to the sweep")
 
