@@ -2,7 +2,9 @@
 
 What is decided here is decided from the book alone, synchronously; then it is offered to Postgres, whose transaction
 checks it again. A beat that comes before the verdict revives a lapsed lease, and its case is not offered any more; one
-that comes while the transaction runs begins the name's next life (`LeaseTable.ended`).
+that comes while the transaction runs begins the name's next life (`LeaseTable.ended`). So a lapse whose verdict had to
+wait is not offered while nothing can be heard, nor for the ttl that every lease is owed when beats may have been lost:
+the one that would revive it may have been among them. What a storm has let go is the storm's, which counts that itself.
 """
 
 import asyncio
@@ -16,6 +18,7 @@ from liveness.apart import Refusals, apart
 from liveness.cases import case_of
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError
 from liveness.hearing import Hearing
+from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
 from liveness.probes import Probes
 from liveness.spans import said_in
@@ -147,6 +150,7 @@ class Expiry:
             if (lease := self._book.endings.get(worker)) is not None
             and (ending := lease.ending) is not None
             and not (in_gap and (ending.by_beats or not ending.proof))
+            and not (self._is_owed(lease, ending, clock) and not ending.proof)
         ]
         if not cases:
             return
@@ -164,6 +168,10 @@ class Expiry:
             with said_in(verdict.traceparent):
                 self._take(verdict, reasons[verdict.worker], done)
         self._wakes.rest.set()
+
+    def _is_owed(self, lease: Lease, ending: Ending, clock: float) -> bool:
+        lost = not ending.let_go and self._book.lines.owed_by_loss(lease) > self._hearing.now
+        return lost or self._hearing.deaf(clock)
 
     async def _clear_doubts(self) -> None:
         """Ask which epochs are over that may have ended without our knowing.

@@ -190,6 +190,10 @@ class Lines:
                     if lease.last_beat is not None and lease.last_beat <= latest:
                         yield lease
 
+    def owed_by_loss(self, lease: Lease) -> float:
+        """Return until when `lease`, lapsed or not, is listened to because beats may have been lost."""
+        return min(self._extended_at + lease.line.ttl, lease.since + MOST_TTLS * lease.line.ttl)
+
     def owed_until(self) -> float:
         """Return until when beats may be on their way that were sent before a gap ended."""
         return self._floor

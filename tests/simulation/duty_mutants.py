@@ -82,6 +82,12 @@ def a_slow_transaction_reaches_into_the_next_life(*life: Any) -> Case:
     return msgspec.structs.replace(case_of(*life), measured_at=None)
 
 
+@MUTANTS.wrong("living", 826453, Expiry, "_is_owed")
+def what_has_lapsed_is_taken_by_the_deaf(_self: Expiry, _lease: Lease, _ending: Ending, _clock: float) -> bool:
+    """Its verdict had to wait, and nothing of what it has said since can be heard."""
+    return False
+
+
 @MUTANTS.wrong("memory", 4, expiry, "case_of")
 def a_lapse_spares_what_was_touched_lately(lease: Lease, ending: Ending, *more: Any) -> Case:
     """As if it could be somebody else's: it is left to the sweep."""

@@ -145,6 +145,33 @@ async def test_what_lapsed_before_a_gap_is_settled_when_we_hear_again(court: Cou
     assert await court.expiry.run_once() == Expired(ended=1)
 
 
+async def test_a_lapse_that_had_to_wait_is_not_offered_while_nothing_can_be_heard(court: Court) -> None:
+    """Nor until it was listened to for a ttl again: the beat that would revive it may have been lost meanwhile."""
+    await court.lose()
+    court.postgres.open["w"] = 1
+    court.ears.hearing.stop()
+    court.ears.wait(60.0)
+    assert await court.expiry.run_once() == Expired()
+    court.ears.hearing.start(court.ears.time)
+    court.book.lines.extend(court.ears.stamp())
+    # By the stamp, which may be later than what is proven by two gaps.
+    court.ears.listen(9.75)
+    assert await court.expiry.run_once() == Expired()
+
+    court.ears.listen(1.5)
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+
+async def test_a_lapse_that_had_to_wait_is_not_owed_for_ever(court: Court) -> None:
+    """It was listened to for three ttls in all, in which beats may have been lost again and again."""
+    await court.lose()
+    court.postgres.open["w"] = 1
+    court.ears.listen(20.0)
+    court.book.lines.extend(court.ears.stamp())
+
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+
 async def test_a_gap_that_begins_while_we_ask_holds_what_is_not_asked_yet(court: Court) -> None:
     """More lives than one transaction ends lapse at once, and we stand still during the first."""
     for number in range(BATCH_FIRST):
