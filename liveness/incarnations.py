@@ -11,7 +11,8 @@ believed slowly.
    a ttl, to whoever began before that.
 3. Where beats state no uptime, nothing can be taken, and the one heard last bears the name.
 4. An incarnation that a newer one has replaced is a former one, and its beats are stale. That holds as long as the name
-   is in the book; a name that comes back later comes back as whoever it is.
+   is in the book; a name that comes back later comes back as whoever it is, but for who was said to have died. One that
+   is former by its own goodbye alone begins again by a hello which it said later.
 """
 
 import enum
@@ -19,7 +20,7 @@ import math
 
 from liveness.beginnings import AGREED_WITHIN, Arrival, Claim
 from liveness.formers import FORMERS_REMEMBERED, Formers
-from liveness.lease import Arrived, Lease
+from liveness.lease import Arrived, Ending, Lease, Proof
 from liveness.messages import Heartbeat
 
 
@@ -278,13 +279,15 @@ class Incarnations(Formers):
         # What any of them may have touched is kept.
         return (heard[-1].incarnation, min(min(one.begun, one.since) for one in heard)) if heard else None
 
-    def other_over(self, lease: Lease, incarnation: str | None, now: float) -> None:
-        """Note that `incarnation` is over; whether the one that `lease` bears lives, its ttl tells."""
+    def other_over(self, lease: Lease, incarnation: str | None, now: float, proof: Proof) -> None:
+        """Note that `incarnation` is over by `proof`; whether the one that `lease` bears lives, its ttl tells."""
+        if proof.reason == "died":
+            self.died(lease.worker, incarnation)
         claim = self.claims.get(lease.worker)
         if claim is not None and claim.incarnation == incarnation:
             # It was not believed yet to have replaced the other one.
             self._rival_over(lease, now)
-            self.replaced(lease.worker, incarnation, None)
+            self.replaced(lease.worker, incarnation, None, proof.uptime)
         if (claim := self.claims.get(lease.worker)) is not None:
             # Or it was heard beside the two.
             claim.thirds.pop(incarnation or "", None)
@@ -377,8 +380,10 @@ class Incarnations(Formers):
     def _is_to_be_looked_for(self, lease: Lease, incarnation: str) -> bool:
         return lease.worker in self._spared or lease.introduced != incarnation
 
-    def forget(self, worker: str) -> None:
-        """Forget all about a name that left the book."""
+    def forget(self, worker: str, ending: Ending | None) -> None:
+        """Forget all about a name that left the book, but for who has died if that was the `ending`."""
+        if ending is not None and ending.reason == "died":
+            self.died(worker, ending.incarnation)
         self.settled(worker)
         self.forget_formers(worker)
         self.nameless_at.pop(worker, None)

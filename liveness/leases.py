@@ -117,7 +117,7 @@ class LeaseTable:
             return Heard.STARTED
         if lease.incarnation != incarnation:
             # The older of two has said hello before the younger one began, and that comes late.
-            if self.incarnations.is_former(worker, incarnation) or lease.is_younger_than(begun):
+            if self.incarnations.is_over(worker, incarnation, beat.uptime) or lease.is_younger_than(begun):
                 return Heard.STALE
             idle = not self.incarnations.greeted(lease, incarnation, begun)
             new = Arrival(incarnation, begun, greeted=True, earliest=begun - waited, idle=idle)
@@ -241,7 +241,7 @@ class LeaseTable:
         if lease is None:
             return False
         if lease.incarnation != incarnation:
-            self.incarnations.other_over(lease, incarnation, now)
+            self.incarnations.other_over(lease, incarnation, now, proof)
             return False
         if lease.has_begun_since(proof.uptime):
             return False
@@ -310,7 +310,7 @@ class LeaseTable:
         for names in (self.wanting, self.changed, self.endings, self.arrivals):
             names.pop(worker, None)
         self.unproven.discard(worker)
-        self.incarnations.forget(worker)
+        self.incarnations.forget(worker, lease.ending)
 
     def soonest(self) -> Iterator[Lease]:
         """Go through all leases, those that are ending first, then by deadline. The book must not change meanwhile."""

@@ -9,6 +9,7 @@ import msgspec
 
 from liveness import beginnings, lines, storms
 from liveness.beginnings import Claim
+from liveness.formers import Formers
 from liveness.group import Storm
 from liveness.hearing import Echo, Hearing
 from liveness.incarnations import Incarnations, Whose
@@ -220,6 +221,17 @@ def restore_does_nothing(
 
 
 # Incarnations.
+
+
+@MUTANTS.wrong("promise", 325468, Formers, "died")
+def the_dead_are_forgotten_with_their_name(_self: Formers, _worker: str, _incarnation: str | None) -> None:
+    """A hello that comes late begins the life of a dead process again, and ends that of who has the name since."""
+
+
+@MUTANTS.wrong("promise", 822777, Formers, "is_over")
+def who_has_left_does_not_begin_again(self: Formers, worker: str, incarnation: str, _uptime: float | None) -> bool:
+    """Where its goodbye was heard before it was believed to be there."""
+    return self.is_former(worker, incarnation)
 
 
 @MUTANTS.wrong("goodbye", 165619, Incarnations, "given_back")

@@ -455,3 +455,74 @@ def test_a_hello_after_a_beat_that_was_read_behind_a_gap_looks_for_all_that_is_o
     hello(book, "b", at=46.5, uptime=2.5)
 
     assert book.arrivals["w"].begun == 44.0
+
+
+def test_who_has_left_before_it_was_believed_begins_again_by_a_later_hello(book: LeaseTable) -> None:
+    """Not by one that it said before its goodbye; and it is as alive as anybody then."""
+    says(book, "b", at=6.0, uptime=1.0)
+    assert late(book, "b", 4.0)
+    assert says(book, "b", at=9.5, uptime=4.5) is Heard.STALE
+    assert hello(book, "b", at=9.5, uptime=4.0) is Heard.STALE
+    assert hello(book, "b", at=9.5, uptime=4.25) is Heard.RESTARTED
+
+    assert lease_of(book).incarnation == "b"
+    assert says(book, "b", at=10.0, uptime=5.0) is not Heard.STALE
+    assert ending_of(book).incarnation == "a"
+
+
+@pytest.mark.parametrize(("left_at", "uptime"), [(None, 9.0), (4.0, None)])
+def test_who_has_left_begins_again_only_where_it_is_known_which_came_first(
+    book: LeaseTable, left_at: float | None, uptime: float | None
+) -> None:
+    """Its hello may be older than its goodbye."""
+    says(book, "b", at=6.0, uptime=1.0)
+    assert late(book, "b", left_at)
+
+    assert hello(book, "b", at=9.5, uptime=uptime) is Heard.STALE
+
+
+def test_who_has_left_and_was_replaced_since_does_not_begin_again(book: LeaseTable) -> None:
+    """Then not only its own word says that it is over."""
+    says(book, "b", at=6.0, uptime=1.0)
+    assert late(book, "b", 4.0)
+    book.incarnations.replaced("w", "b", 1)
+
+    assert hello(book, "b", at=9.5, uptime=4.25) is Heard.STALE
+
+
+def test_the_late_hello_of_who_has_died_replaces_nobody(book: LeaseTable) -> None:
+    """Its life has ended and its name has left the book; another process has that name since."""
+    book.release("w", "a", 5.0, Proof("died"))
+    book.ended("w", 1, 5.5)
+    says(book, "b", at=6.0, uptime=None)
+
+    assert hello(book, "a", at=7.0, uptime=3.0) is Heard.STALE
+    assert (lease_of(book).incarnation, lease_of(book).ending) == ("b", None)
+
+
+def test_the_late_hello_of_who_has_died_replaces_nobody_who_was_heard_before_that_was_said(book: LeaseTable) -> None:
+    """Neither if it was never heard, nor if it was heard beside the living one, whatever its age."""
+    says(book, "b", at=2.0, uptime=1.0)
+    for incarnation in ("b", "c"):
+        assert not book.release("w", incarnation, 5.0, Proof("died", uptime=3.0))
+
+        assert hello(book, incarnation, at=7.0, uptime=6.0) is Heard.STALE
+
+
+def test_who_was_said_to_have_died_and_is_heard_alone_lives(book: LeaseTable) -> None:
+    """A certificate may lie."""
+    book.release("w", "a", 5.0, Proof("died"))
+    book.ended("w", 1, 5.5)
+
+    assert hello(book, "a", at=7.0, uptime=7.0) is Heard.STARTED
+    assert not book.incarnations.is_former("w", "a")
+
+
+def test_of_the_dead_the_latest_are_remembered(book: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever names they had."""
+    monkeypatch.setattr("liveness.formers.DEAD_REMEMBERED", 2)
+    for name in ("x", "y", "x", "z"):
+        book.incarnations.died(name, "a")
+    book.incarnations.died("u", None)
+
+    assert [name for name in "xyz" if book.incarnations.is_former(name, "a")] == ["x", "z"]
