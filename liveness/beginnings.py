@@ -81,7 +81,11 @@ class Claim(msgspec.Struct):
         if uptime is None:
             return
         latest, begun = when.arrival - uptime, when.not_before - uptime
-        if self.anchor is None or latest < self.anchor - AGREED_WITHIN:
+        if self.anchor is None and self.agreed and 0.0 <= latest - self.surely <= AGREED_WITHIN:
+            # What was known of it before it was disputed, to a second: this agrees.
+            self.anchor, self.shown_at, self.latest = latest, now, latest
+            self.first = self.best = begun, uptime
+        elif self.anchor is None or latest < self.anchor - AGREED_WITHIN:
             # Those before it were late, and what they showed is worth nothing.
             self.anchor, self.shown_at, self.agreed = latest, now, False
             self.latest, self.surely, self.roughly = latest, math.inf, begun

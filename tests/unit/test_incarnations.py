@@ -234,6 +234,18 @@ def test_who_is_heard_without_incarnation_is_a_rival_of_the_next_claim_too(book:
     assert book.arrivals["w"].incarnation == "b"
 
 
+def test_what_is_known_of_a_beginning_to_a_second_outlives_a_dispute(book: LeaseTable) -> None:
+    """The former process says another hello, more than a ttl older: what is claimed beside it is not over by that."""
+    said(book, uptime=1.0, after=101.0, until=101.25)
+    assert said(book, uptime=4.0, after=104.0, until=104.25) is Heard.RESTARTED
+    book.reinstate("w", 105.0)
+    said(book, uptime=7.0, after=105.0, until=107.25)
+    book.hello("w", 108.0, Heartbeat(incarnation="a", uptime=18.5), 108.0)
+
+    assert book.incarnations.claims["w"].incarnation == "b"
+    assert says(book, "b", at=110.0, uptime=10.0) is not Heard.STALE
+
+
 def test_a_name_that_went_back_already_is_not_given_back(book: LeaseTable) -> None:
     """Postgres has said who bears it, and that one's goodbye ends its life."""
     says(book, "a", at=99.0, uptime=99.0)
