@@ -360,9 +360,10 @@ class Incarnations(Formers):
         claim = self.claims[worker]
         thirds = {third.incarnation: third for third in claim.thirds.values() if third.incarnation != incarnation}
         self.claims[worker] = claim = claim if claim.incarnation == incarnation else claim.thirds[incarnation]
-        # Those that were heard beside both may live, too.
+        # Those that were heard beside both may live, too, and one without incarnation.
         claim.thirds, claim.own_at = thirds, None
-        claim.rival_at = max((third.heard_at for third in thirds.values()), default=None)
+        others = (*(third.heard_at for third in thirds.values()), self.nameless_at.get(worker))
+        claim.rival_at = max((moment for moment in others if moment is not None), default=None)
         if claim.begun == math.inf:
             self.settled(worker)
 

@@ -234,6 +234,23 @@ def test_who_is_heard_without_incarnation_is_a_rival_of_the_next_claim_too(book:
     assert book.arrivals["w"].incarnation == "b"
 
 
+def test_who_is_heard_without_incarnation_outlives_the_one_that_the_lease_bears(book: LeaseTable) -> None:
+    """The name goes to the one that is claimed, and beside that the nameless one is a rival still."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "a", at=102.0, uptime=102.0)
+    says(book, "b", at=104.0, uptime=4.0)
+    book.beat("w", 105.0, Heartbeat(), 105.0)
+    assert book.release("w", "a", 106.0)
+    book.ended("w", 1, 106.0)
+    book.granted("w", 2)
+    says(book, "b", at=107.0, uptime=7.0)
+    says(book, "b", at=114.9, uptime=14.9)
+    assert not book.arrivals
+    says(book, "b", at=116.0, uptime=16.0)
+
+    assert book.arrivals["w"].incarnation == "b"
+
+
 def test_what_is_known_of_a_beginning_to_a_second_outlives_a_dispute(book: LeaseTable) -> None:
     """The former process says another hello, more than a ttl older: what is claimed beside it is not over by that."""
     said(book, uptime=1.0, after=101.0, until=101.25)
