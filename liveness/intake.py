@@ -207,13 +207,17 @@ class Intake:
             self._stale(worker, beat.incarnation or "", arrival)
         else:
             self._noted(worker, beat.via, heard, now)
-            if beat.running is not None or beat.progress is not None:
+            if beat.running is not None or beat.progress is not None or beat.incarnation is None:
                 self._report(worker, beat, now)
 
     def _report(self, worker: str, beat: Heartbeat, now: float) -> None:
         lease = self._book.get(worker)
         # Of two that beat under one name, only what the one says that bears it.
         if self.reports is not None and lease is not None and lease.incarnation == beat.incarnation:
+            if beat.running is None:
+                self.reports.heard_unlisted(lease)
+                if beat.progress is None:
+                    return
             hearing = self._hearing
             self.reports.hear(lease, beat.running, beat.progress, now, hearing.not_before, hearing.least_stamp)
 

@@ -17,7 +17,9 @@ Beside the book, by name, for those alone that state `running` or `progress`. No
 5. A worker *stands still* when its `progress` is the same in two beats that lie `wedge_after` apart, as above, and it
    ran something in every beat between. Of one that states no list Postgres has to say so, twice as well.
 6. A beat that names no incarnation, of a name whose bearer names one, may be another process's, and what that runs the
-   bearer does not list. So within a ttl of one nothing that the bearer says counts.
+   bearer does not list. So within a ttl of one nothing that the bearer says counts. Where the bearer names none either,
+   its beats may be those of several: a row has to be missing for a ttl, too, in which each of them that lives is heard;
+   and a beat without a list between two, which may be of one that lists nothing, begins it anew.
 7. What strangers state costs little: a list that takes more than `LIST_MOST` bytes, or one beyond `ALL_MOST` in all,
    counts as none.
 """
@@ -127,6 +129,12 @@ class Reports:
             self._list(report, running, now, not_before, least_stamp)
         if progress is not None:
             self._progress(lease, report, progress, running, now, least_stamp)
+
+    def heard_unlisted(self, lease: Lease) -> None:
+        """Note that a beat came which states no list, and whose incarnation `lease` bears: none, perhaps."""
+        report = self.of.get(lease.name)
+        if report is not None and report.incarnation is None and lease.incarnation is None:
+            report.missing = {}
 
     def lost(self) -> None:
         """Note that beats may have been lost: what was said between two that were heard is not known."""
@@ -251,6 +259,8 @@ class Reports:
     def _look(self, lease: Lease, report: Report, rows: Iterable[Unreported]) -> list[Leak]:
         leaks = []
         epoch = lease.epoch or 0
+        # Whoever else beats without a name is heard within its ttl.
+        grace = self._leak_grace if report.incarnation is not None else max(self._leak_grace, lease.ttl)
         listed = report.listed or set()
         folded = {folded_id(one) for one in listed}
         before, report.missing = report.missing, {}
@@ -263,7 +273,7 @@ class Reports:
             else:
                 one.first = report.first if one.first is None else one.first
                 one.reports += report.reports
-                if one.first is not None and report.said_at - one.first > self._leak_grace:
+                if one.first is not None and report.said_at - one.first > grace:
                     leaks.append(
                         Leak(
                             lease.worker, epoch, report.incarnation, row.work, row.id, row.mark,

@@ -159,7 +159,7 @@ def the_first_hello_is_remembered(self: Lease, uptime: float | None, sent: float
     return False
 
 
-@MUTANTS.wrong("goodbye", 36051, Ending, "is_before")
+@MUTANTS.wrong("goodbye", 1083734, Ending, "is_before")
 def a_goodbye_ends_whatever_is_learnt(_self: Ending, _incarnation: str | None, _hello_uptime: float | None) -> bool:
     """Who takes over ends the life behind the one whose end it has heard, if Postgres knows that one."""
     return False

@@ -167,7 +167,7 @@ MUTANTS.constant("ties_go_on_for_ever", "poison", 118, budgets, "PATIENCE", 10**
 # Leaks.
 
 
-@MUTANTS.wrong("leak", 75, Reports, "_look")
+@MUTANTS.wrong("leak", 259, Reports, "_look")
 def one_report_suffices(self: Reports, *arguments: Any) -> list[Leak]:
     """What it leaves out is leaked."""
     with mock.patch.object(self, "_leak_grace", -1.0):
@@ -200,17 +200,22 @@ def marks_are_not_compared(self: Reports, lease: Lease, report: Report, rows: It
     return LOOK(self, lease, report, found)
 
 
-@MUTANTS.wrong("leak", 138, Reports, "_look")
+@MUTANTS.wrong("leak", 246, Reports, "_look")
 def what_was_listed_in_between_is_forgotten(self: Reports, lease: Lease, report: Report, *rows: Any) -> list[Leak]:
     """The last report counts, and the first."""
     report.listed = None
     return LOOK(self, lease, report, *rows)
 
 
-@MUTANTS.wrong("leak", 1122, reports, "_is_one")
+@MUTANTS.wrong("leak", 297, reports, "_is_one")
 def of_two_each_lists_for_both(_book: LeaseTable, lease: Lease, _report: Report) -> bool:
     """Another process of the name, or a former one, may work on it."""
     return lease.ending is None and lease.epoch is not None
+
+
+@MUTANTS.wrong("leak", 715735, Reports, "heard_unlisted")
+def who_has_no_name_is_one_process(_self: Reports, _lease: Lease) -> None:
+    """And what it lists is all that runs in its name."""
 
 
 @MUTANTS.wrong("forgotten", 0, Comparing, "run_once")

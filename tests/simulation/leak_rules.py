@@ -48,7 +48,7 @@ class Leaks:
         ear = self._postgres.deciding[0].ear
         works = process.alive and not claim.dropped and forgotten_at is None
         same_name = self._processes[process.name]
-        if works and speaks_for_itself(process, same_name, ear) and not is_replaced(process, same_name, ear):
+        if works and speaks_for_itself(process, ear) and not is_replaced(process, same_name, ear):
             self._wrong("leak", f"{process.incarnation} works on {row.id}, and it goes back as leaked")
         elif forgotten_at is not None and self._is_owed(process):
             self._judge(row, process, forgotten_at)

@@ -45,17 +45,16 @@ def has_replaced(other: Worker, process: Worker, known_to: float = 0.0) -> bool:
     return other.number > process.number or (behind and process.born_at - other.born_at < TTL + known_to)
 
 
-def speaks_for_itself(process: Worker, same_name: Sequence[Worker], ear: Ear) -> bool:
+def speaks_for_itself(process: Worker, ear: Ear) -> bool:
     """Say whether a replica can tell that what another one of its name lists is not said of the work of `process`.
 
-    It cannot while it does not hear this one, nor when this one has just come back; and where neither has a name.
+    It cannot while it does not hear this one, nor when this one has just come back.
     """
     if not process.beside:
         return True
     _, last, again = process.heard_by.get(id(ear), NEVER)
     now = process.world.now
-    nameless = process.style == "mute" and any(one.style == "mute" and one is not process for one in same_name)
-    return now - last < TTL and now - again >= LATE and not nameless
+    return now - last < TTL and now - again >= LATE
 
 
 def is_over_by_hello(

@@ -12,7 +12,7 @@ from liveness.group import Storm
 from liveness.intake import TELL_SECONDS, Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Superseded
-from liveness.reports import Reports
+from liveness.reports import Reports, Unreported
 from liveness.settings import Settings
 from liveness.storms import Storms
 from liveness.wakes import Wakes
@@ -341,6 +341,20 @@ def test_a_beat_without_incarnation_casts_doubt_on_the_list_of_one_that_has_one(
     way.beat(payload=payload)
 
     assert [worker for worker, _ in reports.listing(way.book, [b"w"])] == ["w"] * counts
+
+
+def test_a_beat_without_a_list_and_a_name_begins_anew_what_is_missing(way: Way) -> None:
+    """It may be of another process, which says of its work only that it lives."""
+    way.intake.reports = reports = Reports(leak_grace=60.0, wedge_after=0.0)
+    way.beat(payload=b'{"running": []}')
+    way.book.granted("w", 1)
+    report = reports.of[b"w"]
+    reports.looked(way.book, {"w": []}, [Unreported("w", "workflow", "1", "mark")], 1.0)
+    assert report.missing
+    way.beat(payload=b"")
+
+    assert not report.missing
+    assert report.running == []
 
 
 def test_a_new_incarnation_that_does_not_say_since_when_is_advised(way: Way) -> None:

@@ -221,6 +221,44 @@ def test_beside_a_beat_that_names_no_incarnation_nobody_s_list_counts(host: Host
     assert host.leaks(209.0, 270.0)
 
 
+def nameless(*, leak_grace: float) -> Host:
+    """Return a host whose worker names no incarnation; a ttl is 10 s."""
+    host = Host()
+    host.book.forget("w")
+    host.reports = Reports(leak_grace=leak_grace, wedge_after=WEDGE)
+    live(host.book)
+    return host
+
+
+@pytest.mark.parametrize(("named", "leaks"), [(False, False), (True, True)])
+def test_a_beat_without_a_list_and_a_name_may_be_of_another_process(*, named: bool, leaks: bool) -> None:
+    """Which lists nothing, and works on what the one that lists leaves out; of one incarnation that cannot be."""
+    host = nameless(leak_grace=GRACE)
+    lease = lease_of(host.book)
+    lease.incarnation = "a" if named else None
+    lease.introduced = lease.incarnation
+    found: list[Leak] = []
+    for at in range(0, 200, 4):
+        host.reports.hear(lease, [], None, at, at, at)
+        found += host.look(at + 0.5)
+        if at % 8 == 0:
+            host.reports.heard_unlisted(lease)
+
+    assert bool(found) is leaks
+
+
+def test_of_who_has_no_name_a_row_is_missing_for_a_ttl_before_it_leaks() -> None:
+    """However short the grace is: another one without a name beats within that, and lists it or lists nothing."""
+    host = nameless(leak_grace=2.0)
+    lease = lease_of(host.book)
+    found = {}
+    for at in (0.0, 4.0, 8.0, 12.0, 14.0, 16.0):
+        host.reports.hear(lease, [], None, at, at, at)
+        found[at] = len(host.look(at + 0.5))
+
+    assert found == {0.0: 0, 4.0: 0, 8.0: 0, 12.0: 0, 14.0: 0, 16.0: 1}
+
+
 def test_what_became_of_it_while_postgres_was_asked_counts(host: Host) -> None:
     """The answer comes when it has ended already."""
     assert not host.leaks(0.0, 1.0)
