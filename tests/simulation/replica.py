@@ -64,11 +64,11 @@ class Replica:
     settings = SETTINGS
     # Beyond 30 attributes Python keeps a dictionary for each, and forgets where its methods are.
     __slots__ = (
-        "_asleep", "_links", "_not_before", "_running", "_socket", "_ticks", "book", "born_at", "comparing", "cut_off",
-        "dead", "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing", "intake", "leadership",
-        "link_down_at", "link_up_at", "listening", "look_at", "mouth", "name", "nats", "paused", "paused_at",
-        "postgres", "published", "relay", "replies", "reports", "started", "store", "storms", "sweep", "wakes",
-        "went_on_at", "world",
+        "_asleep", "_links", "_not_before", "_running", "_socket", "_ticks", "_unread_since", "book", "born_at",
+        "comparing", "cut_off", "dead", "ear", "expiry", "finish", "follow", "grants", "greetings", "hearing",
+        "intake", "leadership", "link_up_at", "listening", "look_at", "mouth", "name", "nats", "paused",
+        "paused_at", "postgres", "published", "relay", "replies", "reports", "started", "store", "storms",
+        "sweep", "wakes", "went_on_at", "world",
     )  # fmt: skip
 
     def __init__(self, world: World, nats: Nats, postgres: Postgres, name: str, publish: Callable[..., Any]) -> None:
@@ -79,8 +79,8 @@ class Replica:
         self.born_at = self.link_up_at = world.now
         # When it last stood still, and went on.
         self.paused_at = self.went_on_at = -1e9
-        self.link_down_at = world.now
         self._links = [world.now], [world.now]
+        self._unread_since = [world.now]
         self._asleep: list[Callable[[], None]] = []
         # With the moment at which NATS accepted it.
         self._socket: list[tuple[str, bytes, float]] = []
@@ -210,8 +210,8 @@ class Replica:
         if self.dead or self.ear.server is None or server not in {None, self.ear.server}:
             return
         self.ear.server = self.mouth.server = None
-        self.link_down_at = self.world.now
         self._links[1].append(self.world.now)
+        self._unread_since.append(self.world.now - self.ear.latency)
         self.ear.lost.update(accepted_at for *_, accepted_at in self._socket)
         self._socket.clear()
         self.when_awake(self._notice)
@@ -226,6 +226,11 @@ class Replica:
         """Return when its link had last come up, and gone down, by that moment."""
         up, down = (max(at for at in some if at <= moment) for some in self._links)
         return up, down
+
+    def link_losses(self) -> list[tuple[float, float]]:
+        """Return since when it has read nothing, each time that its link went down, and how long until it came up."""
+        up_at = [min((up for up in self._links[0] if up >= down), default=self.world.now) for down in self._links[1]]
+        return [(since, up - since) for since, up in zip(self._unread_since, up_at, strict=True)]
 
     def _notice(self) -> None:
         self.listening.down()

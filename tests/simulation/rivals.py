@@ -100,7 +100,7 @@ def may_be_anothers(
 
 def gaps_of(replica: Any, standstills: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return since when and for how long what is said to `replica` may have waited."""
-    return _merged({*standstills, (replica.link_down_at, replica.link_up_at - replica.link_down_at)})
+    return _merged({*standstills, *replica.link_losses()})
 
 
 def _merged(gaps: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
