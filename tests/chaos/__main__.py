@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 async def _until_told(folder: Path, seconds: float, seed: int, shards: int) -> Summary:
     """Run it; SIGTERM breaks it off, and what it has started is stopped all the same."""
-    running = asyncio.ensure_future(run(folder, seconds, seed, say, shards))
+    running = asyncio.ensure_future(run(folder, seconds, seed, say, shards, coda=not shards))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     return await running
 

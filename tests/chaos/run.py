@@ -10,13 +10,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from tests.chaos.agreement import (
+    Counts,
+    Readings,
+    account_of,
+    committed,
+    counted,
+    disagreements,
+    facts_of,
+    not_silenced,
+    status_of,
+)
 from tests.chaos.cable import Cable
-from tests.chaos.faults import FAULTS, Chaos, serves
+from tests.chaos.faults import FAULTS, Chaos, serves, stand_still
 from tests.outages.bounds import GRACE_SECONDS, returns
 from tests.outages.checker import Violation, check
 from tests.outages.history import History, clock, read_history
 from tests.outages.proxy import Proxy
-from tests.outages.stage import Replica, Stage
+from tests.outages.stage import Replica, Stage, eventually
 
 WORKERS: Final = 8
 # Of those, so many reach NATS by a line that can be hurt.
@@ -27,6 +38,8 @@ CALM: Final = (0.1, 2.5)
 # Between two looks at the term, and at whether a replica has ended by itself.
 WATCH_SECONDS: Final = 0.25
 SUPERVISE_SECONDS: Final = 1.0
+# In which all tell the same once all is quiet: a beat may be late for a moment, and a count a moment behind its commit.
+AGREE_SECONDS: Final = 10.0
 
 
 @dataclass
@@ -57,8 +70,13 @@ class Summary:
         return said
 
 
-async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None], shards: int = 0) -> Summary:
-    """Make chaos for so long, then quiet, and check; with two replicas, or two of each shard."""
+async def run(
+    folder: Path, seconds: float, seed: int, say: Callable[[str], None], shards: int = 0, *, coda: bool = False
+) -> Summary:
+    """Make chaos for so long, then quiet, and check; with two replicas, or two of each shard.
+
+    `coda`: when all is quiet, one worker is silenced and one is killed, and what the metrics count of it is compared.
+    """
     chance = random.Random(seed)
     stage = Stage(folder, workers=WORKERS * max(shards, 1), seed=seed, shards=shards)
     cable: Cable | None = Cable()
@@ -76,10 +94,16 @@ async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None
             await serves(chaos.cut_off)
         await _by_line(chaos)
         summary = Summary(seed, seconds)
-        tasks = [asyncio.create_task(_watch(stage, summary)), asyncio.create_task(_supervise(stage, say))]
+        readings = Readings(stage)
+        watching = _watch(stage, summary), _supervise(stage, say), readings.go_on()
+        tasks = [asyncio.create_task(duty) for duty in watching]
         await _strike(chaos, seconds, summary, say)
         try:
             await _quiet(chaos)
+            if not shards:
+                await _agree(stage)
+                if coda:
+                    await _count_right(chaos)
         except AssertionError as error:
             # What came about so far is worth the more.
             summary.violations.append(Violation("quiet", time.time(), str(error)))
@@ -87,6 +111,8 @@ async def run(folder: Path, seconds: float, seed: int, say: Callable[[str], None
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         _tell(await read_history(stage), summary)
+        summary.violations += [Violation("metrics", time.time(), fall) for fall in readings.falls]
+        summary.counts["readings of /metrics"] = readings.taken
         summary.violations += _ended_by_themselves(stage)
     finally:
         for task in list(chaos.restarts):
@@ -157,6 +183,36 @@ async def _quiet(chaos: Chaos) -> None:
     await stage.settled()
 
 
+async def _agree(stage: Stage) -> None:
+    """Wait until replicas, their pages, `liveness status` and Postgres tell the same."""
+
+    async def look() -> list[str]:
+        accounts = [await account_of(replica) for replica in stage.replicas]
+        return disagreements(accounts, await status_of(stage), await facts_of(stage))
+
+    await eventually(look, lambda said: not said, "all tell the same", AGREE_SECONDS)
+
+
+async def _count_right(chaos: Chaos) -> None:
+    """Silence one worker beyond its ttl, kill another, and wait until the metrics have counted what was committed."""
+    stage = chaos.stage
+    accounts = [await account_of(replica) for replica in stage.replicas]
+    before, there = counted(accounts), await committed(stage)
+    silenced, killed = chaos.chance.sample(chaos.lives(), 2)
+    await stand_still(silenced.process, 2 * stage.ttl)
+    killed.process.kill()
+    await killed.process.gone()
+    await chaos.restart_later(killed.worker)
+    await _quiet(chaos)
+
+    async def look() -> tuple[Counts, Counts]:
+        accounts = [await account_of(replica) for replica in stage.replicas]
+        return counted(accounts).since(before), (await committed(stage)).since(there)
+
+    counts, _ = await eventually(look, lambda both: both[0] == both[1], "metrics count what is there", AGREE_SECONDS)
+    assert counts.recovered["lapsed"], f"{silenced.incarnation} was silenced, and nobody counts that it is heard again"
+
+
 TERMS: Final = """
     SELECT sum(term)::bigint
     FROM (SELECT term FROM liveness.leader UNION ALL SELECT term FROM liveness.share_leader) AS every
@@ -205,6 +261,7 @@ def _ended_by_themselves(stage: Stage) -> list[Violation]:
 
 def _tell(history: History, summary: Summary) -> None:
     summary.violations += check(history)
+    summary.violations += [Violation("recovered", *found) for found in not_silenced(history)]
     back = returns(history)
     summary.lateness = [it.after_quiet for it in back]
     summary.after_death = [it.after_death for it in back]
@@ -219,4 +276,8 @@ def _tell(history: History, summary: Summary) -> None:
         "events": len(history.events),
     }
     reasons = Counter(row["reason"] for row in history.expirations)
+    recovered = Counter(
+        event["data"]["former_reason"] for event in history.events if event["type"] == "worker.recovered"
+    )
+    summary.counts |= {f"recovered from {reason}": count for reason, count in sorted(recovered.items())}
     summary.counts |= {f"epochs that ended because {reason}": count for reason, count in sorted(reasons.items())}

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import time
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import asyncpg
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.store import Database, migrate
 from liveness.subjects import Subjects
+from tests.outages.asking import fetch
 from tests.outages.fleet import Fleet, Life
 from tests.outages.process import Process
 from tests.outages.proxy import Proxy
@@ -24,7 +24,6 @@ TTL: Final = 2.0
 # An end that never comes is a failure of the test, not of its patience.
 SOON: Final = 30.0
 LOOK_SECONDS: Final = 0.03
-READY_SECONDS: Final = 1.0
 # A look at whether this process runs, and how late it may be on a busy machine.
 TICK_SECONDS: Final = 0.1
 STALL_SECONDS: Final = 0.5
@@ -157,19 +156,17 @@ class Replica:
     async def readiness(self) -> str:
         """What `/readyz` says, or the cause while nobody answers."""
         assert self.process.running, "\n".join([f"{self.name} has ended:", *self.process.lines()[-20:]])
+        try:
+            return await self.fetch("/readyz")
+        except OSError as error:
+            return str(error)
+
+    async def fetch(self, path: str) -> str:
+        """What it answers over HTTP, in the namespace in which it runs. Raises OSError while it does not answer."""
         starting = self.logged("starting")
         if not starting:
-            return "not started"
-
-        def ask() -> str:
-            url = f"http://127.0.0.1:{starting[0]['http_port']}/readyz"
-            try:
-                with urllib.request.urlopen(url, timeout=READY_SECONDS) as answer:
-                    return str(answer.read().decode())
-            except OSError as error:
-                return str(error)
-
-        return await asyncio.to_thread(ask)
+            raise ConnectionRefusedError(f"{self.name} does not listen yet")
+        return await fetch(starting[0]["http_port"], path, self._inside)
 
     async def ready(self) -> None:
         """Wait until it says that it is ready."""
