@@ -248,8 +248,10 @@ class Incarnations(Formers):
             # The other one's: the claim of `newer` begins anew when that is settled.
             return False
         heard_at = now if lease.last_beat is None else lease.last_beat
+        # A verdict goes by what is surely over, which is behind the beat that disputes it.
+        met_at = max(now, heard_at)
         self.claims[worker] = Claim(
-            newer, begun, heard_at, surely=begun, roughly=begun, agreed=True, rival_at=now, own_at=now
+            newer, begun, heard_at, surely=begun, roughly=begun, agreed=True, rival_at=met_at, own_at=met_at
         )
         self.conflicts.add(worker)
         return True

@@ -184,6 +184,20 @@ def test_a_beat_that_names_no_incarnation_disputes_a_restart_that_beats_told_of(
     assert "w" in book.incarnations.conflicts
 
 
+def test_a_restart_that_was_disputed_is_not_believed_within_a_ttl_of_the_beat_that_disputed_it(
+    book: LeaseTable,
+) -> None:
+    """A verdict goes by what is surely over, and that is seconds behind the beat."""
+    says(book, "b", at=101.0, uptime=1.0)
+    says(book, "b", at=104.0, uptime=4.0)
+    book.beat("w", 105.0, Heartbeat(), 105.0)
+    book.reinstate("w", 103.0)
+
+    assert says(book, "b", at=105.0 + TTL - 0.5, uptime=4.5 + TTL) is Heard.RENEWED
+    assert not book.endings
+    assert says(book, "b", at=105.0 + TTL, uptime=5.0 + TTL) is Heard.RESTARTED
+
+
 def test_what_a_former_life_left_is_looked_for_when_a_rival_is_over_that_had_hidden_it() -> None:
     """The rival's claim stood in the place of the living one's own."""
     book = LeaseTable(TTL)
