@@ -133,6 +133,12 @@ def tls_refusal(dsn: str, error: BaseException) -> str | None:
     return None
 
 
+def database_of(dsn: str) -> str:
+    """Return which database it is, for a person: its name where the address has one, and where it is; no login."""
+    name = unquote(urlsplit(dsn).path.strip("/"))
+    return f"{name} at {_place(dsn)}" if name else f"the one at {_place(dsn)}"
+
+
 def _query(dsn: str) -> dict[str, str]:
     try:
         return {name: values[-1] for name, values in parse_qs(urlsplit(dsn).query).items()}

@@ -10,6 +10,7 @@ import click
 from liveness.answers import Pause
 from liveness.cli.alone import connected
 from liveness.cli.options import as_json, print_json, settings_for
+from liveness.postgres_settings import database_of
 from liveness.settings import Settings
 from liveness.shown import printable
 from liveness.store import check_schema, pause
@@ -79,6 +80,8 @@ def command(*, reason: str, seconds: float | None, by: str | None, json_output: 
         print_json(found)
     else:
         click.echo(printable(str(found)))
+        # Where the settings were not found, it is the default's, and not the one that burns.
+        click.echo(printable(f"in the database {database_of(settings.postgres_dsn)}"))
         click.echo("nothing is taken from anybody; `liveness status` shows who waits")
 
 

@@ -7,7 +7,9 @@ import click
 from liveness.cli.alone import connected
 from liveness.cli.options import as_json, print_json, settings_for
 from liveness.cli.pause import operator
+from liveness.postgres_settings import database_of
 from liveness.settings import Settings
+from liveness.shown import printable
 from liveness.store import check_schema, resume
 
 
@@ -27,8 +29,10 @@ def command(*, by: str | None, json_output: bool, postgres_dsn: str | None) -> N
 
     Within two seconds whoever was silent for its ttl by then, or has ended, loses its work; a storm holds as ever.
     """
-    was_paused = asyncio.run(run(settings_for(postgres_dsn=postgres_dsn), by or operator()))
+    settings = settings_for(postgres_dsn=postgres_dsn)
+    was_paused = asyncio.run(run(settings, by or operator()))
     if json_output:
         print_json({"was_paused": was_paused})
     else:
-        click.echo("resumed" if was_paused else "it was not paused")
+        said = "resumed" if was_paused else "it was not paused"
+        click.echo(printable(f"{said}, in the database {database_of(settings.postgres_dsn)}"))

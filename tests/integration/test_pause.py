@@ -15,6 +15,7 @@ from liveness.checks import CHECKS, Of, check_all
 from liveness.cli import commands
 from liveness.errors import DatabaseAwayError, PausedError
 from liveness.pausing import Pausing
+from liveness.postgres_settings import database_of
 from liveness.reports import Leak
 from liveness.service import Service
 from liveness.settings import Settings
@@ -252,12 +253,14 @@ async def test_the_commands_say_what_they_did(
     answer = json.loads(said.output)
     assert (answer["by"], answer["why"], said.exit_code) == ("ops", "two lines", 0)
     assert answer["left"] == pytest.approx(900.0, abs=SOON)
-    assert (await run("pause")).output.splitlines()[1].startswith("nothing is taken from anybody")
+    where = f"in the database {database_of(dsn)}"
+    _, second, third = (await run("pause")).output.splitlines()
+    assert (second, third.startswith("nothing is taken from anybody")) == (where, True)
     found, _ = await read_pause(operator)
     assert found is not None
     assert ("@" in found.by, found.why, found.left) == (True, "", None)
     assert json.loads((await run("resume", "--json")).output) == {"was_paused": True}
-    assert (await run("resume")).output == "it was not paused\n"
+    assert (await run("resume")).output == f"it was not paused, {where}\n"
     assert "run `liveness migrate`" in str((await run("pause", of=empty_dsn)).exception)
     assert (await run("pause", "--for", "soon")).exit_code == 2
 
