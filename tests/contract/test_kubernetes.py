@@ -4,6 +4,7 @@ No cluster is asked. The schemas are those of the package `kubernetes-validate`;
 kubectl or kustomize is there to do it, and each file by itself everywhere.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -27,11 +28,14 @@ from tests.contract.conftest import ROOT
 FOLDER = ROOT / "deploy" / "kubernetes"
 SETTINGS = FOLDER / "common" / "liveness.toml"
 BUILDS = ("base", "migrate", "overlays/standalone", "overlays/sidecar")
+# A component that is there for whoever wants it, and what it can be put upon.
+PASSWORD = "nats-password"  # noqa: S105 - the name of a folder
+WITH_PASSWORD = ("overlays/standalone", "overlays/sidecar")
 # Of the oldest with a container that is restarted beside the others for good, and of the newest that is known.
 VERSIONS = ("1.33", kubernetes_validate.latest_version())
 FILES = sorted(FOLDER.rglob("*.yaml"))
 # What is no resource by itself.
-PARTS = {"kustomization.yaml", "container.yaml", "spread.yaml"}
+PARTS = {"kustomization.yaml", "container.yaml", "spread.yaml", "alone.yaml", "beside.yaml"}
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 Document = Mapping[str, Any]
@@ -43,17 +47,23 @@ def documents(text: str) -> list[Document]:
 
 
 @pytest.fixture(scope="module")
-def builds() -> Mapping[str, list[Document]]:
-    """All that each kustomization makes, by its folder."""
+def builds(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, list[Document]]:
+    """All that each kustomization makes, by its folder; and by two folders where one was put upon the other."""
     if program := shutil.which("kubectl"):
         command = [program, "kustomize"]
     elif program := shutil.which("kustomize"):
         command = [program, "build"]
     else:
         pytest.skip("neither kubectl nor kustomize here: only the files by themselves were looked at")
+    folders = {name: FOLDER / name for name in BUILDS}
+    for name in WITH_PASSWORD:
+        folder = folders[f"{name} {PASSWORD}"] = tmp_path_factory.mktemp("upon").resolve()
+        within = os.path.relpath(FOLDER.resolve(), folder)
+        text = f"resources: [{within}/{name}]\ncomponents: [{within}/{PASSWORD}]\n"
+        (folder / "kustomization.yaml").write_text(text, encoding="utf-8")
     return {
-        name: documents(subprocess.run([*command, FOLDER / name], capture_output=True, text=True, check=True).stdout)
-        for name in BUILDS
+        name: documents(subprocess.run([*command, folder], capture_output=True, text=True, check=True).stdout)
+        for name, folder in folders.items()
     }
 
 
@@ -103,8 +113,9 @@ def test_every_file_is_put_to_use() -> None:
 
     there = {file for file in FOLDER.rglob("*") if file.is_file() and file.name != "kustomization.yaml"}
     folders = {file.parent for file in FOLDER.rglob("kustomization.yaml")}
-    assert there | {folder for folder in folders if str(folder.relative_to(FOLDER)) not in BUILDS} <= named
-    assert {FOLDER / name for name in BUILDS} <= folders
+    on_top = {FOLDER / name for name in (*BUILDS, PASSWORD)}
+    assert there | (folders - on_top) <= named
+    assert on_top <= folders
 
 
 def test_the_settings_can_be_used() -> None:
@@ -182,7 +193,7 @@ def test_each_container_runs_this_version_as_the_image_means_it(builds: Mapping[
                 assert not has_password(variable["value"])
                 if name == "config" or name.endswith("_file"):
                     assert variable["value"] in files
-    assert seen == len(BUILDS)
+    assert seen == len(BUILDS) + len(WITH_PASSWORD)
 
 
 def test_probes_ask_what_is_answered(builds: Mapping[str, list[Document]]) -> None:
@@ -199,7 +210,7 @@ def test_probes_ask_what_is_answered(builds: Mapping[str, list[Document]]) -> No
             assert set(there) == {
                 "migrate": set(),
                 "overlays/sidecar": {"livenessProbe"},
-            }.get(name, set(probes))
+            }.get(name.partition(" ")[0], set(probes))
             for probe, asked in there.items():
                 assert asked["path"] == probes[probe]
                 assert asked["path"] in paths
@@ -245,3 +256,29 @@ def test_the_sidecar_is_the_same_container(builds: Mapping[str, list[Document]])
     # The server's own is as it was.
     (server,) = beside["spec"]["containers"]
     assert server == {"name": "server", "image": "registry.example/workflow-server:1"}
+
+
+@pytest.mark.parametrize("name", WITH_PASSWORD)
+def test_a_password_for_nats_is_instead_of_a_credentials_file(name: str, builds: Mapping[str, list[Document]]) -> None:
+    """As a user that the shipped accounts have, with its inbox; and nothing else is another."""
+    ((_, before),), ((_, after),) = pods(builds[name]), pods(builds[f"{name} {PASSWORD}"])
+    former, present = ours(before), ours(after)
+    settings = {one["name"]: one["value"] for one in present["env"]}
+    was = {one["name"]: one["value"] for one in former["env"]}
+    accounts = (ROOT / "deploy" / "nats" / "liveness.conf").read_text(encoding="utf-8")
+    user, inbox = settings.pop("LIVENESS_NATS_USER"), settings.pop("LIVENESS_NATS_INBOX_PREFIX")
+    assert f"LIVENESS_NATS_USER={user} LIVENESS_NATS_INBOX_PREFIX={inbox}\n" in accounts
+
+    assert settings.pop("LIVENESS_NATS_PASSWORD_FILE").endswith("/nats_password")
+    assert was.pop("LIVENESS_NATS_CREDENTIALS_FILE").endswith("/nats.creds")
+    assert settings == was
+    assert {**present, "env": []} == {**former, "env": []}
+    (keys,), (wanted,) = (
+        [
+            [item["key"] for item in volume["secret"]["items"]]
+            for volume in pod["spec"]["volumes"]
+            if volume.get("secret", {}).get("secretName") == "liveness"
+        ]
+        for pod in (after, before)
+    )
+    assert keys == [key.replace("nats.creds", "nats_password") for key in wanted]

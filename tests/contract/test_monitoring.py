@@ -151,6 +151,17 @@ def test_the_alerts_fire_when_they_should_and_not_before() -> None:
     assert "SUCCESS" in promtool("test", "rules", *TESTS)
 
 
+def test_how_the_token_is_shown_is_understood(tmp_path: Path) -> None:
+    """The line that whoever has one takes in stands where Prometheus looks for it."""
+    shipped = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    path = tmp_path / "prometheus.yml"
+    path.write_text(shipped.replace("# authorization:", "authorization:"), encoding="utf-8")
+
+    (job,) = loaded(path)["scrape_configs"]
+    assert job["authorization"].keys() == {"type", "credentials_file"}
+    promtool("check", "config", "--syntax-only", path)
+
+
 def test_the_queries_of_the_dashboard_are_understood(tmp_path: Path) -> None:
     """As the expressions of rules."""
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(of_the_dashboard())]
