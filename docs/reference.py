@@ -13,7 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import click
 import msgspec
@@ -21,11 +21,13 @@ from ruamel.yaml import YAML
 
 from liveness.cli import commands
 from liveness.eventdata import EVENT_TYPES, CloudEvent, EventHeaders
-from liveness.settings import NAMES, PREFIX, Settings
+from liveness.settings import NAMES, PREFIX, Duration, Settings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 FOLDER: Final = ROOT / "docs" / "reference"
 COLUMNS: Final = 100
+# By their bound, durations are told from other numbers.
+LONGEST: Final = get_args(Duration)[1].le
 
 # The first setting of each group, and what the group is about.
 GROUPS: Final = {
@@ -50,8 +52,10 @@ Tables that are not the built-in ones are described in the file alone: [tables.m
 """
 COMMANDS: Final = """
 Every command exits with 0 when it has done what it was asked for, with 1 when it could not, and with 2 when it was
-asked in a way that makes no sense. What went wrong is one line. Settings that have no option here come from where all
-of them do: [settings.md](settings.md).
+asked in a way that makes no sense; with 130 after Ctrl-C. But for these: `run` exits as its COMMAND did (128 and the
+number of the signal that ended it), `check` with 1 when it has something to say (`--least`), `why` with 1 when nothing
+is known of what was asked. What went wrong is one line. Settings that have no option here come from where all of them
+do: [settings.md](settings.md).
 
 The shell completes commands and options after this line, which belongs into `~/.bashrc`:
 
@@ -176,10 +180,12 @@ def _may_be(says: Mapping[str, Any]) -> str:
             return ", ".join(f"`{value}`" for value in values)
         case {"type": "boolean"}:
             return "`true`, `false`"
-        case {"type": "number", "exclusiveMinimum": 0, "maximum": _}:
+        case {"type": "number", "exclusiveMinimum": 0, "maximum": most} if most == LONGEST:
             return "seconds, above 0"
-        case {"type": "number", "minimum": 0, "maximum": _}:
+        case {"type": "number", "minimum": 0, "maximum": most} if most == LONGEST:
             return "seconds, from 0"
+        case {"type": "number", "minimum": least, "maximum": most}:
+            return f"a number, {least:,} to {most:,}"
         case {"type": "integer", "minimum": least, "maximum": most}:
             return f"{least:,} to {most:,}"
         case {"type": "string"}:

@@ -62,6 +62,12 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
     )
 
 
+def matters(findings: Iterable[Finding], least: Weight) -> bool:
+    """Say whether one of them matters so much at least."""
+    weights = list(Weight)
+    return any(weights.index(finding.weight) <= weights.index(least) for finding in findings)
+
+
 def weighed(gains: Iterable[Gain]) -> Weight:
     """Return what it is to miss these gains: bad, or as yet bearable. What was not measured may be anything."""
     bearable = all(gain.then is not None and gain.now - gain.then < BEARABLE_SECONDS for gain in gains)

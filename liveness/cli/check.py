@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from liveness.checks import check_all
 from liveness.cli.options import as_json, print_json, servers, settings_for
-from liveness.findings import Finding, Gain, Weight
+from liveness.findings import Finding, Gain, Weight, matters
 from liveness.logs import configure
 from liveness.shown import printable
 
@@ -37,8 +37,15 @@ class Report(msgspec.Struct, frozen=True):
     show_default=True,
     help="What one statement may take at most; Postgres breaks off what takes longer.",
 )
+@click.option(
+    "--least",
+    type=click.Choice([weight.value for weight in Weight]),
+    default=Weight.BETTER.value,
+    show_default=True,
+    help="Exit 1 only for what matters so much at least; all of it is said in any case.",
+)
 @as_json
-def command(*, seconds: float, json_output: bool, **overrides: str | None) -> None:
+def command(*, seconds: float, least: str, json_output: bool, **overrides: str | None) -> None:
     """Look whether Postgres, NATS and the settings are as the service needs them.
 
     Says what is wrong in order of importance, each with what it does and what mends it: what cannot be reached, is too
@@ -46,7 +53,7 @@ def command(*, seconds: float, json_output: bool, **overrides: str | None) -> No
     indexes that are missing, with what each would gain on this database; clocks.
 
     Changes nothing and keeps nobody from writing: the tables are only read, and an index is tried on a temporary copy
-    of the rows that it would hold. Exits 1 when there is something to say.
+    of the rows that it would hold. Exits 1 when there is something to say that matters as much as --least.
     """
     settings = settings_for(**overrides)
     configure(settings.log_format, "warning")
@@ -57,7 +64,7 @@ def command(*, seconds: float, json_output: bool, **overrides: str | None) -> No
         console = Console(emoji=False)
         for line in lines(findings):
             console.print(line, highlight=False, soft_wrap=True)
-    sys.exit(1 if findings else 0)
+    sys.exit(1 if matters(findings, Weight(least)) else 0)
 
 
 def lines(findings: Sequence[Finding]) -> Iterator[str]:

@@ -138,6 +138,18 @@ def test_a_newcomer_needs_two_commands() -> None:
     assert "step 'README: test it'" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_dependencies_are_as_many_as_it_is_said() -> None:
+    """Each is somebody who has to be trusted."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    worker = sorted(re.findall(r"^[\w-]+", "\n".join(project["dependencies"]), re.MULTILINE))
+    server = [one for name in ("server", "nkeys") for one in extras[name] if not one.startswith("liveness")]
+    page = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
+
+    said = f"A worker needs {len(worker)} packages ({', '.join(worker)}), the service {len(server)} more"
+    assert said in page
+
+
 def test_the_version_stands_in_one_place() -> None:
     """What is built reads it from there, and a command says it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

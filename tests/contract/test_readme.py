@@ -70,6 +70,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert "://" in target or (page.parent / target).exists(), target
 
 
+def test_every_page_can_be_found_on_the_first_one() -> None:
+    """What stands in the hidden lists of the site alone is nowhere for whoever reads it in the repository."""
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#:]+)", page)}
+    of_others = {"docs/index.md"}
+
+    assert sorted(str(path.relative_to(ROOT)) for path in PAGES if path not in linked) == sorted(of_others)
+
+
 def test_the_event_types_are_all() -> None:
     """The README names exactly the types that are published."""
     said = README.partition("CloudEvents 1.0 on exactly")[2].partition("the stream")[0]
