@@ -1,6 +1,6 @@
 """A worker with asyncio and asyncpg: claims workflows of a queue, works on them, and says on NATS that it lives.
 
-    pip install liveness asyncpg
+    pip install ../.. asyncpg
     DATABASE_URL=postgresql://127.0.0.1/flow python worker.py NAME
 
 The beats share the event loop with the work: what would block it for longer than the ttl belongs into

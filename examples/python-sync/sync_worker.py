@@ -1,6 +1,6 @@
 """A worker without an event loop, with psycopg: claims workflows of a queue, works on them, and says that it lives.
 
-    pip install liveness 'psycopg[binary]'
+    pip install ../.. 'psycopg[binary]'
     DATABASE_URL=postgresql://127.0.0.1/flow python sync_worker.py NAME
 
 The beats come from a thread. C code that holds the interpreter's lock for longer than the ttl silences it; such work

@@ -150,6 +150,19 @@ def test_the_dependencies_are_as_many_as_it_is_said() -> None:
     assert said in page
 
 
+def test_nobody_is_told_to_install_what_is_not_ours() -> None:
+    """In the registry its name is not ours: errors alone say such a line, where it is there already."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/*.*")]
+    found = {
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in pages
+        for line in re.findall(r"pip install [^`\n]*", path.read_text(encoding="utf-8"))
+        if re.search(r"(?<![\w./-])liveness\b", line)
+    }
+
+    assert found == {"README.md: pip install 'liveness[otel]'"}
+
+
 def test_the_version_stands_in_one_place() -> None:
     """What is built reads it from there, and a command says it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
