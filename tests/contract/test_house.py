@@ -103,6 +103,19 @@ def test_no_name_has_a_word_that_is_not_used() -> None:
     assert found == []
 
 
+def test_what_stood_still_was_not_paused() -> None:
+    """One word for one thing: to pause is an operator's, and what a process does that does not run is another."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    paused = re.compile(
+        r"\b(leader|worker|replica|replicas|machine|process|processes|service|server)\b[^.|]{0,25}?"
+        r"\b(is|are|was|were|itself|only|and|or|killed and) paused\b|\bpauses of\b|\bits own pauses\b"
+    )
+    said = {path.name: " ".join(path.read_text(encoding="utf-8").split()) for path in pages}
+    found = {f"{name}: {match[0]}" for name, text in said.items() for match in paused.finditer(text)}
+
+    assert found == set()
+
+
 def texts() -> list[Path]:
     """Return what people read: the pages, and the code with its comments, statements and messages."""
     pages = [
