@@ -74,19 +74,22 @@ class Door:
 
     async def _refuse(self, request: Request) -> Response | None:
         """Return what is answered in place of what was asked for, or None."""
-        if self._token is None or request.url.path in OPEN:
+        # The one by which the application finds its route. A request's URL is made with the header Host as well, which
+        # says whatever its sender likes.
+        path = request.scope["path"]
+        if self._token is None or path in OPEN:
             return None
         try:
             token = self._token()
         except AccessError as error:
             log.warning("token_unusable", cause=str(error))
             return PlainTextResponse("the token cannot be read: see the log\n", status_code=503)
-        if request.url.path == LOGIN:
+        if path == LOGIN:
             return await _log_in(request, token)
         if _shown(request.headers, token):
             return None
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            return _form(request.url.path, "", 401)
+            return _form(path, "", 401)
         return PlainTextResponse(
             "show the token: Authorization: Bearer ...\n", status_code=401, headers={"www-authenticate": "Bearer"}
         )
@@ -135,7 +138,7 @@ async def _log_in(request: Request, token: str) -> Response:
         max_age=COOKIE_SECONDS,
         httponly=True,
         samesite="strict",
-        secure=request.url.scheme == "https",
+        secure=request.scope["scheme"] == "https",
     )
     return answer
 

@@ -144,7 +144,8 @@ class Page:
         return _html(story_page(answer, leads=parts.leadership.leading), 200 if answer.known else 404)
 
     async def _file(self, request: Request) -> Response:
-        name = request.url.path.removeprefix("/")
+        # Not of its URL, which is made with the header Host as well: it says whatever its sender likes.
+        name = request.scope["path"].removeprefix("/")
         # For as long as one looks: another version has another page.
         return Response(self._files[name], headers={"content-type": f"{_FILES[name]}; charset=utf-8"})
 

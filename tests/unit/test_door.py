@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
+from liveness import door
 from liveness.door import COOKIE, HEADERS, MOST_BYTES, Door
 from liveness.errors import AccessError, SettingsError
 from liveness.settings import Settings, load
@@ -75,6 +76,23 @@ async def test_all_else_is_for_who_shows_the_token(path: str) -> None:
 
     assert (refused.asked, refused.status, refused.headers["www-authenticate"]) == (False, 401, "Bearer")
     assert let_in.asked
+
+
+@pytest.mark.parametrize("host", ["h/livez?", "h/readyz#", "h:80/livez?x=", "/livez?", "h/login?", "[", "", "\xe9"])
+async def test_what_is_asked_for_is_not_what_the_host_header_says(host: str) -> None:
+    """The route is found by the path of the request line, and so is whether it is open."""
+    for headers in ({"host": host}, {"host": host, "accept": "text/html"}):
+        refused = await ask("/metrics", headers)
+        assert (refused.asked, refused.status) == (False, 401)
+    assert (await ask("/metrics", BEARER | {"host": host})).asked
+    assert (await ask("/livez", {"host": host})).asked
+    assert (await ask("/login", {"host": host}, method="POST", body=f"token={TOKEN}".encode())).status == 303
+
+
+def test_no_route_and_no_right_is_told_by_the_host_header() -> None:
+    """Whatever a Starlette makes of that header: nothing asks it for a URL."""
+    package = Path(door.__file__).parent
+    assert not [file.name for file in package.rglob("*.py") if "request.url" in file.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize(
