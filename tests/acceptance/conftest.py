@@ -140,20 +140,23 @@ class Service(Child):
         fields: dict[str, Any] = json.loads(await self.line(is_it))
         return fields
 
-    async def get(self, path: str) -> tuple[int, str]:
-        """Return status and body of an HTTP answer; 0 and the cause while nobody listens."""
+    async def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Return status and body of an HTTP answer, or of a stream its first event; 0 and why while nobody listens."""
         port = (await self.logged("starting"))["http_port"]
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError as error:
             return 0, str(error)
         try:
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
-            head, _, body = (await reader.read()).decode().partition("\r\n\r\n")
+            said = {"host": "localhost", "connection": "close", **headers}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in said.items())
+            writer.write(f"GET {path} HTTP/1.1\r\n{lines}\r\n".encode())
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            body = await (reader.readuntil(b"\n\n") if "text/event-stream" in head else reader.read())
         finally:
             writer.close()
             await writer.wait_closed()
-        return int(head.split()[1]), body
+        return int(head.split()[1]), body.decode()
 
     async def ready(self) -> None:
         """Wait until it says that it is ready. Nobody asks before it serves: its start would take longer."""

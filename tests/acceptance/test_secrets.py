@@ -14,6 +14,7 @@ import liveness
 from liveness.access import Access
 from liveness.embedded import NatsServer
 from liveness.errors import SettingsError
+from liveness.page import Page
 from liveness.settings import Settings, load
 from liveness.store import Database
 from tests.acceptance.conftest import Liveness, Serve, all_of
@@ -41,6 +42,19 @@ FILES = {
     "nats_key_file": f"-----BEGIN PRIVATE KEY-----\n{MARK}\n-----END PRIVATE KEY-----\n",
     "http_token_file": SECRETS["http_token"],
 }
+# What is answered without the token, and what with it alone, with which status.
+OUTSIDE = ("/livez", "/readyz", "/login")
+WITHIN = {
+    "/": 200,
+    "/metrics": 200,
+    "/events": 200,
+    "/why": 400,
+    "/why?worker=w1": 404,
+    "/why/w1": 404,
+    "/page.css": 200,
+    "/page.js": 200,
+    "/icon.svg": 200,
+}
 MALFORMED = [
     "postgresql://u:{}/x@127.0.0.1/db",
     "postgresql://u:{}#x@127.0.0.1/db",
@@ -64,6 +78,13 @@ def test_every_secret_setting_is_in_this_file() -> None:
     assert hidden | {"nats_password", "nats_token"} == set(SECRETS)
     named = {name for name in Settings.__struct_fields__ if name.endswith("_file")}
     assert named - set(FILES) == {"nats_ca_file", "nats_certificate_file"}
+
+
+def test_every_route_is_in_this_file() -> None:
+    """Whoever adds one tells this test of it, too."""
+    asked = [path.partition("?")[0] for path in (*WITHIN, *OUTSIDE)]
+    for route in Page(Settings(), lambda: None, list).routes():
+        assert any(route.path_regex.match(path) for path in asked), route.path
 
 
 def structs() -> Iterator[type[msgspec.Struct]]:
@@ -184,8 +205,11 @@ async def test_a_service_shows_none_whatever_becomes_of_it(
     try:
         service = await serve(**right)
         await service.logged("advisories_refused")
-        answers = [await service.get(path) for path in ("/", "/metrics", "/livez", "/readyz", "/login")]
-        assert [status for status, _ in answers] == [401, 401, 200, 200, 200]
+        answers = [await service.get(path) for path in (*WITHIN, *OUTSIDE)]
+        assert [status for status, _ in answers] == [401] * len(WITHIN) + [200] * len(OUTSIDE)
+        inside = [await service.get(path, authorization=f"Bearer {SECRETS['http_token']}") for path in WITHIN]
+        assert dict(zip(WITHIN, (status for status, _ in inside), strict=True)) == WITHIN
+        answers += inside
         process = Path(f"/proc/{service.process.pid}/cmdline").read_text()  # noqa: ASYNC240 - no file at all
         runs = await all_of(
             liveness("status", "--json", **right),
