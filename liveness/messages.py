@@ -80,7 +80,7 @@ class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):
     Without `exit_code` and `signal`, or with exit code 0, it is a release. Anything else is a certificate:
     whoever published it saw the process end. It ends only the life of the incarnation it names; without one it
     ends only a life that had none. And it ends none that has begun since, by the hello of its incarnation that states a
-    greater uptime: then it comes late.
+    greater uptime: then it comes late. What has fields and none of these is no goodbye.
     """
 
     incarnation: Incarnation | None = None
@@ -175,6 +175,7 @@ _heartbeat = _Reader(Heartbeat)
 _goodbye = _Reader(Goodbye)
 _hello = _Reader(Hello)
 _EMPTY = Heartbeat()
+_RELEASE = Goodbye()
 # Raises one of `_FAULTS`. For payloads of at most `SHORT` bytes.
 decode_renewal: Final = msgspec.json.Decoder(Renewal).decode
 
@@ -216,11 +217,16 @@ def decode_goodbye(payload: bytes) -> Goodbye:
     Raises MessageError for anything that does not decode: what would take work must be legible.
     """
     if not payload:
-        return Goodbye()
+        return _RELEASE
     try:
-        return _goodbye.decode(payload)
+        goodbye = _goodbye.decode(payload)
+        # Whoever may ask JetStream has it answer here, with an object of its own: that ends nobody.
+        strange = goodbye == _RELEASE and payload.strip(b"{} \t\r\n") and not _goodbye.fields(payload)
     except _FAULTS as error:
         raise MessageError(f"the goodbye does not decode: {error}") from error
+    if strange:
+        raise MessageError("it has fields, and none of a goodbye (incarnation, uptime, exit_code, signal): send one")
+    return goodbye
 
 
 def decode_hello(payload: bytes) -> Hello:

@@ -21,6 +21,7 @@ from liveness.cli.asking import ask
 from liveness.client import Heartbeater
 from liveness.embedded import NatsServer
 from liveness.errors import CannotStartError
+from liveness.service import Service
 from liveness.settings import Settings
 from liveness.subjects import Subjects
 from tests.conftest import SOON, HostTables, delivered
@@ -101,6 +102,24 @@ async def overhearing(server: NatsServer) -> AsyncIterator[Someone]:
     async with Someone(server, "liveness", "_INBOX_liveness") as service:
         await service.hear("liveness.heartbeat.>", "liveness.goodbye.>", "liveness.hello.>", "liveness.*.*.heartbeat.>")
         yield service
+
+
+async def ended_by_jetstream(server: NatsServer, service: Service, worker: str) -> bool:
+    """Have the keeper make JetStream beat for `worker`, and then say goodbye; say whether that ended its life."""
+    assert service.parts is not None
+    question, fetch = (f"$JS.API.CONSUMER.{verb}.LIVENESS_EVENTS.billing" for verb in ("INFO", "MSG.NEXT"))
+    intake, book = service.parts.intake, service.parts.book
+    async with Someone(server, "keeper", "_INBOX_keeper") as keeper, asyncio.timeout(SOON):
+        await keeper.say(question, reply=f"liveness.heartbeat.{worker}")
+        while book.get(worker) is None:
+            await delivered(keeper.client)
+        await keeper.say(question, fetch, reply=f"liveness.goodbye.{worker}")
+        # What that answers may be empty.
+        assert keeper.refused == [fetch.lower()]
+        while not intake.counts["goodbyes"]:
+            await delivered(keeper.client)
+    lease = book.get(worker)
+    return lease is None or lease.ending is not None
 
 
 def said_for(worker: str) -> list[str]:
@@ -231,7 +250,10 @@ async def test_everything_that_is_needed_is_allowed(
     host: HostTables,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Hello, beats, what is held, being superseded, beginning again, goodbye; commands; events, and their end."""
+    """Hello, beats, what is held, being superseded, beginning again, goodbye; commands; events, and their end.
+
+    And nobody's life ends by what JetStream answers, wherever the keeper has it do so.
+    """
     as_service = {"nats_user": "liveness", "nats_password": SECRET, "nats_inbox_prefix": "_INBOX_liveness"}
     system = server.url.replace("nats://", f"nats://advisories:{SECRET}@")
     told: list[str] = []
@@ -266,6 +288,7 @@ async def test_everything_that_is_needed_is_allowed(
             async with asyncio.timeout(SOON):
                 # Of the lives before the hellos.
                 assert {(await anext(news)).subject, (await anext(news)).subject} == {*first, *second}
+            assert not await ended_by_jetstream(server, service, "nameless")
             before = worker.epoch
             request = ReclaimRequest(worker="w1", dry_run=False, force=True)
             await ask(as_operator, "reclaim", request, ReclaimAnswer)

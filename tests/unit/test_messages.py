@@ -6,6 +6,7 @@ import pytest
 from liveness.errors import MessageError
 from liveness.messages import (
     MAX_INCARNATION,
+    SHORT,
     Goodbye,
     Heartbeat,
     Hello,
@@ -147,9 +148,26 @@ def test_a_goodbye_is_a_release_or_a_certificate(goodbye: Goodbye, reason: str) 
     assert decode_goodbye(msgspec.json.encode(goodbye)).reason == reason
 
 
-def test_an_empty_goodbye_is_a_release() -> None:
-    """Of a worker without an incarnation."""
-    assert decode_goodbye(b"") == Goodbye()
+@pytest.mark.parametrize("payload", [b"", b"{}", b" { }\n", b'{"exit_code": null, "x": 1}', b'{"incarnation": null}'])
+def test_a_goodbye_without_an_incarnation_is_a_release(payload: bytes) -> None:
+    """Of a worker that states none."""
+    assert decode_goodbye(payload) == Goodbye()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        # What JetStream says where it is asked to, and no permission is looked at for that.
+        b'{"type":"io.nats.jetstream.api.v1.consumer_info_response","stream_name":"E","config":{"incarnation":"a"}}',
+        b'{"type":"io.nats.jetstream.api.v1.consumer_info_response","error":{"code":404}}',
+        b'{"specversion":"1.0","type":"worker.expired","data":{"worker":"w","incarnation":"a"}}',
+        b'{"x":"%s"}' % (b"y" * SHORT),
+    ],
+)
+def test_what_has_no_field_of_a_goodbye_ends_nothing(payload: bytes) -> None:
+    """It was said by somebody who meant something else, or by JetStream at the word of somebody who meant this."""
+    with pytest.raises(MessageError, match="none of a goodbye"):
+        decode_goodbye(payload)
 
 
 @pytest.mark.parametrize("payload", [b"x", b"[]", b'{"incarnation": ""}', b'{"exit_code": "zero"}', b'{"signal": 0}'])
