@@ -73,7 +73,7 @@ BOXES: Final[Mapping[str, Box]] = {
     ),
     "face": Box(
         "what others see of the process: HTTP, log, systemd, traces",
-        "http door logs systemd tracing otel trust", 610, 2, DUTY,
+        "http connections door logs systemd tracing otel trust", 610, 2, DUTY,
     ),
     "bus": Box("the service's side of NATS", "bus eventstream publishing", 60, 3, OUTSIDE),
     "store": Box("Postgres: all statements, each in a file", "store", 310, 3, OUTSIDE),

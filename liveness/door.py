@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -116,18 +116,19 @@ def _cookie(token: str) -> str:
 
 
 async def _log_in(request: Request, token: str) -> Response:
-    # On this host alone: what looks like a path may lead a browser elsewhere ("//elsewhere").
     asked = request.query_params.get("next", "/")
-    parts = urlsplit(asked)
-    ours = asked.isprintable() and asked.startswith("/") and not parts.scheme and not parts.netloc and "\\" not in asked
-    wanted = asked if ours and parts.path != LOGIN else "/"
+    wanted = asked if _is_ours(asked) else "/"
     if request.method != "POST":
         return _form(wanted, "", 200)
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            return PlainTextResponse("too long\n", status_code=413)
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MOST_BYTES:
+                return PlainTextResponse("too long\n", status_code=413)
+    except ClientDisconnect:
+        # Nobody is there to be answered, and it is no fault of ours.
+        return Response(status_code=400)
     given = parse_qs(body.decode(errors="replace")).get("token", [""])[0]
     if not _same(given.strip(), token):
         return _form(wanted, "<p>That is not the token.</p>", 401)
@@ -141,6 +142,16 @@ async def _log_in(request: Request, token: str) -> Response:
         secure=request.scope["scheme"] == "https",
     )
     return answer
+
+
+def _is_ours(asked: str) -> bool:
+    """Say whether it leads a browser to this host alone: what looks like a path may not ("//elsewhere")."""
+    try:
+        parts = urlsplit(asked)
+    except ValueError:
+        return False
+    leads_elsewhere = parts.scheme or parts.netloc or "\\" in asked or parts.path == LOGIN
+    return asked.isprintable() and asked.startswith("/") and not leads_elsewhere
 
 
 def _form(wanted: str, said: str, status: int) -> Response:

@@ -10,13 +10,20 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from liveness.connections import AT_ONCE, QUEUE, Connection
 from liveness.door import Door
 from liveness.errors import CannotStartError
 from liveness.shown import printable
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, leaving the signals to the service."""
+    """uvicorn, leaving the signals to the service, and letting more wait for their turn than are accepted in one go."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets=sockets)
+        for listening in sockets or ():
+            listening.listen(QUEUE)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -76,6 +83,10 @@ class Http:
                 lifespan="off",
                 server_header=False,
                 timeout_graceful_shutdown=1,
+                http=Connection,
+                backlog=AT_ONCE,
+                # What is upgraded would be neither counted nor asked for a token.
+                ws="none",
             )
         )
 

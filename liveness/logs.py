@@ -72,7 +72,8 @@ def configure(log_format: Literal["auto", "console", "json"], level: str) -> Non
     # They report through errors that we handle; their own lines would say everything twice.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     logging.getLogger("asyncpg").setLevel(logging.ERROR)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Its warnings are of what was asked: whoever reaches the port could fill the log with them.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

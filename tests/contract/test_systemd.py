@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from liveness import service, systemd
+from liveness import connections, service, systemd
 from liveness.settings import NAMES, Settings, load
 from tests.contract.conftest import ROOT
 
@@ -200,3 +200,8 @@ def test_the_times_of_the_unit_are_those_of_the_code() -> None:
     assert float(found["WatchdogSec"][0]) >= 4 * systemd.LOOK_SECONDS
     assert (found["Type"], found["TimeoutStartSec"]) == (["notify"], ["infinity"])
     assert found["RestartPreventExitStatus"] == ["2"]
+
+
+def test_the_unit_has_descriptors_for_all_connections() -> None:
+    """For those of HTTP many times over: some are there before one sees that there are too many."""
+    assert int(directives()["LimitNOFILE"][0]) >= 4 * (connections.MOST + connections.QUEUE)
