@@ -6,7 +6,7 @@ Most duties are the acting replica's: in the others they wait, and are woken whe
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 
@@ -68,6 +68,8 @@ class Round:
         """`away` is told, for all duties that share it."""
         self.name = name
         self.failing_since: float | None = None
+        # What Postgres does not do for it now, and why, as it said last.
+        self.cause: str | None = None
         # How often it had to be tried again, since the start.
         self.retries = 0
         # Loop time: since when it does what it is doing; None while it waits for its next time.
@@ -99,16 +101,16 @@ class Round:
             except NotLeaderError as error:
                 # The lead was lost while this was under way; whoever has it does what is left.
                 log.debug("duty_not_ours", duty=self.name, cause=str(error))
-                await self._wait()
             except PausedError as error:
                 # Soon `pausing` knows it, too, and this is not tried any more.
                 log.debug("duty_paused", duty=self.name, cause=str(error))
-                await self._wait()
             except (DatabaseAwayError, DatabaseRefusedError) as error:
                 if (task := asyncio.current_task()) is not None and task.cancelling():
                     # The driver, cancelled inside a transaction, complains of the connection instead.
                     raise asyncio.CancelledError from error
                 self.retries += 1
+                refused = isinstance(error, DatabaseRefusedError)
+                self.cause = f"Postgres refuses: {error}" if refused else f"Postgres does not answer: {error}"
                 if self.failing_since is None:
                     self.failing_since = asyncio.get_running_loop().time()
                     self._away.begins(self.failing_since)
@@ -117,12 +119,13 @@ class Round:
                 failures = min(failures + 1, 10)
                 # Jitter: the duties, and the replicas, must not all come at once when Postgres is back.
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-            else:
-                if self.failing_since is not None:
-                    log.info("duty_works_again", duty=self.name)
-                    self.failing_since, failures = None, 0
-                    self._away.ends(asyncio.get_running_loop().time())
-                await self._wait()
+                continue
+            # Also where another one acts now, or somebody has paused: nothing waits for Postgres any more.
+            if self.failing_since is not None:
+                log.info("duty_works_again", duty=self.name)
+                self.failing_since, self.cause, failures = None, None, 0
+                self._away.ends(asyncio.get_running_loop().time())
+            await self._wait()
 
     async def _do(self) -> None:
         self.under_way_since = asyncio.get_running_loop().time()
@@ -137,3 +140,9 @@ class Round:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._interval()):
                 await self._woken.wait()
+
+
+def failing(rounds: Sequence[Round]) -> list[str]:
+    """Return a line for each cause by which Postgres fails duties, with their names before it."""
+    causes = dict.fromkeys(duty.cause for duty in rounds if duty.cause is not None)
+    return [f"{', '.join(duty.name for duty in rounds if duty.cause == cause)}: {cause}" for cause in causes]

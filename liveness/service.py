@@ -30,6 +30,7 @@ from liveness.health import Health
 from liveness.http import Http
 from liveness.metrics import Metrics
 from liveness.page import Page
+from liveness.rounds import failing
 from liveness.settings import Settings
 from liveness.share import least_server
 from liveness.store import Database, Store
@@ -120,7 +121,7 @@ class Service:
             if self.settings.shard and (strays := self.parts.intake.strays):
                 found.append(strays)
             found += self.parts.storms.held(self.parts.hearing.now)
-            found += [f"{duty.name}: Postgres does not answer" for duty in self.parts.rounds if duty.failing_since]
+            found += failing(self.parts.rounds)
             found += [trouble] if (trouble := self.parts.store.leader.trouble) else []
         return found
 

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
-from liveness.rounds import BACKOFF_LEAST, BACKOFF_MOST, Away, Round
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError, PausedError
+from liveness.rounds import BACKOFF_LEAST, BACKOFF_MOST, Away, Round, failing
 
 SOON = 5.0
 NEVER = 3600.0
@@ -214,6 +214,18 @@ async def test_what_the_duty_does_not_expect_ends_the_service(duty: Duty) -> Non
         assert isinstance(task.exception(), ZeroDivisionError)
 
 
+def test_each_cause_is_a_line_with_the_duties_before_it(duty: Duty) -> None:
+    """An outage fails most of them, and is one thing; a right that is missing is another."""
+    rounds = [Round(name, duty.run_once, lambda: NEVER) for name in ("grants", "expiry", "sweep", "relay")]
+    rounds[0].cause = rounds[1].cause = "Postgres does not answer: no connection"
+    rounds[3].cause = "Postgres refuses: permission denied for table outbox"
+
+    assert failing(rounds) == [
+        "grants, expiry: Postgres does not answer: no connection",
+        "relay: Postgres refuses: permission denied for table outbox",
+    ]
+
+
 async def test_a_cancellation_that_the_driver_turns_into_a_complaint_is_one(duty: Duty) -> None:
     """Cancelled inside a transaction, it says that the connection is away."""
     inside = asyncio.Event()
@@ -257,6 +269,35 @@ async def test_what_a_duty_has_to_try_again_is_counted_and_timed(duty: Duty, mon
 
     assert found == [False, True, True]
     assert (one.retries, away.goes_on) == (2, False)
+
+
+@pytest.mark.parametrize("then", [NotLeaderError("another replica acts"), PausedError("paused by ops")])
+async def test_a_duty_that_is_not_to_be_done_any_more_fails_no_more(
+    duty: Duty, then: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a sweep would keep the replica from being ready for ten minutes behind an outage."""
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
+    away = Away()
+    duty.raises = [DatabaseAwayError("no connection"), then]
+    one = Round("duty", duty.run_once, lambda: NEVER, away=away)
+    task = asyncio.create_task(one.keep())
+    await duty.again()
+    assert (one.cause, away.goes_on) == ("Postgres does not answer: no connection", True)
+    await duty.again()
+    await settle()
+    task.cancel()
+    await asyncio.wait({task})
+
+    assert (one.failing_since, one.cause, away.goes_on, duty.times) == (None, None, False, 2)
+
+
+async def test_what_postgres_refuses_is_told_from_its_being_away(duty: Duty, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it says last: somebody has to grant a right, where waiting mends nothing."""
+    monkeypatch.setattr(random, "uniform", lambda *_: 0.0)
+    duty.raises = [DatabaseAwayError("no connection"), DatabaseRefusedError("permission denied"), ZeroDivisionError()]
+    async with kept(duty) as (one, task):
+        await asyncio.wait({task})
+        assert one.cause == "Postgres refuses: permission denied"
 
 
 def test_the_time_in_which_several_fail_counts_once() -> None:
