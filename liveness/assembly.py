@@ -353,7 +353,9 @@ class Assembly:
                 await self.ensure_stream()
 
     async def _sweep(self) -> None:
-        self.pausing.note(await self.sweep.run_once(dry_run=self.pausing.on))
+        # While somebody has paused, what it would have taken is what it found.
+        self.sweep.last = await self.sweep.run_once(dry_run=self.pausing.on)
+        self.pausing.note(self.sweep.last)
 
     async def _finish(self) -> None:
         finished = await self.finish.run_once()
@@ -371,6 +373,8 @@ class Assembly:
             self.wakes.endings.set()
 
     def _take_over(self) -> None:
+        # What was found when we led before may be mended since.
+        self.sweep.last = None
         if self.store.leader.after_others:
             # Who divided the workers otherwise has heard those whom we did not: from here on they are ours to hear.
             self.listening.lost()

@@ -125,7 +125,12 @@ MEASURES: Final = (
     _counter("work_refused", "Rows that their table refused to put back, at their first try.", "work"),
     # The sweep.
     _counter("sweeps", "Sweeps that this replica made."),
-    _gauge("sweep_found", "Names (ownerless: rows) that its last sweep found, by find.", "find"),
+    _gauge(
+        "sweep_found",
+        "Names (ownerless: rows) that the last sweep found, or would have taken while somebody has paused, by find; "
+        "only where this replica acts.",
+        "find",
+    ),
     # The news.
     _counter("events_published", "Events that JetStream has acknowledged."),
     _gauge("outbox_events", "Events that wait to be published; only where this replica acts."),

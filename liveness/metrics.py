@@ -175,7 +175,7 @@ def _given_back(parts: Assembly) -> Iterator[Sample]:
 def _found(parts: Assembly) -> Iterator[Sample]:
     yield "sweeps", (), parts.sweep.done
     last = parts.sweep.last
-    if last is not None:
+    if parts.leadership.leading and last is not None:
         found = {find: len(getattr(last, find)) for find in FINDS} | {"ownerless": sum(last.ownerless.values())}
         for find, names in found.items():
             yield "sweep_found", (find,), names

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from liveness import measures
+from liveness.answers import Pause, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
 from liveness.lease import Proof
@@ -198,6 +199,30 @@ async def test_the_outbox_is_known_only_to_who_acts(scene: Scene) -> None:
 
     assert "liveness_outbox_events" not in samples
     assert "liveness_leader_term" not in samples
+
+
+async def test_what_a_sweep_found_is_told_by_who_leads(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While somebody has paused, what it would take; nothing that was found when it led before."""
+    parts = scene.parts
+    assert parts is not None
+
+    async def run_once(*, dry_run: bool) -> Swept:
+        return Swept(dry_run=True, stale=["a", "b"]) if dry_run else Swept(stale=["a"], ownerless={"task": 3})
+
+    monkeypatch.setattr(parts.sweep, "run_once", run_once)
+    parts.pausing.pause = Pause(by="ops", since="2026-11-27T03:12:04Z", held_for=0.0)
+    await parts._sweep()
+    assert (await scene.scrape())["liveness_sweep_found,find=stale"] == 2
+    parts.pausing.pause = None
+    await parts._sweep()
+    samples = await scene.scrape()
+    assert (samples["liveness_sweep_found,find=stale"], samples["liveness_sweep_found,find=ownerless"]) == (1, 3)
+    parts.leadership.leading = False
+    assert "liveness_sweep_found,find=stale" not in await scene.scrape()
+    scene.store.leader.after_others = False
+    parts._take_over()
+    parts.leadership.leading = True
+    assert "liveness_sweep_found,find=stale" not in await scene.scrape()
 
 
 def test_all_complaints_and_faults_are_known() -> None:
