@@ -15,7 +15,7 @@ CHROMIUM = find()
 async def test_the_page_is_live_and_nothing_of_a_worker_s_is_carried_out(
     serve: Serve, host: HostTables, client: Client
 ) -> None:
-    """What comes and goes shows by itself, leases run down, the focus stays, and the browser has no complaint."""
+    """What comes and goes shows by itself, leases run down, the focus stays, what is stale is grey; no complaint."""
     assert CHROMIUM is not None
     service = await serve(heartbeat_timeout=60, workflow_stuck_timeout=60)
     (work,) = await host.workflows("w1")
@@ -39,6 +39,9 @@ async def test_the_page_is_live_and_nothing_of_a_worker_s_is_carried_out(
         assert await tab.value("document.activeElement.textContent") == "w1"
         assert await tab.value("document.querySelectorAll('main img, main script').length") == 0
         assert await tab.value("document.documentElement.scrollWidth") <= 390
+        filters = "[...document.getElementById('part').children].map(one => getComputedStyle(one).filter)"
+        assert set(await tab.value(filters)) == {"none"}
+        assert set(await tab.value(f"document.body.classList.add('stale'), {filters}")) == {"grayscale(1)"}
         await tab.go(f"http://127.0.0.1:{service.http.port}/why/{work}")
         assert HOSTILE in await tab.value("document.querySelector('table').textContent")
         assert tab.complaints == []

@@ -36,6 +36,13 @@ def test_contrast(colours: dict[str, str], ink: str, ground: str) -> None:
     assert (brighter + 0.05) / (darker + 0.05) >= LEAST
 
 
+def test_what_is_not_live_has_no_colour() -> None:
+    """A green `ready` would say what nobody knows. That it is not live stands outside of it, in red."""
+    (stale,) = re.findall(r"^\.stale #part > \* \{(.*)\}", STYLE, re.MULTILINE)
+
+    assert "filter: grayscale(1)" in stale
+
+
 def test_both_have_all_colours() -> None:
     """And no colour stands elsewhere."""
     assert LIGHT.keys() == DARK.keys()
