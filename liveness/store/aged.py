@@ -3,9 +3,13 @@
 Which of it is still owed to somebody, and stays, is in the statements, and in docs/retention.md.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
+import asyncpg
+
+from liveness.store.database import Connection
 from liveness.store.epochs import as_json
 from liveness.store.leader import Leader
 from liveness.store.statements import Statements
@@ -42,21 +46,27 @@ class Aged:
         """
         async with self._leader.transaction(patient=True) as connection:
             looked_at = await connection.fetch(self._statements["aged_lives"], self._retention, self.batch, *behind)
-            owed: set[tuple[str, int]] = set()
-            offlined = [{"worker": row["worker"], "epoch": row["epoch"]} for row in looked_at if row["offlined"]]
-            registry = self._statements.registry
-            if offlined and registry.status is not None:
-                owing = await connection.fetch(self._statements["owed_offlined"], as_json(offlined), registry.offline)
-                owed = {(row["worker"], row["epoch"]) for row in owing}
-            lives = [
-                {"worker": row["worker"], "epoch": row["epoch"]}
-                for row in looked_at
-                if (row["worker"], row["epoch"]) not in owed
-            ]
+            owing = await self._owing(connection, looked_at)
+            owed = {(row["worker"], row["epoch"]) for row in owing}
+            lives = [life for life in map(_life, looked_at) if (life["worker"], life["epoch"]) not in owed]
             gone = await connection.fetchval(self._statements["forget_lives"], as_json(lives), self._retention)
         last = looked_at[-1] if len(looked_at) == self.batch else None
         return gone, None if last is None else (last["expired_at"], last["worker"], last["epoch"])
 
+    async def _owing(self, connection: Connection, looked_at: Sequence[asyncpg.Record]) -> Sequence[asyncpg.Record]:
+        """Return the lives that the registry still rests on."""
+        registry = self._statements.registry
+        if registry.status is None:
+            return await connection.fetch(self._statements["owed_unmarked"], as_json([*map(_life, looked_at)]))
+        offlined = [_life(row) for row in looked_at if row["offlined"]]
+        if not offlined:
+            return ()
+        return await connection.fetch(self._statements["owed_offlined"], as_json(offlined), registry.offline)
+
     async def _forget(self, name: str) -> int:
         (row,) = await self._leader.fetch(self._statements[name], self._retention, self.batch)
         return int(row["rows"])
+
+
+def _life(row: asyncpg.Record) -> dict[str, str | int]:
+    return {"worker": row["worker"], "epoch": row["epoch"]}

@@ -13,6 +13,7 @@ from liveness.forgetting import NEXT_SECONDS, PASS_SECONDS, Forgetting
 from liveness.store import Database, Life, Store, migrate, migrations
 from liveness.store.migrations import known_migrations
 from tests.conftest import HostTables
+from tests.integration.test_tables import NUMBERED, NUMBERED_SETTINGS
 
 DAY = 86_400.0
 LIFE = """
@@ -161,6 +162,26 @@ async def test_a_registry_row_that_is_gone_is_owed_nothing(host: HostTables, pas
 
     await past.whole()
 
+    assert await past.lives() == []
+
+
+async def test_where_no_status_says_that_a_name_is_not_up_its_last_end_stays(
+    host: HostTables, stores: Callable[..., Any]
+) -> None:
+    """Or the sweep would find the long dead again every 90 days; until the row goes, or somebody has beaten in it."""
+    await host.connection.execute(NUMBERED)
+    await host.connection.execute("INSERT INTO workers (last_heartbeat) VALUES (now() - interval '1 year'), (now())")
+    store = await stores(**NUMBERED_SETTINGS)
+    past = Past(host, store)
+    for worker, days in (("1", 120), ("1", 100), ("2", 100), ("3", 100)):
+        await past.life(worker, days * DAY)
+
+    await past.whole()
+
+    assert await past.lives() == ["1"]
+    assert await store.host.stale(60.0) == []
+    await host.connection.execute("DELETE FROM workers WHERE id = 1")
+    await past.whole()
     assert await past.lives() == []
 
 
