@@ -64,7 +64,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     ttl: Seconds
     remaining: Annotated[float, Meta(ge=0, description="Seconds until its lease lapses if nothing is heard.")]
     silent_for: Annotated[float, Meta(description="Seconds since its last heartbeat; None: none heard yet.")] | None
-    running: Annotated[int, Meta(ge=0, description="Pieces of work it holds in the database.")]
+    running: (
+        Annotated[int, Meta(ge=0, description="Pieces of work it holds in the database; None: Postgres has not said.")]
+        | None
+    )
 
 
 class Expired(msgspec.Struct, frozen=True, kw_only=True):

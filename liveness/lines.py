@@ -48,6 +48,10 @@ class Lines:
         owed = max(max(lease.since, self._extended_at) + ttl, self._floor)
         return min(owed, lease.since + MOST_TTLS * ttl)
 
+    def is_past(self, lease: Lease, now: float) -> bool:
+        """Whether `lease` ends, or is overdue and nobody has marked it: only who acts does."""
+        return lease.ending is not None or self.deadline(lease) <= now
+
     def next_deadline(self) -> float:
         """Return the earliest deadline of all, or infinity."""
         earliest = math.inf

@@ -23,6 +23,7 @@ import liveness
 from liveness.assembly import Assembly
 from liveness.measures import BOUNDS, COMPLAINTS, FAULTS, FINDS, MEASURES, PROCESSES, REASONS, STATES, VERDICTS, WELCOME
 from liveness.settings import Settings
+from liveness.snapshot import unmarked
 from liveness.turns import in_turns
 
 # A metric, the values of its labels in their order, and its value.
@@ -71,12 +72,13 @@ class Metrics(Collector):
         return encode(self.registry), content_type
 
     async def _count(self, parts: Assembly) -> None:
-        endings, proven, suspect = parts.book.endings, 0, 0
+        book, endings, proven, suspect = parts.book, parts.book.endings, 0, 0
         async for lease in in_turns(list(endings.values())):
             proven += lease.ending is not None and lease.ending.proof
         # Who is suspected and lapses stays among the suspects until they are looked at again.
         async for worker in in_turns(list(parts.suspects.suspected)):
-            suspect += worker not in endings
+            doubted = book.get(worker)
+            suspect += doubted is not None and not book.lines.is_past(doubted, parts.hearing.now)
         self._proven, self._suspect = proven, suspect
 
     def collect(self) -> Iterator[Metric]:
@@ -107,11 +109,12 @@ class Metrics(Collector):
 
     def _leases(self, parts: Assembly) -> Iterator[Sample]:
         book, ending = parts.book, len(parts.book.endings)
-        alive = len(book) - ending
+        overdue = min(unmarked(parts), len(book) - ending)
+        alive = len(book) - ending - overdue
         # What was counted one by one may be some milliseconds older than the others.
         suspect, proven = min(self._suspect, alive), min(self._proven, ending)
         wedged = min(parts.doubting.wedged_lately, alive - suspect)
-        states = (alive - suspect - wedged, suspect, wedged, ending - proven, proven)
+        states = (alive - suspect - wedged, suspect, wedged, ending - proven + overdue, proven)
         for state, leases in zip(STATES, states, strict=True):
             yield "leases", (state,), leases
         yield "leases_wanting", (), len(book.wanting)

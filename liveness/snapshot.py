@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
@@ -24,7 +24,8 @@ LOOKED_AT_ONCE = 20_000
 class Stored(msgspec.Struct):
     """What Postgres says of it."""
 
-    running: Mapping[str, int] = {}
+    # None: it has not said.
+    running: Mapping[str, int] | None = None
     outbox: int | None = None
     outbox_oldest: float | None = None
     refused: int = 0
@@ -68,13 +69,13 @@ class Snapshots:
             leases=len(parts.book),
             matching=matching,
             wanting=len(parts.book.wanting),
-            ending=len(parts.book.endings),
+            ending=len(parts.book.endings) + unmarked(parts),
             outbox=stored.outbox,
             outbox_oldest=stored.outbox_oldest,
             counts=dict(parts.intake.counts),
             paused=parts.pausing.pause,
             bounds=parts.bounds.hit(),
-            suspects=sorted(islice(parts.suspects.suspected, PAGE)),
+            suspects=sorted(islice(self._suspects(now), PAGE)),
             wedged=sorted(islice(parts.doubting.wedged(), PAGE)),
             workers=[self._worker(lease, stored.running, now) for lease in page],
             ends=list(stored.ends),
@@ -137,22 +138,41 @@ class Snapshots:
             stored.trouble = str(error)
         return stored
 
-    def _worker(self, lease: Lease, running: Mapping[str, int], now: float) -> WorkerStatus:
+    def _suspects(self, now: float) -> Iterator[str]:
+        # Who has lapsed stays among them until somebody looks again, and is more than that.
+        book = self._parts.book
+        for worker in islice(self._parts.suspects.suspected, LOOKED_AT_ONCE):
+            lease = book.get(worker)
+            if lease is not None and not book.lines.is_past(lease, now):
+                yield worker
+
+    def _worker(self, lease: Lease, running: Mapping[str, int] | None, now: float) -> WorkerStatus:
         return WorkerStatus(
             worker=lease.worker,
-            state=self._state(lease),
+            state=self._state(lease, now),
             incarnation=lease.incarnation,
             epoch=lease.epoch,
             ttl=lease.ttl,
             remaining=0.0 if lease.ending is not None else max(self._parts.book.lines.deadline(lease) - now, 0.0),
             silent_for=None if lease.last_beat is None else max(now - lease.last_beat, 0.0),
-            running=running.get(lease.worker, 0),
+            running=None if running is None else running.get(lease.worker, 0),
         )
 
-    def _state(self, lease: Lease) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
+    def _state(self, lease: Lease, now: float) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
         if lease.ending is not None:
             return "ending" if lease.ending.proof else "lapsed"
+        if self._parts.book.lines.is_past(lease, now):
+            return "lapsed"
         return self._parts.doubting.state_of(lease)
+
+
+def unmarked(parts: Assembly) -> int:
+    """Return how many leases have lapsed that nobody has marked here."""
+    if not parts.leadership.leading:
+        # Who follows marks none. It has counted them when it looked for storms, a second ago at most.
+        return parts.storms.overdue
+    # Who acts marks them as they lapse; but while Postgres is away, it may have to ask that something first.
+    return sum(1 for _ in parts.book.lines.overdue(parts.hearing.now))
 
 
 def starting(settings: Settings, troubles: Sequence[str]) -> StatusAnswer:

@@ -99,6 +99,8 @@ class Storms:
         self._max_hold = max_hold or math.inf
         self._shuffle = shuffle
         self._heard_anybody = False
+        # How many leases were overdue when one that does not act looked last; read by who tells how it is.
+        self.overdue = 0
         # Up to when those that do not act have judged, and when to look again.
         self._watched_to = self._watch_at = -math.inf
         # Those that were restored and not heard yet.
@@ -201,6 +203,7 @@ class Storms:
         if now < self._watch_at:
             return
         overdue = list(book.lines.overdue(now))
+        self.overdue = len(overdue)
         pause = len(overdue) / WATCHED_PER_SECOND
         before, self._watched_to = self._watched_to, now
         self._watch_at = now + min(max(pause, COUNT_SECONDS), WATCH_SECONDS)

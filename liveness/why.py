@@ -83,6 +83,10 @@ def _of_lease(parts: Assembly, lease: Lease | None, now: float) -> dict[str, Any
         "ttl": lease.ttl,
         "silent_for": None if lease.last_beat is None else max(now - lease.last_beat, 0.0),
     }
+    if ending is None and parts.book.lines.is_past(lease, now):
+        return known | {
+            "state": "lapsed", "reason": "lapsed", "overdue": now - parts.book.lines.deadline(lease),
+        }  # fmt: skip
     if ending is None:
         suspect = parts.suspects.suspected.get(lease.worker)
         # A beat takes it back, whether or not anybody has looked since.

@@ -83,7 +83,7 @@ def _table(answer: StatusAnswer) -> Table:
             f"{worker.remaining:.1f} s",
             f"{worker.ttl:g} s",
             beaten(worker),
-            str(worker.running),
+            "?" if worker.running is None else str(worker.running),
             "-" if worker.epoch is None else str(worker.epoch),
             literal(worker.incarnation or "-"),
         )

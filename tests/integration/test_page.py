@@ -150,6 +150,7 @@ async def test_without_postgres_the_leases_are_shown(
     while names((page := await got(service, "/"))[2]) != ["w1"]:
         await look_again()
     assert "Postgres: no answer within 0.05 s" in words(page[2])
+    assert 'data-label="running">?<' in page[2]
     # The service's own round asks, too, while anything is left.
     assert len(asked) <= 2
     answers.set()

@@ -103,6 +103,24 @@ async def test_the_states_of_leases_add_up_to_all(scene: Scene) -> None:
     assert samples["liveness_leases_wanting"] == 1
 
 
+async def test_who_follows_tells_the_dead_from_the_living(scene: Scene) -> None:
+    """It marks nobody, for another one acts; and one that acts may have to wait for Postgres before it marks them."""
+    assert scene.parts is not None
+    parts = scene.parts
+    for name, ttl in (("lives", 10.0), ("suspect", 10.0), ("dead", 1.0), ("suspected dead", 1.0), ("said so", 10.0)):
+        live(parts.book, name, ttl=ttl)
+    parts.book.end("said so", 0.0, Proof("released"))
+    for name in ("suspect", "suspected dead"):
+        parts.suspects.suspected[name] = Suspect("silent", 0.0, 0.0)
+    parts.leadership.leading = False
+    parts.hearing.now = 2.0
+    parts._look(2.0)
+
+    assert states(await scene.scrape()) == {"live": 1, "suspect": 1, "wedged": 0, "lapsed": 2, "ending": 1}
+    parts.leadership.leading, parts.storms.overdue = True, 0
+    assert states(await scene.scrape())["lapsed"] == 2
+
+
 async def test_the_loop_has_its_turn_while_very_many_are_counted(scene: Scene) -> None:
     """A storm of all of 10,000 keeps it no longer than a thousand of them do; and what leaves meanwhile is no fault."""
     assert scene.parts is not None
