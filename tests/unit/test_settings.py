@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from liveness.errors import SettingsError
+from liveness.postgres_settings import database_of
 from liveness.settings import Settings, load
 
 
@@ -75,6 +76,20 @@ def test_a_bad_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
 
     with pytest.raises(SettingsError, match=said.replace("?", r"\?")):
         load({"LIVENESS_CONFIG": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("dsn", "said"),
+    [
+        ("postgresql://liveness:secret@db:5432/flow?sslmode=verify-full&password=secret", "flow at db:5432"),
+        ("postgresql:///flow?host=/run/postgresql", "flow at /run/postgresql"),
+        ("postgresql://liveness@[::1]/a%20b", "a b at [::1]"),
+        ("postgresql://db", "the one at db"),
+    ],
+)
+def test_which_database_it_is_is_said_without_the_login(dsn: str, said: str) -> None:
+    """For whoever wants to know that it was the right one."""
+    assert database_of(dsn) == said
 
 
 def test_a_secret_is_not_shown() -> None:
