@@ -182,6 +182,23 @@ def test_what_was_given_before_the_command_wins(machine: Path) -> None:
     assert not (machine / "done").exists()
 
 
+def test_what_the_page_installs_is_all_there_is() -> None:
+    """From where it lies, under the names by which systemd and root look for it; and its own comments say the same."""
+    page = (ROOT / "docs" / "systemd.md").read_text(encoding="utf-8")
+    lines = re.findall(r"install -D -m (\d+) -t (\S+) (\S+)", page)
+    there = {path for path in FOLDER.rglob("*") if path.is_file()}
+
+    assert {ROOT / source for _, _, source in lines} == there
+    assert {(folder, mode) for mode, folder, _ in lines} == {
+        ("/etc/systemd/system", "0644"),
+        ("/etc/systemd/system/liveness.service.d", "0644"),
+        ("/usr/local/sbin", "0755"),
+    }
+    for path in (COMMAND, DROP_IN):
+        (own,) = re.findall(r"^#     install (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert f"install {own}\n" in page
+
+
 def test_the_command_can_be_run() -> None:
     """It runs what the unit runs, on a machine as the page sets it up."""
     assert COMMAND.stat().st_mode & 0o111 == 0o111
