@@ -1,12 +1,14 @@
 """Who may ask over HTTP, and what every answer tells browsers. Around the application, so that no route is forgotten.
 
 Who shows the token (`Authorization: Bearer`) is let in; a browser, whose event streams can show no header, logs in once
-and gets a cookie. It holds not the token, but what only who knows it can make; another token makes it worthless.
+and gets a cookie. It holds not the token, but until when it is good, and what only who knows the token can make of
+that; another token makes it worthless.
 """
 
 import hashlib
 import hmac
 import html
+import time
 from collections.abc import Callable, Mapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Final
@@ -26,8 +28,10 @@ log = structlog.get_logger("liveness.door")
 OPEN: Final = frozenset({"/livez", "/readyz"})
 LOGIN: Final = "/login"
 COOKIE: Final = "liveness"
-# Of the cookie (seconds): a working week.
+# How long a cookie is good (seconds): a working week. A browser is told so, and who keeps it longer is not let in.
 COOKIE_SECONDS: Final = 5 * 86_400
+# In a cookie (seconds since 1970): what is longer is none of ours.
+UNTIL_MOST: Final = 10**11
 # Of what is sent to log in.
 MOST_BYTES: Final = 4096
 # On every answer that says nothing else itself: nothing is loaded, framed, guessed, kept or told to others.
@@ -49,11 +53,17 @@ _FORM: Final = (
 
 
 class Door:
-    """Lets in who may ask. `token()` says what is to be shown, or raises AccessError; None: anybody may."""
+    """Lets in who may ask. `token()` says what is to be shown, or raises AccessError; None: anybody may.
 
-    def __init__(self, application: ASGIApp, token: Callable[[], str] | None) -> None:
+    `now()` is the time of day, in seconds since 1970.
+    """
+
+    def __init__(
+        self, application: ASGIApp, token: Callable[[], str] | None, now: Callable[[], float] = time.time
+    ) -> None:
         self.application = application
         self._token = token
+        self._now = now
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -85,8 +95,8 @@ class Door:
             log.warning("token_unusable", cause=str(error))
             return PlainTextResponse("the token cannot be read: see the log\n", status_code=503)
         if path == LOGIN:
-            return await _log_in(request, token)
-        if _shown(request.headers, token):
+            return await _log_in(request, token, self._now())
+        if _shown(request.headers, token, self._now()):
             return None
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
             return _form(path, "", 401)
@@ -95,7 +105,7 @@ class Door:
         )
 
 
-def _shown(headers: Headers, token: str) -> bool:
+def _shown(headers: Headers, token: str, now: float) -> bool:
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return _same(bearer.strip(), token)
@@ -103,7 +113,12 @@ def _shown(headers: Headers, token: str) -> bool:
         cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
     except CookieError:
         return False
-    return cookie is not None and _same(cookie.value, _cookie(token))
+    if cookie is None:
+        return False
+    until = cookie.value.partition(".")[0]
+    if not until.isascii() or not until.isdigit() or len(until) > len(str(UNTIL_MOST)):
+        return False
+    return now < int(until) and _same(cookie.value, _cookie(token, int(until)))
 
 
 def _same(shown: str, wanted: str) -> bool:
@@ -111,11 +126,12 @@ def _same(shown: str, wanted: str) -> bool:
     return hmac.compare_digest(*(hashlib.sha256(one.encode(errors="replace")).digest() for one in (shown, wanted)))
 
 
-def _cookie(token: str) -> str:
-    return hmac.new(token.encode(), b"cookie of the liveness page", hashlib.sha256).hexdigest()
+def _cookie(token: str, until: int) -> str:
+    said = f"cookie of the liveness page until {until}"
+    return f"{until}.{hmac.new(token.encode(), said.encode(), hashlib.sha256).hexdigest()}"
 
 
-async def _log_in(request: Request, token: str) -> Response:
+async def _log_in(request: Request, token: str, now: float) -> Response:
     asked = request.query_params.get("next", "/")
     wanted = asked if _is_ours(asked) else "/"
     if request.method != "POST":
@@ -135,7 +151,7 @@ async def _log_in(request: Request, token: str) -> Response:
     answer = RedirectResponse(wanted, status_code=303)
     answer.set_cookie(
         COOKIE,
-        _cookie(token),
+        _cookie(token, int(now) + COOKIE_SECONDS),
         max_age=COOKIE_SECONDS,
         httponly=True,
         samesite="strict",

@@ -31,6 +31,11 @@ REST_MOST: Final = 1.0
 PATIENCE: Final = 1.0
 # Streams that are served at once; those beyond are told to come again.
 STREAMS_MOST: Final = 32
+# How long one goes on (seconds): who looks begins another, for which the token is asked anew, and others may come
+# between. One that is not taken is ended sooner (liveness.connections).
+STREAM_SECONDS: Final = 60.0
+# What a stream ends with. An event without data would be none.
+AGAIN: Final = "event: again\ndata: .\n\n"
 # Stories that may wait for their turn.
 STORIES_WAITING: Final = 20
 # Views that are kept for a moment.
@@ -113,14 +118,15 @@ class Page:
 
     async def _stream(self, view: View) -> AsyncIterator[str]:
         self._streams += 1
-        before = ""
+        before, until = "", time.monotonic() + STREAM_SECONDS
         try:
-            while True:
+            while time.monotonic() < until:
                 part = status_part(await self.picture(view), view)
                 # A line at least: so it is found out that nobody listens any more.
                 yield ": the same\n\n" if part == before else _event(part)
                 before = part
                 await asyncio.sleep(LIVE_SECONDS)
+            yield AGAIN
         finally:
             self._streams -= 1
 

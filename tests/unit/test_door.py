@@ -8,12 +8,15 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from liveness import door
-from liveness.door import COOKIE, HEADERS, MOST_BYTES, Door
+from liveness.door import COOKIE, COOKIE_SECONDS, HEADERS, MOST_BYTES, Door
 from liveness.errors import AccessError, SettingsError
 from liveness.settings import Settings, load
 
 TOKEN = "0123456789abcdef-t0ken"  # noqa: S105 - of this test
 BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+# Seconds since 1970.
+NOW = 1_800_000_000.5
 
 
 class Answer:
@@ -41,6 +44,7 @@ async def ask(
     body: bytes = b"",
     query: str = "",
     token: Callable[[], str] | None = lambda: TOKEN,
+    now: float = NOW,
 ) -> Answer:
     """Ask a door behind which everything is answered."""
     answer = Answer()
@@ -59,7 +63,7 @@ async def ask(
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()],
         "server": ("127.0.0.1", 8470), "root_path": "", "http_version": "1.1",
     }  # fmt: skip
-    await Door(application, token)(scope, receive, answer.take)
+    await Door(application, token, lambda: now)(scope, receive, answer.take)
     return answer
 
 
@@ -135,6 +139,21 @@ async def test_a_browser_logs_in_once_and_is_let_in_by_its_cookie() -> None:
     assert TOKEN not in cookie
     assert (await ask("/events", {"cookie": f"other=1; {cookie}"})).asked
     assert not (await ask("/events", {"cookie": cookie}, token=lambda: TOKEN + "!")).asked
+
+
+async def test_a_cookie_is_good_for_its_days_whatever_keeps_it() -> None:
+    """The date is a part of what only who knows the token can make."""
+    answer = await ask("/login", method="POST", body=f"token={TOKEN}".encode())
+    cookie = answer.headers["set-cookie"].partition(";")[0].removeprefix(f"{COOKIE}=")
+    until, _, made = cookie.partition(".")
+
+    async def is_let_in(value: str, now: float) -> bool:
+        return (await ask("/", {"cookie": f"{COOKIE}={value}"}, now=now)).asked
+
+    assert await is_let_in(cookie, NOW + COOKIE_SECONDS - 1)
+    assert not await is_let_in(cookie, NOW + COOKIE_SECONDS)
+    for forged in (f"{int(until) + 9}.{made}", f"0{cookie}", made, f".{made}", until, f"\xb2.{made}", "9" * 5000):
+        assert not await is_let_in(forged, NOW)
 
 
 @pytest.mark.parametrize(

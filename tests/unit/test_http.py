@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 
 import pytest
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from structlog.testing import capture_logs
 from liveness import connections
 from liveness.connections import Connection
 from liveness.http import Http
+from liveness.page import Page, routes
+from liveness.settings import Settings
 from tests.conftest import SOON, look_again
 
 TOKEN = "0123456789abcdef-t0ken"  # noqa: S105 - of this test
@@ -62,7 +65,9 @@ async def http() -> AsyncIterator[Http]:
 
     made = Http(
         "127.0.0.1:0", troubles=list, ills=list, metrics=metrics, token=lambda: TOKEN,
-        routes=[Route("/never-taken", never_taken), Route("/slow", slow)],
+        routes=[
+            Route("/never-taken", never_taken), Route("/slow", slow), *Page(Settings(), lambda: None, list).routes(),
+        ],
     )  # fmt: skip
     serving = asyncio.create_task(made.serve())
     while not made._server.started:
@@ -165,8 +170,9 @@ async def test_what_is_begun_and_not_ended_is_not_waited_for(
     http: Http, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, begun: str
 ) -> None:
     """Not even for who goes on to say a little; what is being answered may take its time."""
-    monkeypatch.setattr(connections, "PATIENCE", 0.1)
     reader, _ = await connect(asks("/slow"))
+    await reader.readuntil(b".")
+    monkeypatch.setattr(connections, "PATIENCE", 0.1)
     client = await connect(BEGUN[begun])
 
     async def drip() -> None:
@@ -187,13 +193,46 @@ async def test_an_answer_that_nobody_takes_is_not_kept(
     http: Http, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much there is of it."""
-    monkeypatch.setattr(connections, "PATIENCE", 0.1)
-    await connect(asks("/never-taken"))
+    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+    reader, _ = await connect(asks("/never-taken"))
     held = http._server.server_state.connections
     async with asyncio.timeout(SOON):
-        while not held:
-            await look_again()
+        assert await reader.read(1)
         while held:
+            await look_again()
+
+
+async def test_a_stream_of_the_page_is_not_for_ever(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says that it is to be begun anew, for which the token is asked again."""
+    monkeypatch.setattr(routes, "STREAM_SECONDS", 0.1)
+    monkeypatch.setattr(routes, "LIVE_SECONDS", 0.02)
+    reader, _ = await connect(asks("/events"))
+
+    async with asyncio.timeout(SOON):
+        said = await reader.readuntil(b"\r\n0\r\n\r\n")
+    assert routes.AGAIN.encode() in said
+
+
+async def test_a_stream_that_nobody_takes_makes_room_for_another(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may ask, and stands still, keeps the page from nobody."""
+    monkeypatch.setattr(routes, "STREAMS_MOST", 1)
+    monkeypatch.setattr(routes, "LIVE_SECONDS", 0.0)
+    number = count()
+    monkeypatch.setattr(routes, "status_part", lambda *_: f"{next(number)}{'x' * 2**20}")
+    monkeypatch.setattr(connections, "PATIENCE", 0.3)
+
+    async def status() -> bytes:
+        reader, _ = await connect(asks("/events"))
+        # Nothing, should it not have been fast enough.
+        with contextlib.suppress(ConnectionError):
+            return (await reader.readline())[9:12]
+        return b""
+
+    assert await status() == b"200"
+    async with asyncio.timeout(SOON):
+        while await status() != b"200":
             await look_again()
 
 

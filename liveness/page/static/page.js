@@ -58,6 +58,8 @@
       show(event.data);
       say("live");
     };
+    // It ends after a minute, and goes on as another one.
+    source.addEventListener("again", () => { source.close(); listen(); });
     source.onerror = () => {
       const since = last === null ? "" : " since " + last.toISOString().slice(11, 19) + " UTC";
       say("not live: no answer" + since);
