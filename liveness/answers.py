@@ -53,9 +53,10 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     worker: str
     state: Annotated[
-        Literal["live", "suspect", "wedged", "lapsed", "ending"],
+        Literal["live", "draining", "suspect", "wedged", "lapsed", "ending"],
         Meta(
-            description="suspect: it may be dead, and loses nothing yet; wedged: it beats and gets nothing done; "
+            description="draining: it says that it begins nothing new, and leaves when it is done; "
+            "suspect: it may be dead, and loses nothing yet; wedged: it beats and gets nothing done; "
             "lapsed: silent too long, waits for the verdict; ending: proof was given."
         ),
     ]

@@ -116,11 +116,13 @@ class Doubting:
         self._kept = kept
         return done
 
-    def state_of(self, lease: Lease) -> Literal["live", "suspect", "wedged"]:
+    def state_of(self, lease: Lease) -> Literal["live", "draining", "suspect", "wedged"]:
         """Return how a worker is that lives."""
         if lease.worker in self._suspects.suspected:
             return "suspect"
-        return "wedged" if self._reports.is_wedged(self._book, lease.name) else "live"
+        if self._reports.is_wedged(self._book, lease.name):
+            return "wedged"
+        return "draining" if lease.draining else "live"
 
     def wedged(self) -> Iterator[str]:
         """Go through the names of those that are wedged."""

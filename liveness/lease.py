@@ -134,6 +134,8 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     group: Group | None = None
     # It answers probes, and has not been asked since its last beat.
     probe: bool = False
+    # It begins nothing new, by its last beat, and leaves when it is done.
+    draining: bool = False
     # The last epoch of a former life, if this is not the first that we know of.
     after: int | None = None
     # The incarnation before which all that former processes of the name held is, or will be, looked for.
@@ -143,6 +145,11 @@ class Lease(msgspec.Struct, gc=False, eq=False):
     # When it began (loop time), by the first of its words that stated an uptime; later than that, if it was under way
     # for long.
     begun: float | None = None
+
+    def begin(self, beat: Heartbeat, now: float) -> None:
+        """Take the first beat, heard at `now`."""
+        self.incarnation, self.last_beat = beat.incarnation, now
+        self.probe, self.draining = beat.probe, beat.draining
 
     def bear(self, incarnation: str | None, ended: Ending | None = None) -> None:
         """Bear that incarnation from now on; of another one nothing is known, but what was when its life `ended`."""

@@ -91,7 +91,7 @@ class LeaseTable:
             lease.stated = ttl
             self.changed[worker] = lease
         self.lines.pace(lease, beat.interval, now)
-        lease.probe, lease.last_beat = beat.probe, now
+        lease.probe, lease.draining, lease.last_beat = beat.probe, beat.draining, now
         ending = lease.ending
         if ending is None:
             self.lines.renew(lease, now)
@@ -325,7 +325,7 @@ class LeaseTable:
         ttl = self._default_ttl if beat.ttl is None else rounded_ttl(beat.ttl)
         lease = self.lines.new(worker, ttl, now, beat.interval)
         self.wanting[worker] = self._leases[lease.name] = lease
-        lease.incarnation, lease.last_beat, lease.probe = beat.incarnation, now, beat.probe
+        lease.begin(beat, now)
         return lease
 
     def _identify(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> Heard:

@@ -53,6 +53,7 @@ class Heartbeat(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     via: Via | None = None
     running: Annotated[list[str], Meta(description="Ids of the work it believes it holds.")] | None = None
     progress: Annotated[int, Meta(ge=0, le=2**63 - 1, description="Grows while it gets anything done.")] | None = None
+    draining: Annotated[bool, Meta(description="Whether it begins nothing new, and leaves when it is done.")] = False
 
 
 class Renewal(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +73,7 @@ class Renewal(msgspec.Struct, frozen=True, gc=False):
     via: str | None = None
     running: list[str] | None = None
     progress: Annotated[int, Meta(ge=0, le=2**63 - 1)] | None = None
+    draining: bool = False
 
 
 class Goodbye(msgspec.Struct, frozen=True, omit_defaults=True):

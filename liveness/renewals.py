@@ -96,7 +96,7 @@ class Renewals:
             if not taken:
                 # Not before: a stamp leaves its mark on hearing time, and perhaps there is no beat.
                 now = self._hearing.stamp(self._clock())
-            lease.probe = beat.probe
+            lease.probe, lease.draining = beat.probe, beat.draining
             lease.last_beat = now
             renew(lease, now)
             if beat.running is not None or beat.progress is not None:

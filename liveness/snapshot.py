@@ -158,7 +158,7 @@ class Snapshots:
             running=None if running is None else running.get(lease.worker, 0),
         )
 
-    def _state(self, lease: Lease, now: float) -> Literal["live", "suspect", "wedged", "lapsed", "ending"]:
+    def _state(self, lease: Lease, now: float) -> Literal["live", "draining", "suspect", "wedged", "lapsed", "ending"]:
         if lease.ending is not None:
             return "ending" if lease.ending.proof else "lapsed"
         if self._parts.book.lines.is_past(lease, now):

@@ -45,6 +45,7 @@ class Beats:
             via=link.server_id,
             running=self._holding.running,
             progress=self._holding.progress,
+            draining=self._holding.draining,
         )
         payload = msgspec.json.encode(beat)
         if len(payload) > link.max_payload:

@@ -21,6 +21,7 @@ OFFSET_MOST: Final = 100_000
 
 _WORDS: Final[Mapping[str, str]] = {
     "live": "live",
+    "draining": "draining",
     "suspect": "suspect",
     "wedged": "wedged",
     "lapsed": "lapsed, waits for the verdict",

@@ -64,6 +64,7 @@ async def test_a_drained_worker_beats_until_it_has_finished(nats: NatsServer) ->
                 while worker.beats_sent < sent + 5:
                     await spy.beat()
                 assert not draining.done()
+                assert (await spy.beat()).draining
             async with asyncio.timeout(SOON):
                 await draining
             assert await spy.goodbye() == Goodbye(incarnation="mine")

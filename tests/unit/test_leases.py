@@ -33,6 +33,16 @@ def test_a_beat_renews(book: LeaseTable) -> None:
     assert lapsed(book, 19.0) == ["w"]
 
 
+def test_a_worker_drains_for_as_long_as_its_beats_say_so(book: LeaseTable) -> None:
+    """From the first one on, which may say so already."""
+    book.beat("w", 0.0, Heartbeat(draining=True))
+    assert lease_of(book).draining
+    book.beat("w", 1.0, Heartbeat())
+    assert not lease_of(book).draining
+    book.beat("w", 2.0, Heartbeat(draining=True))
+    assert lease_of(book).draining
+
+
 def test_a_worker_that_states_no_ttl_has_the_default(book: LeaseTable) -> None:
     """Without a word of its own, a worker is believed for the default ttl."""
     live(book, "w", ttl=None)

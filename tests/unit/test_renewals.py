@@ -102,7 +102,7 @@ class Door:
         group = lease.group
         return (
             lease.line.ttl, lease.line.pace, lease.stated, lease.since, lease.last_beat, lease.incarnation, lease.epoch,
-            lease.probe, None if group is None else group.via, repr(lease.ending),
+            lease.probe, lease.draining, None if group is None else group.via, repr(lease.ending),
         )  # fmt: skip
 
 
@@ -240,6 +240,7 @@ _payloads = st.one_of(
             "uptime": st.sampled_from([0.5, 3.0, 1e9, -1]),
             "seq": st.sampled_from([1, 2**63, 1.5]),
             "probe": st.sampled_from([True, False, 1]),
+            "draining": st.sampled_from([True, False, 1]),
             "via": st.sampled_from(["V", "W", "x" * 200]),
             "interval": st.sampled_from([2, 2.0, 1.96, 5, 0, -1, 5e-324, 1e300, None]),
             "running": st.sampled_from([[], ["x"], ["x", "y"], [1], "x", None]),
