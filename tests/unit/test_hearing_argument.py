@@ -85,7 +85,7 @@ class Listener:
         return counted
 
 
-@effort(max_examples=300, deadline=None)
+@effort(max_examples=300)
 @given(
     echoes=st.lists(st.tuples(st.integers(1, 20), TIMES, TIMES, st.integers(0, 9)), max_size=60),
     beats=st.lists(st.tuples(st.integers(1, 90), TIMES), max_size=12),
