@@ -229,9 +229,7 @@ class Replica:
 
     def link_losses(self) -> list[tuple[float, float]]:
         """Return since when it has read nothing, each time that its link went down, and how long until it came up."""
-        up_at = [
-            min((up for up in self._links[0][1:] if up >= down), default=self.world.now) for down in self._links[1]
-        ]
+        up_at = [min((up for up in self._links[0][1:] if up >= off), default=self.world.now) for off in self._links[1]]
         return [(since, up - since) for since, up in zip(self._unread_since, up_at, strict=True)]
 
     def _notice(self) -> None:
