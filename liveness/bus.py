@@ -14,23 +14,26 @@ of JetStream's, never a message for a sink: a server that cannot get rid of thos
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import structlog
-from nats import errors as nats_errors
+from nats.errors import SlowConsumerError
 from nats.js import JetStreamContext
 
 from liveness.access import ANYBODY, Access
 from liveness.addresses import servers_of, shown
 from liveness.bounded import cancellations
-from liveness.errors import CannotStartError, NatsRefusedError, NoServiceError, SettingsError
+from liveness.errors import CannotStartError, ForbiddenError, NatsRefusedError, NoServiceError, SettingsError
 from liveness.eventstream import EventStream
 from liveness.findings import Finding
 from liveness.limits import NatsLimits
 from liveness.link import Link, RawSink, RunSink
 from liveness.publishing import Event, Publisher
+from liveness.wire import NO_RESPONDERS, status_of
 
 log = structlog.get_logger("liveness.bus")
 
@@ -47,6 +50,9 @@ REFUSED_SECONDS = 2.0
 LASTING_SECONDS = 5.0
 # A fault that comes with every message must not cost a line of the log for every message.
 COMPLAINT_SECONDS = 1.0
+NOBODY = "no liveness service answers on this NATS: is `liveness serve` running, and past its start?"
+# Behind the prefix of the inboxes, where answers to commands come.
+COMMANDS = "command"
 # The quickest of so many says how far away a server is.
 ROUND_TRIPS = 5
 
@@ -84,6 +90,8 @@ class Bus:
         self._refusal: str | None = None
         self._fault: Exception | None = None
         self._given_up: str | None = None
+        # What is asked now, by the subjects that the server would forbid: of the question, and of its answer.
+        self._questions: dict[str, asyncio.Future[bytes | None]] = {}
         self._complained_at: dict[str, float] = {}
         self.faults: Counter[str] = Counter()
         self.on_up: Callable[[], None] = lambda: None
@@ -211,15 +219,43 @@ class Bus:
         return self._link is not None and self.connected and self._link.ask(subject, payload, on_answer, seconds)
 
     async def request(self, subject: str, payload: bytes, seconds: float) -> bytes:
-        """Return the answer to a request. Raises NoServiceError when there is none within `seconds`."""
-        if self._link is None:
+        """Return the answer to a command's question, which keeps an inbox for the life of the link.
+
+        Raises NoServiceError when there is none within `seconds`, and at once where nobody listens; ForbiddenError.
+        """
+        link = self._link
+        if link is None:
             raise NoServiceError("not connected to NATS")
+        question: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        # Below a word of its own: so that a service may answer commands under its own login (`kubectl exec`), and
+        # nobody can have it answer into its other inboxes.
+        inbox = f"{self._access.inbox_prefix}.{COMMANDS}.{secrets.token_hex(11)}"
+
+        def take(_subject: bytes, _reply: bytes, headers: bytes, answer: bytes) -> None:
+            if not question.done():
+                nobody = not answer and status_of(headers) == NO_RESPONDERS
+                question.set_result(None if nobody else answer)
+
+        self._questions |= {subject: question, inbox: question}
         try:
-            return bytes((await self._link.request(subject, payload, timeout=seconds)).data)
-        except nats_errors.NoRespondersError as error:
-            raise NoServiceError("no liveness service answers on this NATS: is `liveness serve` running?") from error
-        except (nats_errors.Error, OSError, TimeoutError) as error:
-            raise NoServiceError(f"the liveness service did not answer within {seconds:g} s") from error
+            link.listen(inbox, take)
+            if not link.send(subject, payload, inbox):
+                raise NoServiceError("NATS did not take the question: too large, or no connection")
+            either: set[asyncio.Future[Any]] = {question, link.lost}
+            await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in (subject, inbox):
+                self._questions.pop(one, None)
+        if question.done():
+            if (answer := question.result()) is None:
+                raise NoServiceError(NOBODY)
+            return answer
+        if link.lost.done():
+            raise NoServiceError(f"the connection to NATS was lost: {link.fault or 'closed'}")
+        raise NoServiceError(
+            f"the liveness service did not answer within {seconds:g} s: perhaps nobody leads; /readyz of each replica "
+            "says why"
+        )
 
     async def ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
@@ -325,14 +361,26 @@ class Bus:
             self._complain("callback_raised", error=error)
 
     def _refused(self, text: str) -> None:
+        for subject, question in self._questions.items():
+            if f'"{subject}"'.lower() in text.lower():
+                if not question.done():
+                    question.set_exception(ForbiddenError(self._forbids(subject)))
+                return
         if self.connected or any(f'"{subject}"'.lower() in text.lower() for subject in self._optional):
             # Maybe a stranger wanted an answer there, or it is done without. The link is as good as it was.
             self._complain("forbidden", text=text)
         else:
             self._refusal = text
 
+    def _forbids(self, subject: str) -> str:
+        who = f"the user {self._access.user!r}" if self._access.user else "this login"
+        return (
+            f"NATS forbids {who} {subject}, so the service cannot be asked: log in as one who may, as `operator` in "
+            "deploy/nats/liveness.conf"
+        )
+
     def _raised(self, error: Exception) -> None:
-        dropped = isinstance(error, nats_errors.SlowConsumerError)
+        dropped = isinstance(error, SlowConsumerError)
         self._complain("dropped" if dropped else "sink_raised", error=error)
 
     def _complain(self, kind: str, *, error: Exception | None = None, text: str = "") -> None:

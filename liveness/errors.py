@@ -52,6 +52,10 @@ class NoServiceError(LivenessError):
     """Nobody answered on the service's API subjects."""
 
 
+class ForbiddenError(LivenessError):
+    """The operator's side: NATS does not let this login ask the service, or hear the answer."""
+
+
 class NatsAwayError(LivenessError):
     """NATS cannot be reached, so nobody can be asked and nobody heard."""
 

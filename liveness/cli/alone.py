@@ -178,7 +178,11 @@ async def lead(parts: Assembly) -> None:
         if (trouble := parts.store.leader.trouble) is not None:
             raise NotLeaderError(f"{trouble}, or ask it with --shard")
         seen = await parts.store.leader.seen()
-        raise NotLeaderError(f"{seen.holder} acts, though it does not answer on this NATS: check nats_url, or stop it")
+        # Not that it be stopped: whoever cannot be asked may do its duty all the same.
+        raise NotLeaderError(
+            f"{seen.holder} acts, and did not answer here: is this its NATS (nats_url), and its account there? Its "
+            "/readyz says how it is"
+        )
 
 
 async def publish(parts: Assembly) -> None:

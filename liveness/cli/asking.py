@@ -10,7 +10,7 @@ from liveness.bus import Bus
 from liveness.errors import LivenessError, NatsAwayError, NoServiceError
 from liveness.settings import Settings
 
-# A sweep or a large reclaim takes this long at worst; that nobody is there is answered at once.
+# A sweep or a large reclaim takes this long at worst; that nobody is there, or we may not ask, is told at once.
 ANSWER_SECONDS = 60.0
 # Long enough for NATS to be reached, short enough for a person.
 CONNECT_SECONDS = 5.0
@@ -27,7 +27,8 @@ async def ask(
 ) -> Answer:
     """Return the service's answer, which may take so many seconds.
 
-    Raises NatsAwayError when nobody can be asked, NoServiceError when nobody answers, RefusedError when it refuses.
+    Raises NatsAwayError when nobody can be asked, ForbiddenError when this login may not ask, NoServiceError when
+    nobody answers, RefusedError when it refuses.
     """
     bus = Bus(settings.nats_url, name="liveness-command", access=settings.nats_access)
     try:

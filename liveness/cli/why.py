@@ -12,7 +12,7 @@ from liveness.cli.alone import past_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.cli.terminal import console_for, literal
-from liveness.errors import CannotStartError, LivenessError, NatsAwayError, NoServiceError
+from liveness.errors import CannotStartError, ForbiddenError, LivenessError, NatsAwayError, NoServiceError
 from liveness.explanations import told, with_owners
 from liveness.facts import ID_LENGTH, TOLD, TOLD_MOST, Owner, Piece, Step, WhyAnswer, WhyRequest, WorkerTold
 from liveness.figures import past
@@ -32,7 +32,7 @@ class UnknownError(LivenessError):
 
 
 # Nobody could be asked: Postgres alone tells.
-_NOBODY = (NoServiceError, NatsAwayError, CannotStartError)
+_NOBODY = (NoServiceError, NatsAwayError, ForbiddenError, CannotStartError)
 
 
 async def run(settings: Settings, request: WhyRequest) -> WhyAnswer:

@@ -20,7 +20,7 @@ from liveness.answers import ReclaimAnswer, ReclaimRequest, StatusAnswer, Status
 from liveness.cli.asking import ask
 from liveness.client import Heartbeater
 from liveness.embedded import NatsServer
-from liveness.errors import CannotStartError
+from liveness.errors import CannotStartError, ForbiddenError
 from liveness.service import Service
 from liveness.settings import Settings
 from liveness.subjects import Subjects
@@ -200,6 +200,23 @@ async def test_an_operator_commands_and_speaks_for_nobody(server: NatsServer) ->
     ]
 
 
+async def test_a_login_that_may_not_ask_is_told_so_at_once(
+    server: NatsServer, settings: Callable[..., Settings]
+) -> None:
+    """As whom it asked, and not after a minute that nobody answers."""
+    keeper = settings(nats_url=server.url, nats_user="keeper", nats_password=SECRET, nats_inbox_prefix="_INBOX_keeper")
+    with pytest.raises(ForbiddenError, match=r"^NATS forbids the user 'keeper' liveness.api.status, .*as one who may"):
+        await asyncio.wait_for(ask(keeper, "status", StatusRequest(), StatusAnswer), SOON)
+
+
+async def test_nobody_has_the_service_answer_into_its_own_inboxes(server: NatsServer) -> None:
+    """But for a command's, which bears a random name: what a worker asks for may be answered anywhere it says."""
+    async with Someone(server, "liveness", "_INBOX_liveness") as service:
+        await service.say("_INBOX_liveness.a.b", "_INBOX_liveness.a", "_INBOX_liveness.command.a", "liveness.api.why")
+
+    assert service.refused == ["_inbox_liveness.a.b", "_inbox_liveness.a"]
+
+
 async def test_a_reader_reads_and_has_nobody_speak_for_it(server: NatsServer) -> None:
     """Not even JetStream, which answers wherever it is asked to: in the reader's own account nobody is there."""
     async with overhearing(server) as service, Someone(server, "billing", "_INBOX_billing") as reader:
@@ -285,6 +302,8 @@ async def test_everything_that_is_needed_is_allowed(
                 assert await worker.welcome(SOON)
                 status = await ask(as_operator, "status", StatusRequest(), StatusAnswer)
                 assert {one.worker for one in status.workers} == {"w1", OTHER}
+                # And where the service runs, under its own login.
+                assert (await ask(service.settings, "status", StatusRequest(), StatusAnswer)).workers
             async with asyncio.timeout(SOON):
                 # Of the lives before the hellos.
                 assert {(await anext(news)).subject, (await anext(news)).subject} == {*first, *second}

@@ -529,8 +529,8 @@ async def test_without_a_service(
 
     assert (
         "RUNNING, owner w1: nobody could say whether it lives (no liveness service answers on this NATS: is "
-        "`liveness serve` running?; as Postgres has it, nobody acts); it never had an epoch, and the registry "
-        "has it up, with a heartbeat recorded 20."
+        "`liveness serve` running, and past its start?; as Postgres has it, nobody acts); it never had an epoch, and "
+        "the registry has it up, with a heartbeat recorded 20."
     ) in told.sentence
     away = await run(settings(nats_url="nats://127.0.0.1:1"), WhyRequest(worker="w1"))
     assert away.known
