@@ -84,8 +84,12 @@ class Admission:
 
     def could_be_heard(self, worker: str, now: float, ttl: float) -> bool:
         """Say whether `worker`, who is not in the book, would be there if it had beaten within `ttl` seconds."""
+        return self.unheard_for(worker, now, ttl) <= 0
+
+    def unheard_for(self, worker: str, now: float, ttl: float) -> float:
+        """Return for how many seconds more that cannot be said of `worker`; not above 0 if it can."""
         since, promised_until = self.invited.get(worker, (self._turned_away_at, self._promised_until))
-        return now >= max(since + ttl, promised_until)
+        return max(since + ttl, promised_until) - now
 
     def is_inviting(self, now: float) -> bool:
         """Say whether somebody was turned away lately, so that those whom Postgres knows have to be invited."""

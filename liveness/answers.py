@@ -151,7 +151,14 @@ class Swept(msgspec.Struct, kw_only=True):
     ] = []
     stale: Annotated[list[str], Meta(description="Up in the registry, silent for too long.")] = []
     orphaned: Annotated[list[str], Meta(description="Not up, and owner of RUNNING work that nobody touches.")] = []
+    ending: Annotated[
+        list[str],
+        Meta(
+            description="With `dry_run`: lives that are over already and wait for a verdict, as for the end of a pause."
+        ),
+    ] = []
     too_early: Annotated[list[str], Meta(description="Not listened for long enough yet.")] = []
+    listen: Annotated[float, Meta(ge=0, description="Seconds until all of those are listened for, at the least.")] = 0.0
     ambiguous: Annotated[
         dict[str, str], Meta(description="Name to the reason why nobody can say whose work it is.")
     ] = {}

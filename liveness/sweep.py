@@ -96,7 +96,11 @@ class Sweep:
         swept.stale = [found.worker for found in stale]
         swept.orphaned = [found.worker for found in orphaned]
         self._report(swept)
-        if not dry_run:
+        if dry_run:
+            # None of them is a find: memory knows them, and the way out takes them when it may.
+            waiting, now = self._book.endings.values(), self._hearing.now
+            swept.ending = [lease.worker for lease in waiting if self._storms.hold(lease, now) is None]
+        else:
             # As many as make a storm at once are no single piece of work's doing.
             crash = len(stale) < LEAST
             await self._take([self._stale_case(found, looked_at, crash=crash) for found in stale], swept)
@@ -112,8 +116,9 @@ class Sweep:
                 swept.ambiguous[found.worker] = f"no worker can have this name: it {fault}"
             elif self._book.get(found.worker) is not None:
                 continue
-            elif not self._has_listened_for(found.worker, max(self._heartbeat_timeout, found.ttl or 0.0)):
+            elif (more := self._has_to_listen(found.worker, max(self._heartbeat_timeout, found.ttl or 0.0))) > 0:
                 swept.too_early.append(found.worker)
+                swept.listen = max(swept.listen, more)
             elif found.undated is not None:
                 swept.ambiguous[found.worker] = (
                     f"it is not up, but nothing tells how long its {found.undated} rows were untouched: if it is dead, "
@@ -236,8 +241,8 @@ class Sweep:
         """Return the seconds of hearing without a loss. While nothing can be heard, nobody was listened for."""
         return 0.0 if self._hearing.deaf(self._clock()) else self._hearing.now - self.listening_since
 
-    def _has_listened_for(self, worker: str, ttl: float) -> bool:
-        return self.listened_for() >= ttl and self._admission.could_be_heard(worker, self._hearing.now, ttl)
+    def _has_to_listen(self, worker: str, ttl: float) -> float:
+        return max(ttl - self.listened_for(), self._admission.unheard_for(worker, self._hearing.now, ttl))
 
     def _report(self, swept: Swept) -> None:
         # Once for each name: they stay as they are until somebody mends them.

@@ -1,6 +1,7 @@
 """`liveness sweep`: look through the database now."""
 
 import asyncio
+from collections.abc import Iterator
 
 import click
 
@@ -9,7 +10,7 @@ from liveness.cli.alone import sweep_alone
 from liveness.cli.asking import ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.errors import NoServiceError
-from liveness.figures import PIECES, counted
+from liveness.figures import PIECES, counted, seconds
 from liveness.logs import configure
 from liveness.settings import Settings
 from liveness.shown import printable
@@ -40,23 +41,33 @@ def command(*, dry_run: bool, json_output: bool, **overrides: str | None) -> Non
     if json_output:
         print_json(swept)
         return
+    for line in lines(swept):
+        click.echo(printable(line))
+
+
+def lines(swept: Swept) -> Iterator[str]:
+    """Go through what is to be said of it; how much it is comes last."""
     for title, names in (
         ("silent while listening", swept.lapsed),
+        ("over, and waiting for the verdict", sorted(set(swept.ending) - set(swept.lapsed))),
         ("stale", swept.stale),
         ("owners of orphans", swept.orphaned),
         ("not listened for long enough yet", swept.too_early),
     ):
         if names:
-            click.echo(printable(f"{title}: {', '.join(sorted(names))}"))
+            yield f"{title}: {', '.join(sorted(names))}"
     for name, why in swept.ambiguous.items():
-        click.echo(printable(f"left alone: {name!r} ({why})"))
+        yield f"left alone: {name!r} ({why})"
     for name, why in swept.refused.items():
-        click.echo(printable(f"refused by Postgres: {name!r} ({why})"))
+        yield f"refused by Postgres: {name!r} ({why})"
     for work, rows in swept.ownerless.items():
         if rows:
-            click.echo(f"left alone: {counted(rows, f'RUNNING {work} row')} without an owner")
-    if dry_run:
-        lives = len({*swept.lapsed, *swept.stale, *swept.orphaned})
-        click.echo(f"would end {counted(lives, 'life', 'lives')}; nothing was touched")
+            yield f"left alone: {counted(rows, f'RUNNING {work} row')} without an owner"
+    # Else a service that has just begun would seem to find nothing.
+    early = len(set(swept.too_early))
+    later = f"; for {counted(early, 'more', 'more')} ask again in {seconds(swept.listen)}" if early else ""
+    if swept.dry_run:
+        lives = len({*swept.lapsed, *swept.ending, *swept.stale, *swept.orphaned})
+        yield f"would end {counted(lives, 'life', 'lives')}{later}; nothing was touched"
     else:
-        click.echo(f"ended {counted(swept.ended, 'life', 'lives')}, put {counted(swept.items, *PIECES)} back")
+        yield f"ended {counted(swept.ended, 'life', 'lives')}, put {counted(swept.items, *PIECES)} back{later}"

@@ -327,7 +327,10 @@ async def test_a_service_holds_what_it_would_take_and_takes_it_when_somebody_res
     assert b"liveness_paused_seconds 0.0" not in (await service.metrics.text(""))[0]
     for verb, request in (("reclaim", {"worker": "silent", "force": True}), ("sweep", {})):
         assert "paused by ops@desk" in (await ask(client, verb, **request))["error"]
-        assert "error" not in await ask(client, verb, dry_run=True, **request)
+        answer = await ask(client, verb, dry_run=True, **request)
+        assert "error" not in answer
+    # What would go at `resume`, beside what a sweep finds.
+    assert sorted(answer["ending"]) == ["back", "leaves", "restarts", "silent"]
     story = await ask(client, "why", worker="silent")
     assert "held, because it is paused by ops@desk" in story["worker"]["sentence"]
     found = await check_all(settings(), 5.0, checks=[one for one in CHECKS if one[1] is Of.POSTGRES])

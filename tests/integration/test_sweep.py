@@ -204,10 +204,11 @@ async def test_nothing_is_taken_before_a_ttl_was_listened(
     await grant("w2", ttl=300.0)
     await host.connection.execute("UPDATE liveness.epoch SET ended_at = now()")
 
-    assert sorted((await Eye(store, settings(), 59.9).sweep.run_once()).too_early) == ["w1", "w2"]
+    early = await Eye(store, settings(), 59.5).sweep.run_once()
+    assert (sorted(early.too_early), early.listen) == (["w1", "w2"], 240.5)
     swept = await Eye(store, settings(), 60.0).sweep.run_once()
 
-    assert (swept.stale, swept.too_early) == (["w1"], ["w2"])
+    assert (swept.stale, swept.too_early, swept.listen) == (["w1"], ["w2"], 240.0)
     assert (await Eye(store, settings(), 300.0).sweep.run_once()).stale == ["w2"]
 
 

@@ -60,6 +60,7 @@ def test_what_was_promised_by_those_who_were_turned_away_is_promised_to_all_with
     assert not admission.could_be_heard("w", 699.0, 60.0)
     assert admission.could_be_heard("w", 700.0, 60.0)
     assert not admission.could_be_heard("w", 700.0, 551.0)
+    assert [admission.unheard_for("w", 690.0, ttl) for ttl in (60.0, 551.0)] == [10.0, 11.0]
 
 
 def test_an_invited_name_could_be_heard_since_then_whoever_is_turned_away() -> None:

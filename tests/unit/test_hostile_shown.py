@@ -134,7 +134,13 @@ def test_check(text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 def test_sweep_and_reclaim(text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Names and reasons."""
     swept = Swept(
-        lapsed=[text], stale=[text], orphaned=[text], too_early=[text], ambiguous={text: text}, refused={text: text}
+        lapsed=[text],
+        ending=[text],
+        stale=[text],
+        orphaned=[text],
+        too_early=[text],
+        ambiguous={text: text},
+        refused={text: text},
     )
     run(swept, "sweep", [], monkeypatch)
     run(
