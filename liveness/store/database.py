@@ -61,6 +61,8 @@ CLOSE_SECONDS = 0.5
 BACKOFF_LEAST, BACKOFF_MOST = 0.2, 1.5
 # Before a step of a start that Postgres broke off is tried again.
 AGAIN_SECONDS = 0.5
+# How long a file with a password may be away, or empty, at the first connection: it is perhaps just being written anew.
+ROTATION_SECONDS = 2.0
 # How often the connection that listens is asked whether it still lives: one to a server that vanished is silent.
 LISTEN_CHECK_SECONDS = 5.0
 
@@ -93,8 +95,6 @@ _CONNECT_REFUSED = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientPrivilegeError,
 )
-
-
 # What a trigger of ours says to whoever takes anything while an operator has paused.
 _PAUSED = "LV001"
 # What concerns some of the rows that were asked for, and not the server: somebody holds what they need.
@@ -129,6 +129,16 @@ def _one_line(error: BaseException) -> str:
         # Not the DETAIL: it shows a row of the host's ("Failing row contains"), and this is logged, kept and answered.
         text = " ".join(str(part) for part in (*error.args[:1], error.hint) if part)
     return " ".join(text.split()) or "no answer in time"
+
+
+def _unmendable(dsn: str, error: Exception) -> Exception | None:
+    if isinstance(error, _CONNECT_REFUSED):
+        return CannotStartError(f"Postgres refuses the connection: {_one_line(error)}")
+    if (refusal := tls_refusal(dsn, error)) is not None:
+        return CannotStartError(refusal)
+    if isinstance(error, SettingsError):
+        return error
+    return unusable_dsn(dsn, error) if isinstance(error, ValueError) else None
 
 
 def milliseconds(seconds: float) -> str:
@@ -172,6 +182,7 @@ class Database:
         Raises SettingsError for a DSN that does not parse.
         """
         self._dsn = dsn
+        self._stood = False
         self.lock_timeout = lock_timeout
         # All that were made, to find those that hang.
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
@@ -191,36 +202,30 @@ class Database:
     async def connect(self, on_wait: Callable[[str], None] = lambda _: None) -> None:
         """Wait, with back-off, until Postgres answers.
 
-        `on_wait` is told the cause, once per cause. Raises CannotStartError for what waiting does not mend (wrong
-        password, no such database) and SettingsError for an unusable DSN.
+        `on_wait` is told the cause, once per cause. Where none ever stood, raises CannotStartError for what
+        waiting does not mend (wrong password, no such database) and SettingsError for an unusable DSN or password file.
         """
         told: set[str] = set()
         wait = BACKOFF_LEAST
-        heed = cancellations()
+        heed, loop = cancellations(), asyncio.get_running_loop()
+        until = loop.time() + ROTATION_SECONDS
         while True:
             try:
                 async with self._transaction(reserved=False, patient=False):
-                    pass
-            except _CONNECT_REFUSED as error:
-                raise CannotStartError(f"Postgres refuses the connection: {_one_line(error)}") from error
-            except SettingsError:
-                raise
-            except (ValueError, *_AWAY, asyncpg.PostgresError) as error:
+                    return
+            except (ValueError, SettingsError, *_AWAY, asyncpg.PostgresError) as error:
                 # The driver complains of the connection when it is cancelled, or swallows that.
                 heed()
-                if (refusal := tls_refusal(self._dsn, error)) is not None:
-                    raise CannotStartError(refusal) from error
-                if isinstance(error, (ValueError, asyncpg.ClientConfigurationError)):
-                    raise unusable_dsn(self._dsn, error) from None
-                cause = _one_line(error)
-                if cause not in told:
-                    told.add(cause)
-                    on_wait(cause)
-                # Jitter: replicas that lost the same server must not come back in step.
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
-                wait = min(wait * 2, BACKOFF_MOST)
-            else:
-                return
+                final = _unmendable(self._dsn, error)
+                if final and not (self._stood or (isinstance(error, SettingsError) and loop.time() < until)):
+                    raise final from None
+                cause = _one_line(final or error)
+            if cause not in told:
+                told.add(cause)
+                on_wait(cause)
+            # Jitter: replicas that lost the same server must not come back in step.
+            await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load, guards nothing
+            wait = min(wait * 2, BACKOFF_MOST)
 
     async def insist(
         self, step: Callable[[], Awaitable[Done]], on_wait: Callable[[str], None] = lambda _: None
@@ -252,14 +257,11 @@ class Database:
                 async with self._transaction(reserved=reserved, patient=patient) as connection:
                     begun = True
                     yield connection
-        except DatabaseRefusedError as error:
+        except (DatabaseRefusedError, SettingsError) as error:
             if begun:
                 raise
-            # A login that is refused for a while (a password that changes, a server that starts) is nobody's fault of
-            # whom anything was asked.
-            raise DatabaseAwayError(f"no connection: {error}") from error
-        except SettingsError as error:
-            # A file that is just being rotated.
+            # A login that is refused for a while (a password that changes, its file being written, a server
+            # that starts) is nobody's fault of whom anything was asked.
             raise DatabaseAwayError(f"no connection: {error}") from error
 
     @contextlib.asynccontextmanager
@@ -327,7 +329,7 @@ class Database:
                 with answers():
                     async with self._pool.acquire() as connection:
                         await self._listen_on(connection, channel, on_notice)
-            except (DatabaseAwayError, DatabaseRefusedError) as error:
+            except (DatabaseAwayError, DatabaseRefusedError, SettingsError) as error:
                 log.debug("listen_lost", channel=channel, cause=str(error))
                 await asyncio.sleep(BACKOFF_LEAST + random.random())  # noqa: S311 - spreads load, guards nothing
 
@@ -372,6 +374,8 @@ class Database:
         )
 
     async def _watch(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        # What was good enough for one connection will be again.
+        self._stood = True
         self._connections.add(connection)
         _notice_vanishing(connection)
 

@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.errors import CannotStartError, DatabaseAwayError, SettingsError
 from liveness.settings import load
-from liveness.store import Database
+from liveness.store import Database, database
 from tests.conftest import HostTables
 
 from .conftest import STOP_SECONDS, Gate, Liveness, Ran, Serve, all_of, beating, eventually
@@ -149,8 +149,11 @@ def locked_role(postgres: PostgresServer) -> Iterator[str]:
     rules.write_text(before)
 
 
-async def test_wrong_password(liveness: Liveness, host: HostTables, locked_role: str, dsn: str, tmp_path: Path) -> None:
+async def test_wrong_password(
+    liveness: Liveness, host: HostTables, locked_role: str, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A wrong password ends the service with one line, in which it is not shown."""
+    monkeypatch.setattr(database, "ROTATION_SECONDS", 0.0)
     await host.connection.execute(f"CREATE ROLE {locked_role} LOGIN PASSWORD 'another'")
     try:
         await host.connection.execute("SELECT pg_reload_conf()")
@@ -180,19 +183,19 @@ def write(file: Path, text: str) -> None:
 async def password_from_a_file(dsn: str, file: Path) -> None:
     """See that it is read anew for each connection: what is wrong may be mended beside a process that runs."""
     settings, _ = load({}, postgres_dsn=dsn, postgres_password_file=str(file))
-    database = Database.of(settings)
+    opened = Database.of(settings)
     with pytest.raises(SettingsError, match=f"postgres_password_file = '{file}' cannot be read"):
-        await database.connect()
+        await opened.connect()
     write(file, SECRET)
     with pytest.raises(CannotStartError, match="password authentication failed"):
-        await database.connect()
+        await opened.connect()
     write(file, "another\n")
-    await database.connect()
+    await opened.connect()
     write(file, "")
-    await database._pool.expire_connections()
+    await opened._pool.expire_connections()
     with pytest.raises(DatabaseAwayError, match="no connection: postgres_password_file"):
-        await database.fetch("SELECT 1")
-    await database.close()
+        await opened.fetch("SELECT 1")
+    await opened.close()
 
 
 @pytest.mark.parametrize(

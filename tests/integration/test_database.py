@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import socket
 from collections.abc import AsyncIterator
 from typing import Any
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from liveness.embedded import PostgresServer
-from liveness.errors import DatabaseAwayError, NotLeaderError
+from liveness.errors import AccessError, DatabaseAwayError, NotLeaderError
 from liveness.store import Database, database
 from tests.conftest import SOON
 from tests.outages.proxy import Proxy
@@ -195,6 +196,41 @@ async def test_a_login_that_is_refused_is_an_outage_and_nobodys_fault(dsn: str, 
     assert len(await fresh.fetch("SELECT 1")) == 1
     await fresh.close()
     await other.close()
+
+
+async def test_a_password_file_that_is_away_for_a_moment_ends_nothing(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes it anew: who connects waits, and so does who listens. Of one that never comes is complained."""
+    monkeypatch.setattr(database, "ROTATION_SECONDS", 0.1)
+    monkeypatch.setattr(database, "BACKOFF_LEAST", 0.05)
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+    there, asked = asyncio.Event(), asyncio.Event()
+
+    def password() -> str:
+        asked.set()
+        if not there.is_set():
+            raise AccessError("postgres_password_file = 'p' cannot be read: No such file or directory")
+        return "anything"
+
+    one = Database(dsn, password=password)
+    with pytest.raises(AccessError, match="postgres_password_file"):
+        await one.connect()
+    await one.connect(lambda _: there.set())
+
+    # It restarted, and the file is away for longer than at a first start.
+    there.clear()
+    asked.clear()
+    await one._pool.expire_connections()
+    heard = asyncio.Event()
+    listening = asyncio.create_task(one.listen("news", heard.set))
+    async with asyncio.timeout(SOON):
+        await asked.wait()
+        monkeypatch.setattr(database, "ROTATION_SECONDS", 0.0)
+        await one.connect(lambda _: there.set())
+        await heard.wait()
+    listening.cancel()
+    one.terminate()
 
 
 async def test_a_step_that_is_cancelled_is_not_done_again(dsn: str) -> None:
