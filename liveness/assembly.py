@@ -19,7 +19,7 @@ from liveness.bus import Bus
 from liveness.checkpoint import Checkpoint
 from liveness.comparing import Comparing
 from liveness.doubting import Doubting
-from liveness.errors import CannotStartError
+from liveness.errors import CannotStartError, StreamAwayError
 from liveness.eventstream import event_subjects
 from liveness.expiry import Expiry
 from liveness.finish import Finish
@@ -309,7 +309,7 @@ class Assembly:
         return None if self.subjects.share is None else self.subjects.owns
 
     async def ensure_stream(self) -> None:
-        """Create or check the events' stream, and log what is doubtful. Raises CannotStartError."""
+        """Create or check the events' stream, and log what is doubtful. Raises CannotStartError, StreamAwayError."""
         settings = self.settings
         for doubt in await self.bus.ensure_stream(
             settings.events_stream, event_subjects(settings), settings.events_max_age, settings.events_max_bytes
@@ -349,7 +349,7 @@ class Assembly:
     async def _relay(self) -> None:
         if (await self.relay.run_once()).complaint is not None and self.bus.connected:
             # Perhaps somebody deleted the stream.
-            with contextlib.suppress(CannotStartError):
+            with contextlib.suppress(CannotStartError, StreamAwayError):
                 await self.ensure_stream()
 
     async def _sweep(self) -> None:

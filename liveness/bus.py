@@ -262,17 +262,20 @@ class Bus:
     ) -> list[Finding]:
         """Create the events' stream if it is missing, and check it if it is there; return what is doubtful about it.
 
-        `max_age` in seconds. Raises CannotStartError, as `EventStream.ensure` does.
+        `max_age` in seconds. Raises CannotStartError, StreamAwayError, as `EventStream.ensure` does.
         """
         wanted = EventStream(stream, subjects, max_age, max_bytes)
-        return await wanted.ensure(lambda: self._jetstream, shown(self._servers))
+        return await wanted.ensure(lambda: self._jetstream, shown(self._servers), alone=self._without_jetstream)
 
     async def look_at_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
     ) -> list[Finding]:
         """Return what is doubtful about the events' stream, and change nothing. Raises as `ensure_stream` does."""
         wanted = EventStream(stream, subjects, max_age, max_bytes)
-        return await wanted.look(lambda: self._jetstream, shown(self._servers))
+        return await wanted.look(lambda: self._jetstream, shown(self._servers), alone=self._without_jetstream)
+
+    def _without_jetstream(self) -> bool:
+        return self._link is not None and self._link.without_jetstream
 
     async def read_limits(self) -> NatsLimits:
         """Return what the server that we are connected to says of itself. Raises ConnectionError when it is gone."""

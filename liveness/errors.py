@@ -60,6 +60,10 @@ class NatsAwayError(LivenessError):
     """NATS cannot be reached, so nobody can be asked and nobody heard."""
 
 
+class StreamAwayError(LivenessError):
+    """JetStream does not answer for the events' stream, or not yet; the same call may succeed later."""
+
+
 class NatsRefusedError(LivenessError):
     """NATS does not let us in, or is not to be trusted. The text goes on behind "NATS at ..."."""
 

@@ -8,7 +8,7 @@ from nats.js import JetStreamContext
 from nats.js import api as js_api
 from nats.js import errors as js_errors
 
-from liveness.errors import CannotStartError
+from liveness.errors import CannotStartError, StreamAwayError
 from liveness.eventdata import EVENT_TYPES, WORK_EVENTS
 from liveness.findings import Finding, Weight
 from liveness.settings import Settings
@@ -44,23 +44,29 @@ class EventStream:
         self._max_age = max_age
         self._max_bytes = max_bytes
 
-    async def ensure(self, jetstream: Callable[[], JetStreamContext | None], servers: str) -> list[Finding]:
+    async def ensure(
+        self, jetstream: Callable[[], JetStreamContext | None], servers: str, *, alone: Callable[[], bool]
+    ) -> list[Finding]:
         """Create the stream if it is missing, and check it if it is there; return what is doubtful about it.
 
-        `jetstream()` is that of the connection that stands; None counts as an answer that did not come. Subjects that a
-        stream of this name lacks are added to it. Raises CannotStartError, in one line with the way out, for a NATS
-        without JetStream and for another stream on the same subjects.
+        `jetstream()` is that of the connection that stands; None counts as an answer that did not come. `alone()` says
+        that the server there has no JetStream, and no cluster in which another might have it. Subjects that a stream of
+        this name lacks are added to it. Raises CannotStartError, in one line with the way out, for a NATS without
+        JetStream and for another stream on the same subjects; StreamAwayError where only time may tell.
         """
-        return await self._insist(jetstream, servers, self._ensure)
+        return await self._insist(jetstream, servers, alone, self._ensure)
 
-    async def look(self, jetstream: Callable[[], JetStreamContext | None], servers: str) -> list[Finding]:
+    async def look(
+        self, jetstream: Callable[[], JetStreamContext | None], servers: str, *, alone: Callable[[], bool]
+    ) -> list[Finding]:
         """Check the stream as `ensure` does, and change nothing. One that is missing is made by the service's start."""
-        return await self._insist(jetstream, servers, self._look)
+        return await self._insist(jetstream, servers, alone, self._look)
 
     async def _insist(
         self,
         jetstream: Callable[[], JetStreamContext | None],
         servers: str,
+        alone: Callable[[], bool],
         ask: Callable[[JetStreamContext], Awaitable[list[Finding]]],
     ) -> list[Finding]:
         deadline = asyncio.get_running_loop().time() + JETSTREAM_START_SECONDS
@@ -76,11 +82,18 @@ class EventStream:
                     raise self._overlaps(other or "(name unknown)") from error
                 cause: Exception = error
                 final = error.err_code in _JETSTREAM_NOT_ENABLED
+                # Nobody listens where JetStream is asked, not even one that says that it is not ready.
+                nobody = isinstance(error, js_errors.ServiceUnavailableError) and error.err_code is None
             except (nats_errors.Error, OSError, TimeoutError) as error:
-                cause, final = error, False
-            if final or asyncio.get_running_loop().time() > deadline:
+                cause, final, nobody = error, False, False
+            over = asyncio.get_running_loop().time() > deadline
+            if final or (over and nobody and alone()):
                 raise CannotStartError(
                     f"NATS at {servers} has no JetStream, which the events need ({cause}): start nats-server with -js"
+                ) from cause
+            if over:
+                raise StreamAwayError(
+                    f"JetStream at {servers} does not serve the stream {self._name} ({cause})"
                 ) from cause
             await asyncio.sleep(AGAIN_SECONDS)
 

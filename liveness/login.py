@@ -29,6 +29,11 @@ class Login(Client):
         """Whether the server asks nobody who it is: then nothing keeps one from speaking for another."""
         return not self._server_info.get("auth_required")
 
+    @property
+    def without_jetstream(self) -> bool:
+        """Whether the server says that it has none, and that it is in no cluster, where another may have it."""
+        return not self._server_info.get("jetstream") and not self._server_info.get("cluster")
+
     async def log_in(self, servers: Sequence[str], access: Access, **options: Any) -> None:
         """Connect to one of `servers`, once, with nats-py's `options`.
 

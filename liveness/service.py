@@ -25,7 +25,7 @@ from liveness.api import Api
 from liveness.assembly import Assembly
 from liveness.bounded import finish_within
 from liveness.bus import Bus
-from liveness.errors import DatabaseAwayError
+from liveness.errors import DatabaseAwayError, StreamAwayError
 from liveness.health import Health
 from liveness.http import Http
 from liveness.metrics import Metrics
@@ -47,6 +47,9 @@ STOP_SECONDS = 1.5
 STEP_DOWN_SECONDS = 0.5
 # How long what was cancelled may take to end.
 CANCEL_SECONDS = 0.5
+# What is said of a JetStream that does not answer at the start.
+STREAM_AWAY = "work goes back all the same, and its events wait in the outbox"
+STREAM_ADVICE = "look after JetStream there (nats server report jetstream), and whether our user may ask it"
 
 
 class Service:
@@ -181,7 +184,7 @@ class Service:
         await self._bus.connect(self._told("NATS"))
         if self._bus.lets_anybody_in:
             log.warning("names_on_trust", cause=ON_TRUST, advice=ADVICE)
-        await parts.ensure_stream()
+        await look_after_stream(parts)
         with contextlib.suppress(DatabaseAwayError):
             # Else its round does it.
             await parts.leadership.run_once()
@@ -203,6 +206,15 @@ class Service:
             log.warning("waiting", waiting_for=whom, cause=cause)
 
         return on_wait
+
+
+async def look_after_stream(parts: Assembly) -> None:
+    """Make the events' stream, or say that it has to wait. Raises CannotStartError for what waiting does not mend."""
+    try:
+        await parts.ensure_stream()
+    except StreamAwayError as error:
+        # To put work back needs no JetStream. The relay makes the stream when it has something to tell.
+        log.warning("stream_doubtful", doubt=str(error), why=STREAM_AWAY, advice=STREAM_ADVICE)
 
 
 def _first(error: BaseException) -> BaseException:
