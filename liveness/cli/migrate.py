@@ -6,15 +6,24 @@ import click
 
 from liveness.cli.options import as_json, print_json, settings_for
 from liveness.settings import Settings
+from liveness.shown import printable
 from liveness.store import Database, Migrated, migrate
 
 
 async def run(settings: Settings, *, host_tables: bool) -> Migrated:
-    """Migrate, waiting for Postgres if it is not up yet."""
+    """Migrate, waiting for Postgres if it is not up yet, and for whoever holds what is to be changed."""
     database = Database.of(settings)
+    told: set[str] = set()
+
+    def wait(cause: str) -> None:
+        # Of one that goes on, once.
+        if (whom := cause.partition(", for ")[0]) not in told:
+            told.add(whom)
+            click.echo(f"liveness: waiting, and nothing has changed yet: {printable(cause)}", err=True)
+
     try:
         await database.connect(lambda cause: click.echo(f"waiting for Postgres: {cause}", err=True))
-        return await migrate(database, settings.postgres_schema, host_tables=host_tables)
+        return await migrate(database, settings.postgres_schema, host_tables=host_tables, on_wait=wait)
     finally:
         await database.close()
 
@@ -27,7 +36,8 @@ def command(*, postgres_dsn: str | None, host_tables: bool, json_output: bool) -
     """Create or upgrade the schema `liveness` in the workflow server's database.
 
     Safe to repeat, and for several to run at once. Touches nothing of the server's own tables; --host-tables creates
-    them where they are missing, for trying things out.
+    them where they are missing, for trying things out. Whoever holds a table of the schema is named, and waited for in
+    between the service's own work: an interrupt changes nothing.
     """
     settings = settings_for(postgres_dsn=postgres_dsn)
     migrated = asyncio.run(run(settings, host_tables=host_tables))

@@ -4,19 +4,25 @@ A migration file says in its header from which version of the schema on a servic
 (`compatible_from`), so that an older replica may go on while a newer schema is in place.
 """
 
+import asyncio
 import re
+from collections.abc import Callable
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+import asyncpg
 import msgspec
 
-from liveness.errors import CannotStartError
-from liveness.store.database import Connection, Database
+from liveness.errors import CannotStartError, DatabaseAwayError
+from liveness.store.database import Connection, Database, milliseconds
 from liveness.work import quoted
 
-# What a statement of a migration may take: it may have to wait for all who act, and to read large tables.
-MIGRATE_SECONDS = 600.0
+# A statement of a migration takes what it takes: one that rewrites a table would be broken off in vain, at every try.
+UNTIL_DONE_SECONDS = 30 * 86_400.0
+# How long it waits for a lock: whoever writes the history waits behind it meanwhile, and gives up after lock_timeout, a
+# second unless set otherwise. So it asks for less at a time, and lets them have their turn in between.
+LOCK_SECONDS, REST_SECONDS = 0.5, 2.0
 # Any number, the same for all: two that migrate at once take turns.
 _LOCK = 6_155_231_907
 _TRACK = """
@@ -26,6 +32,26 @@ _TRACK = """
         compatible_from integer NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now()
     )
+"""
+# Who has held any of our tables longest, or migrates: the server does not say for whom a lock was waited in vain.
+# $1: the lock of whoever migrates
+_HOLDER = """
+    SELECT
+        l.pid, a.usename::text AS role, nullif(a.application_name, '') AS program, 'liveness.' || c.relname AS held,
+        extract(epoch FROM clock_timestamp() - a.xact_start)::double precision AS age
+    FROM pg_locks AS l
+    LEFT JOIN pg_class AS c
+        ON l.relation = c.oid AND c.relkind = 'r' AND c.relnamespace = to_regnamespace('liveness')
+    LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+    WHERE l.granted
+        AND l.pid IS DISTINCT FROM pg_backend_pid()
+        AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+        AND (
+            c.oid IS NOT NULL
+            OR (l.locktype = 'advisory' AND l.objsubid = 1 AND (l.classid::bigint << 32 | l.objid::bigint) = $1)
+        )
+    ORDER BY c.oid IS NULL DESC, a.xact_start NULLS LAST
+    LIMIT 1
 """
 # Tables of ours that our role may not read: those that a migration by another role has added.
 _UNREADABLE = """
@@ -106,19 +132,46 @@ async def check_schema(database: Database) -> None:
         )
 
 
-async def migrate(database: Database, schema: str, *, host_tables: bool = False) -> Migrated:
+async def migrate(
+    database: Database, schema: str, *, host_tables: bool = False, on_wait: Callable[[str], None] = lambda _: None
+) -> Migrated:
     """Bring the schema `liveness` up to date, and create the host's reference tables in `schema` if asked to.
 
-    Idempotent; two at once take turns. Raises CannotStartError for a schema that is newer than this version knows.
+    Idempotent; two at once take turns. Whoever holds our tables is waited for, a little at a time, so that reclaims are
+    written in between; `on_wait` is told who that is. Raises CannotStartError for a schema that is newer than this
+    version knows.
     """
+    while True:
+        try:
+            return await _migrate(database, schema, host_tables=host_tables)
+        except DatabaseAwayError as error:
+            # It is one transaction, so nothing is there of what was tried.
+            if not isinstance(error.__cause__, (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)):
+                raise
+        held = await database.fetch(_HOLDER, _LOCK)
+        if held:
+            on_wait(_holding(**held[0]))
+        await asyncio.sleep(REST_SECONDS)
+
+
+def _holding(pid: int | None, role: str | None, program: str | None, held: str | None, age: float | None) -> str:
+    if held is None:
+        return f"another `liveness migrate` is at it (process {pid})"
+    who = (
+        "a prepared transaction" if pid is None else f"process {pid} ({program or 'no name'}, as {role or 'somebody'})"
+    )
+    return f"{held} is in use by {who}{'' if age is None else f', for {age:.0f} s'}"
+
+
+async def _migrate(database: Database, schema: str, *, host_tables: bool) -> Migrated:
     migrations = known_migrations()
     applied = []
     async with database.transaction() as connection:
-        # Waiting is the point here; elsewhere a lock is not waited for, and no statement takes long.
         await connection.execute(
-            "SELECT set_config('lock_timeout', '0', true), set_config('statement_timeout', '0', true)"
+            "SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', '0', true)",
+            milliseconds(LOCK_SECONDS),
         )
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK, timeout=MIGRATE_SECONDS)
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         version, _ = await _state(connection)
         if version > migrations[-1].version:
             raise CannotStartError(
@@ -131,7 +184,7 @@ async def migrate(database: Database, schema: str, *, host_tables: bool = False)
         await connection.execute(_TRACK)
         for migration in migrations:
             if migration.version > version:
-                await connection.execute(migration.statements, timeout=MIGRATE_SECONDS)
+                await connection.execute(migration.statements, timeout=UNTIL_DONE_SECONDS)
                 await connection.execute(
                     "INSERT INTO liveness.migration (version, name, compatible_from) VALUES ($1, $2, $3)",
                     migration.version,

@@ -13,8 +13,11 @@ from liveness.errors import CannotStartError, DatabaseAwayError
 from liveness.settings import Settings
 from liveness.store import Database, Store, migrate, migrations
 from liveness.store.migrations import known_migrations
+from tests.conftest import SOON
 
 OURS = known_migrations()[-1].version
+# It rewrites the history.
+HISTORY_KEY = 13
 
 
 @pytest.fixture
@@ -35,8 +38,9 @@ async def test_migrating_twice_changes_nothing(database: Database) -> None:
     assert second.applied == []
 
 
-async def test_two_that_migrate_at_once_take_turns(empty_dsn: str) -> None:
+async def test_two_that_migrate_at_once_take_turns(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One applies, the others find it done."""
+    monkeypatch.setattr(migrations, "REST_SECONDS", 0.05)
     databases = [Database(empty_dsn) for _ in range(4)]
 
     done = await asyncio.gather(*(migrate(one, "public", host_tables=True) for one in databases))
@@ -68,6 +72,35 @@ async def test_a_migration_that_fails_leaves_nothing(database: Database, monkeyp
 
     rows = await database.fetch("SELECT to_regclass('liveness.migration') AS found")
     assert rows[0]["found"] is None
+
+
+async def test_who_reads_the_history_is_waited_for_and_named_and_reclaims_go_on_meanwhile(
+    database: Database, empty_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup reads for an hour; a lock that is queued for all that time would keep everything from being written."""
+    monkeypatch.setattr(migrations, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(migrations, "REST_SECONDS", 0.05)
+    before = [one for one in known_migrations() if one.version < HISTORY_KEY]
+    with monkeypatch.context() as older:
+        older.setattr(migrations, "known_migrations", lambda: before)
+        await migrate(database, "public")
+    backup = await asyncpg.connect(empty_dsn, server_settings={"application_name": "pg_dump"})
+    reading = backup.transaction()
+    await reading.start()
+    await backup.execute("SELECT FROM liveness.reclaim")
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    migrating = asyncio.create_task(migrate(database, "public", on_wait=told.put_nowait))
+    async with asyncio.timeout(SOON):
+        said = await told.get()
+        # As a reclaim does, between two tries.
+        await database.fetch("DELETE FROM liveness.reclaim")
+        await reading.rollback()
+        done = await migrating
+    await backup.close()
+
+    assert re.fullmatch(r"liveness\.reclaim is in use by process \d+ \(pg_dump, as \w+\), for \d+ s", said)
+    assert len(done.applied) == len(known_migrations()) - len(before)
 
 
 async def test_host_tables_are_created_only_when_asked_for(database: Database) -> None:
