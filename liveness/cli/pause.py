@@ -13,7 +13,7 @@ from liveness.cli.options import as_json, print_json, settings_for
 from liveness.postgres_settings import database_of
 from liveness.settings import Settings
 from liveness.shown import printable
-from liveness.store import check_schema, pause
+from liveness.store import check_pause, pause
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # Nobody means a pause of years.
@@ -56,7 +56,7 @@ async def run(settings: Settings, *, by: str, why: str, seconds: float | None) -
             click.echo(told[0], err=True)
 
     async with connected(settings) as database:
-        await check_schema(database)
+        await check_pause(database)
         return await pause(database, by=by, why=why, seconds=seconds, on_wait=say)
 
 

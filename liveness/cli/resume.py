@@ -10,13 +10,13 @@ from liveness.cli.pause import operator
 from liveness.postgres_settings import database_of
 from liveness.settings import Settings
 from liveness.shown import printable
-from liveness.store import check_schema, resume
+from liveness.store import check_pause, resume
 
 
 async def run(settings: Settings, by: str) -> bool:
     """Resume; return whether it was paused."""
     async with connected(settings) as database:
-        await check_schema(database)
+        await check_pause(database)
         return await resume(database, by=by)
 
 

@@ -21,7 +21,7 @@ from liveness.store.leader import Leader, Seen
 from liveness.store.leaks import Leaked, Leaks
 from liveness.store.migrations import Migrated, check_schema, migrate
 from liveness.store.outbox import Outbox, Pending
-from liveness.store.pauses import pause, read_pause, resume
+from liveness.store.pauses import check_pause, pause, read_pause, resume
 from liveness.store.privileges import privileges_of, way_here
 from liveness.store.reclaims import Progress, Reclaims
 from liveness.store.rows import RETRY_MOST, Left, Walk, refused_rows
@@ -58,6 +58,7 @@ __all__ = [
     "Store",
     "Walk",
     "check_encoding",
+    "check_pause",
     "check_schema",
     "hidden_tables",
     "holders",

@@ -10,13 +10,28 @@ from collections.abc import Callable
 import asyncpg
 
 from liveness.answers import Pause
-from liveness.errors import DatabaseAwayError
+from liveness.errors import CannotStartError, DatabaseAwayError
 from liveness.store.database import Database
 from liveness.store.statements import statement_text
+from liveness.work import quoted
 
 # Whatever is under way is broken off by Postgres before this (seconds): each of a dozen statements within half a
 # minute, and nearly always within milliseconds.
 UNDER_WAY_SECONDS = 400.0
+
+
+async def check_pause(database: Database) -> None:
+    """Raise CannotStartError where nobody can pause. In a hurry, no version and no other part of the schema matters."""
+    found = await database.fetch(statement_text("pause_rights"))
+    if not found or not found[0]["there"]:
+        state = "is older than the pause" if found else "has not been created"
+        raise CannotStartError(f"the schema liveness {state}: run `liveness migrate`")
+    if not found[0]["may"]:
+        role = quoted(found[0]["role"])
+        raise CannotStartError(
+            f"the role {found[0]['role']} may not read and write liveness.pause: "
+            f"GRANT USAGE ON SCHEMA liveness TO {role}; GRANT SELECT, UPDATE ON liveness.pause TO {role};"
+        )
 
 
 async def read_pause(database: Database) -> tuple[Pause | None, str | None]:

@@ -243,11 +243,27 @@ async def test_it_is_known_who_paused_and_it_ends_by_itself_if_asked_to(host: Ho
 async def test_the_commands_say_what_they_did(
     dsn: str, empty_dsn: str, operator: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For people and for scripts; without a schema they say what makes one."""
+    """For people and for scripts, whatever else of the schema is old; without one they say what makes it."""
 
     async def run(*arguments: str, of: str = dsn) -> Result:
         monkeypatch.setenv("LIVENESS_POSTGRES_DSN", of)
         return await asyncio.to_thread(CliRunner().invoke, commands, arguments)
+
+    old = await asyncpg.connect(dsn)
+    await old.execute(
+        "DELETE FROM liveness.migration WHERE version > 12; DROP ROLE IF EXISTS brake; CREATE ROLE brake LOGIN;"
+        " GRANT USAGE ON SCHEMA liveness TO brake; GRANT SELECT ON liveness.pause TO brake"
+    )
+    braking = dsn.replace("postgres@", "brake@")
+    try:
+        wish = str((await run("pause", of=braking)).exception)
+        assert wish.startswith("the role brake may not read and write liveness.pause: GRANT")
+        await old.execute(wish.partition(": ")[2])
+        assert (await run("pause", of=braking)).exit_code == 0
+        assert (await run("resume", of=braking)).exit_code == 0
+    finally:
+        await old.execute("DROP OWNED BY brake; DROP ROLE brake")
+        await old.close()
 
     said = await run("pause", "--reason", "two\nlines", "--for", "15m", "--by", "ops", "--json")
     answer = json.loads(said.output)
