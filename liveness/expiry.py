@@ -78,6 +78,8 @@ class Expiry:
         self._batch = min(BATCH_FIRST, BATCH)
         # Whether lives wait behind those that Postgres is just asked about.
         self.more = False
+        # Whether any life was to be offered at the last look: neither held nor just refused.
+        self.due = False
         self._doubts: set[tuple[str, int]] = set()
         # Whose epoch somebody had locked when Postgres was asked last.
         self._contested: set[str] = set()
@@ -106,6 +108,7 @@ class Expiry:
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
+        self.due = bool(due)
         # Those that nobody ever heard cost Postgres most and have waited longest: they hold up nobody.
         due.sort(key=self._book.unproven.__contains__)
         done = Expired() if self.paused() else await self.settle(due)

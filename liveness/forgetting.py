@@ -1,5 +1,6 @@
 """The duty that forgets what is older than `retention`: a little at a time, while there is nothing else to do."""
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -12,15 +13,20 @@ log = structlog.get_logger("liveness.forgetting")
 
 # Between two batches of one pass, and between two passes.
 NEXT_SECONDS, PASS_SECONDS = 1.0, 600.0
+# For so long without a look at which nothing else waited, somebody has to be told: old rows pile up.
+KEPT_SECONDS = 86_400.0
 
 
 class Forgetting:
-    """Forgets. `quiet()` says whether nothing else waits for Postgres."""
+    """Forgets. `waits()` says what else waits for Postgres, empty for nothing; `clock` is the loop's monotonic time."""
 
-    def __init__(self, *, store: Store, quiet: Callable[[], bool]) -> None:
+    def __init__(self, *, store: Store, waits: Callable[[], str], clock: Callable[[], float] = time.monotonic) -> None:
         self.interval = NEXT_SECONDS
         self._store = store
-        self._quiet = quiet
+        self._waits = waits
+        self._clock = clock
+        # Since when something else has waited, at each look.
+        self._kept_since: float | None = None
         self._behind: Behind = BEGINNING
         # What this pass has forgotten.
         self._gone: Counter[str] = Counter()
@@ -31,7 +37,7 @@ class Forgetting:
         First the history, so that no move is there without the life that it was taken from.
         """
         self.interval = NEXT_SECONDS
-        if not self._quiet():
+        if self._is_kept():
             return 0
         aged = self._store.aged
         try:
@@ -56,3 +62,15 @@ class Forgetting:
             self._gone.clear()
             self.interval = PASS_SECONDS
         return gone
+
+    def _is_kept(self) -> bool:
+        waits, now = self._waits(), self._clock()
+        if not waits:
+            self._kept_since = None
+            return False
+        if self._kept_since is None:
+            self._kept_since = now
+        if now - self._kept_since >= KEPT_SECONDS:
+            self._kept_since = now
+            log.warning("not_forgotten", waits_for=waits, advice="liveness status and liveness check say why it waits")
+        return True

@@ -71,6 +71,11 @@ class Grants:
         self._clock = clock
         self._ranked = RANKED_AT_ONCE
 
+    @property
+    def due(self) -> bool:
+        """Whether anybody may have an epoch whom Postgres has not just refused."""
+        return next(self._eligible(), None) is not None
+
     async def run_once(self) -> Granted:
         """Grant what is wanting, write what changed. Raises DatabaseAwayError: the next round does what is left."""
         done = Granted()

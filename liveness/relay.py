@@ -79,6 +79,11 @@ class Relay:
         }
         self._complaint: str | None = None
 
+    @property
+    def due(self) -> bool:
+        """Whether there are, or may be, events that the stream would take."""
+        return not self.emptied and self._complaint is None
+
     async def run_once(self) -> Relayed:
         """Publish what is in the outbox, until it is empty, something is more urgent, or nobody acknowledges."""
         done, tried, behind = Relayed(), False, 0

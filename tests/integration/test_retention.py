@@ -44,8 +44,8 @@ class Past:
 
     def __init__(self, host: HostTables, store: Store) -> None:
         self.connection = host.connection
-        self.quiet = True
-        self.forgetting = Forgetting(store=store, quiet=lambda: self.quiet)
+        self.waits, self.now = "", 0.0
+        self.forgetting = Forgetting(store=store, waits=lambda: self.waits, clock=lambda: self.now)
 
     async def life(self, worker: str, ago: float, number: int = 0) -> int:
         """Write a life that ended, with a number that is so much greater than usual."""
@@ -204,11 +204,18 @@ async def test_it_goes_in_batches(past: Past, store: Store) -> None:
 
 
 async def test_while_there_is_anything_else_to_do_nothing_is_forgotten(past: Past) -> None:
-    """It is asked again soon."""
+    """It is asked again soon; when that goes on for a day it is told, once a day."""
     await past.move("old", 91 * DAY)
-    past.quiet = False
+    past.waits = "events"
 
-    assert await past.forgetting.run_once() == 0
+    with capture_logs() as logs:
+        assert await past.forgetting.run_once() == 0
+        past.now = DAY - 1
+        assert await past.forgetting.run_once() == 0
+        assert logs == []
+        for past.now in (DAY, DAY + 1):
+            assert await past.forgetting.run_once() == 0
+    assert [(line["event"], line["waits_for"]) for line in logs] == [("not_forgotten", "events")]
     assert past.forgetting.interval == NEXT_SECONDS
     assert await past.ids("reclaim") == ["old"]
 

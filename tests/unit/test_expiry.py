@@ -295,8 +295,11 @@ async def test_what_was_refused_is_in_no_doubt(court: Court) -> None:
     assert done == Expired(ended=1, refused=1)
     assert [line["worker"] for line in logs if line["event"] == "reclaim_refused"] == ["w"]
     assert court.postgres.open == {"w": 1}
+    assert court.expiry.due
     await court.expiry.run_once()
     assert court.postgres.asked == []
+    # It waits, and nobody for it.
+    assert (list(court.book.endings), court.expiry.due) == (["w"], False)
 
 
 def storm(via: str) -> News:
