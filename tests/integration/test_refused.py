@@ -11,7 +11,7 @@ from liveness.checks import CHECKS, Of, check_all
 from liveness.finish import Finish
 from liveness.refused import Refused
 from liveness.settings import Settings
-from liveness.store import Life, Store, Walk
+from liveness.store import Life, Store, Walk, pause, resume
 from liveness.verdicts import Outcome
 from tests.conftest import HostTables
 from tests.integration.conftest import Grant, case
@@ -112,6 +112,24 @@ async def test_what_is_said_of_a_refused_row_shows_nothing_of_it(
     kept = await host.connection.fetchval("SELECT refused FROM liveness.remainder")
     assert "no_poison" in kept
     assert "secret" not in kept + str(logs)
+
+
+async def test_what_an_older_replica_took_for_a_refusal_goes_back_when_the_pause_is_over(
+    host: HostTables, store: Store, refused: str
+) -> None:
+    """One that knows of no pause writes it down as what the table has against the row, which waits longer for it."""
+    await host.connection.execute("ALTER TABLE workflow_execution DROP CONSTRAINT no_poison")
+    await pause(store.database, by="ops", why="why not", seconds=None)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await host.connection.execute(
+            "INSERT INTO liveness.reclaim (work, id, worker, epoch, reclaim_count) VALUES ('workflow', $1, 'w1', 1, 1)",
+            refused,
+        )
+    await resume(store.database, by="ops")
+    cause = f"{type(caught.value).__name__}: {caught.value}"
+    await host.connection.execute("UPDATE liveness.remainder SET refused = $1", cause)
+
+    assert await Refused(store).run_once() == 1
 
 
 async def test_what_the_next_life_has_claimed_is_not_told_to_be_refused(
