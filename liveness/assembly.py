@@ -285,7 +285,7 @@ class Assembly:
             duty("comparing", self.comparing.run_once, lambda: self.comparing.interval),
         ]
         if settings.retention:
-            forgetting = Forgetting(store=self.store, waits=self._waits, clock=self.clock)
+            forgetting = Forgetting(store=self.store, waits=self._waits)
             rounds.append(duty("forgetting", forgetting.run_once, lambda: forgetting.interval, may_run=takes))
         # Mode observe touches nothing of the host's.
         if settings.mode == "act":
@@ -329,13 +329,8 @@ class Assembly:
 
     def _waits(self) -> str:
         # What can only wait, as what a storm holds or Postgres refuses, is nothing that forgetting would hold up.
-        due = {
-            "lives that wait for a verdict": self.expiry.due or self.expiry.more,
-            "lives that wait for an epoch": self.grants.due,
-            "work of lives that have ended": self.finish.more,
-            "what a sweep has found": self.sweep.more,
-            "events": self.relay.due,
-        }
+        expiry, grants, more = self.expiry, self.grants, self.finish.more or self.sweep.more
+        due = {"verdicts": expiry.due or expiry.more, "epochs": grants.due, "rows": more, "events": self.relay.due}
         return ", ".join(what for what, is_due in due.items() if is_due)
 
     async def _grant(self) -> None:
