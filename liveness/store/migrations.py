@@ -150,7 +150,7 @@ async def migrate(
                 raise
         held = await database.fetch(_HOLDER, _LOCK)
         if held:
-            on_wait(_holding(**held[0]))
+            on_wait(_holding(**dict(held[0])))
         await asyncio.sleep(REST_SECONDS)
 
 

@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-import structlog
 from nats import errors as nats_errors
 from nats.js import api
 from nats.js import errors as js_errors
+from structlog.testing import capture_logs
 
 from liveness import eventstream
 from liveness.errors import CannotStartError, StreamAwayError
@@ -86,7 +86,7 @@ async def test_a_service_starts_without_a_jetstream_that_answers() -> None:
     """It says so, once: to put work back needs none."""
     parts: Any = Parts()
 
-    with structlog.testing.capture_logs() as lines:
+    with capture_logs() as lines:
         await look_after_stream(parts)
 
     assert [(line["event"], line["log_level"]) for line in lines] == [("stream_doubtful", "warning")]
