@@ -260,12 +260,9 @@ class Bus:
     async def ensure_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
     ) -> list[Finding]:
-        """Create the events' stream if it is missing, and check it if it is there; return what is doubtful about it.
-
-        `max_age` in seconds. Raises CannotStartError, StreamAwayError, as `EventStream.ensure` does.
-        """
-        wanted = EventStream(stream, subjects, max_age, max_bytes)
-        return await wanted.ensure(lambda: self._jetstream, shown(self._servers), alone=self._without_jetstream)
+        """Do what `EventStream.ensure` does, and raise likewise; `max_age` in seconds."""
+        ensure = EventStream(stream, subjects, max_age, max_bytes).ensure
+        return await ensure(lambda: self._jetstream, shown(self._servers), alone=self._without_jetstream)
 
     async def look_at_stream(
         self, stream: str, subjects: Sequence[str], max_age: float, max_bytes: int
