@@ -370,6 +370,7 @@ class Assembly:
 
     def _look(self, now: float) -> None:
         if not self.leadership.leading:
+            self.expiry.look(away=self.follow.away)
             self.storms.watch(self.book, now, away=self.follow.away)
         elif now >= self._look_at:
             self.wakes.endings.set()

@@ -5,9 +5,15 @@ checks it again. A beat that comes before the verdict revives a lapsed lease, an
 that comes while the transaction runs begins the name's next life (`LeaseTable.ended`). So a lapse whose verdict had to
 wait is not offered while nothing can be heard, nor for the ttl that every lease is owed when beats may have been lost:
 the one that would revive it may have been among them. What a storm has let go is the storm's, which counts that itself.
+
+That ttl is owed three times at most, so that connections which are lost again and again keep no dead work. But
+whoever could not be taken for long, because an operator had paused or Postgres was away, has used that up in vain: so
+what the last loss before the first new try owes is owed in any case, once, and by the passes of a storm as well. Where
+nothing was lost, nobody waits.
 """
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -16,7 +22,7 @@ import structlog
 
 from liveness.apart import Refusals, apart
 from liveness.cases import case_of
-from liveness.errors import DatabaseAwayError, DatabaseRefusedError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, PausedError
 from liveness.hearing import Hearing
 from liveness.lease import Ending, Lease
 from liveness.leases import LeaseTable
@@ -83,6 +89,11 @@ class Expiry:
         self._doubts: set[tuple[str, int]] = set()
         # Whose epoch somebody had locked when Postgres was asked last.
         self._contested: set[str] = set()
+        # Whom a storm let go in this round, until there is an answer: without one they are the storm's again.
+        self._let_go: dict[str, Ending] = {}
+        # Nothing could be taken when it was tried last, or would have been; and the loss that is owed for it.
+        self._barred = False
+        self._loss = -math.inf, -math.inf
         # The round and an operator's command must not offer the same cases at once.
         self._one_at_a_time = asyncio.Lock()
 
@@ -92,6 +103,8 @@ class Expiry:
         Raises DatabaseAwayError and NotLeaderError: whatever was not settled waits in the book for the next round.
         """
         await self._clear_doubts()
+        self._hold_again()
+        self.look()
         # Who was heard again, or whose life another replica ended, is not asked for any more.
         self._contested &= self._book.endings.keys()
         now = self._hearing.now
@@ -104,7 +117,10 @@ class Expiry:
         for lease in [lease for lease in self._book.endings.values() if lease.ending and lease.ending.disputed]:
             self._book.reinstate(lease.worker, now)
             log.error("conflict", worker=lease.worker, complaint="two incarnations beat: the restart is not believed")
-        going = self._storms.let_go(list(self._book.endings.values()), now)
+        going = self._storms.let_go(list(self._book.endings.values()), now, self._may_go)
+        self._let_go = {
+            lease.worker: ending for lease in going if (ending := lease.ending) is not None and ending.let_go
+        }
         held = len(self._book.endings) - len(going)
         # A life without an epoch waits for its grant.
         due = [lease.worker for lease in going if lease.epoch is not None and lease.worker not in self._refusals]
@@ -112,6 +128,9 @@ class Expiry:
         # Those that nobody ever heard cost Postgres most and have waited longest: they hold up nobody.
         due.sort(key=self._book.unproven.__contains__)
         done = Expired() if self.paused() else await self.settle(due)
+        if self._let_go and not self.paused():
+            # Who has no epoch yet waits for that, and who was refused for its next turn; a storm does not.
+            self._let_go = {worker: self._let_go[worker] for worker in self._let_go.keys() & set(due)}
         done.held = held
         # Last: what the operators are told must not keep the work waiting.
         await self._tell_storms()
@@ -129,8 +148,12 @@ class Expiry:
                     batch = await self._without_ambiguous(some)
                     for worker, error in await apart(batch, lambda some: self._offer(some, done)):
                         self._refusals.add(worker, str(error))
+                        self._let_go.pop(worker, None)
                         done.refused += 1
                         log.error("reclaim_refused", worker=worker, cause=str(error))
+            except (DatabaseAwayError, PausedError):
+                self._barred = True
+                raise
             finally:
                 self.more = False
         return done
@@ -172,9 +195,30 @@ class Expiry:
                 self._take(verdict, reasons[verdict.worker], done)
         self._wakes.rest.set()
 
+    def look(self, *, away: bool = False) -> None:
+        """Note whether anything could be taken now. Whoever does not act looks, too: it may have to, soon.
+
+        `away`: Postgres has not answered us when we asked last.
+        """
+        if away or self.paused():
+            self._barred = True
+        elif self._barred and not self._hearing.deaf(self._clock()):
+            # While nothing can be heard nothing is tried, and the new connection is one more loss.
+            self._barred, self._loss = False, self._book.lines.loss
+
+    def _hold_again(self) -> None:
+        # Not as soon as it fails: perhaps only the answer was lost, and what was asked said that it is the storm's.
+        for ending in self._let_go.values():
+            ending.let_go = False
+        self._let_go.clear()
+
+    def _may_go(self, lease: Lease) -> bool:
+        return not self.paused() and self._book.lines.owed_behind(self._loss, lease) <= self._hearing.now
+
     def _is_owed(self, lease: Lease, ending: Ending, clock: float) -> bool:
-        lost = not ending.let_go and self._book.lines.owed_by_loss(lease) > self._hearing.now
-        return lost or self._hearing.deaf(clock)
+        now, lines = self._hearing.now, self._book.lines
+        lost = not ending.let_go and lines.owed_by_loss(lease) > now
+        return lost or lines.owed_behind(self._loss, lease) > now or self._hearing.deaf(clock)
 
     async def _clear_doubts(self) -> None:
         """Ask which epochs are over that may have ended without our knowing.
@@ -211,6 +255,7 @@ class Expiry:
 
     def _take(self, verdict: Verdict, reason: str, done: Expired) -> None:
         self._contested.discard(verdict.worker)
+        self._let_go.pop(verdict.worker, None)
         if verdict.epoch is None or verdict.outcome is Outcome.HELD:
             # Somebody has it locked just now: the next round offers it again.
             if verdict.outcome is Outcome.HELD:

@@ -198,6 +198,16 @@ class Lines:
         """Return until when `lease`, lapsed or not, is listened to because beats may have been lost."""
         return min(self._extended_at + lease.line.ttl, lease.since + MOST_TTLS * lease.line.ttl)
 
+    def owed_behind(self, loss: tuple[float, float], lease: Lease) -> float:
+        """Return until when `lease` is listened to for what `loss` said, however long it was listened to before."""
+        lost_at, floor = loss
+        return max(lost_at + lease.line.ttl, floor)
+
+    @property
+    def loss(self) -> tuple[float, float]:
+        """When beats may have been lost last, and until when some may be on their way since."""
+        return self._extended_at, self._floor
+
     def owed_until(self) -> float:
         """Return until when beats may be on their way that were sent before a gap ended."""
         return self._floor

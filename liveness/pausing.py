@@ -125,7 +125,7 @@ class Pausing:
             if lease.ending is not None
             and lease.epoch is not None
             and (lease.worker, lease.epoch) not in self._held
-            and self._storms.hold(lease, now) is None
+            and ((held := self._storms.hold(lease, now)) is None or held[1] <= 0)
         }
         names = list(ends)
         for start in range(0, len(names), BATCH):

@@ -16,7 +16,10 @@ takes nearly everybody who comes by one way, all at once. So:
    quiet when it began and lapse only after the sign, and after it they go. Without a sign they go after `max_hold` (0:
    never). Storms that follow each other hold nobody for longer than that.
 4. They go in random order and at most `PERCENT_OF_A_PASS` of the group (or one) per pass, so that a mistake shows
-   before it is complete.
+   before it is complete. In a pause of an operator there is no pass, and who got no verdict, because Postgres did not
+   answer, is held as before and goes by a later one. The hold itself runs on through both: if it is over when somebody
+   resumes, or when Postgres is back, the first pass comes at once; or, where beats may have been lost just before, as
+   soon as what is owed for that is over (`expiry`). Then there is a pass a second, as ever.
 5. If `LEAST` or more leases were restored at the start and nobody at all has been heard when the first of them lapses,
    that is a storm, too, and the first beat of anybody is its sign. Where somebody was heard before, it is none: a
    database full of workers that are long dead is cleared at once.
@@ -230,8 +233,13 @@ class Storms:
             if not Count(group.members, waiting.get(group.via, 0)).is_storm:
                 self._over(group, now)
 
-    def let_go(self, endings: Sequence[Lease], now: float) -> list[Lease]:
-        """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm."""
+    def let_go(
+        self, endings: Sequence[Lease], now: float, may_go: Callable[[Lease], bool] = lambda _: True
+    ) -> list[Lease]:
+        """Return those of `endings` whose verdict may be asked for now, in their order but for those of a storm.
+
+        By a pass of a storm only those go that `may_go`.
+        """
         going: list[Lease] = []
         held: dict[int, list[Lease]] = {id(group): [] for group in self._storming}
         for lease in endings:
@@ -243,11 +251,13 @@ class Storms:
                 held[id(group)].append(lease)
         for group in tuple(self._storming):
             if group.storm is not None:
-                going += self._pass(group, group.storm, held[id(group)], now)
+                going += self._pass(group, group.storm, held[id(group)], now, may_go)
         return going
 
-    def _pass(self, group: Group, storm: Storm, held: Sequence[Lease], now: float) -> list[Lease]:
-        ready = [lease for lease in held if self._is_ready(lease, storm, now)]
+    def _pass(
+        self, group: Group, storm: Storm, held: Sequence[Lease], now: float, may_go: Callable[[Lease], bool]
+    ) -> list[Lease]:
+        ready = [lease for lease in held if self._is_ready(lease, storm, now) and may_go(lease)]
         if not held and self._is_past(group, storm, now):
             self._over(group, now)
             return []

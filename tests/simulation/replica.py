@@ -307,6 +307,7 @@ class Replica:
 
     def _look(self, now: float) -> None:
         if not self.leadership.leading:
+            self.expiry.look(away=self.follow.away)
             self.storms.watch(self.book, now, away=self.follow.away)
         elif now >= self.look_at:
             self.wakes.endings.set()

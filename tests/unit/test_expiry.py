@@ -1,6 +1,7 @@
 """The way out, with a store that notes what it is asked and loses an answer where the test says so."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -96,6 +97,13 @@ class Court:
         """Let a worker beat."""
         return self.book.beat(worker, self.ears.stamp(), Heartbeat(incarnation="a"), self.ears.time)
 
+    def connect(self) -> None:
+        """Have a new connection: beats may have been lost before."""
+        self.ears.hearing.stop()
+        self.ears.hearing.start(self.ears.time)
+        self.book.lines.extend(self.ears.stamp())
+        self.storms.lost(self.ears.now)
+
     async def lose(self) -> None:
         """Let what is due be settled, and the answer be lost."""
         self.postgres.fails["settle"] = [DatabaseAwayError("the answer was lost")]
@@ -166,10 +174,129 @@ async def test_a_lapse_that_had_to_wait_is_not_owed_for_ever(court: Court) -> No
     """It was listened to for three ttls in all, in which beats may have been lost again and again."""
     await court.lose()
     court.postgres.open["w"] = 1
-    court.ears.listen(20.0)
-    court.book.lines.extend(court.ears.stamp())
+    court.ears.hearing.stop()
+    assert await court.expiry.run_once() == Expired()
+    court.connect()
+    court.ears.listen(9.0)
+    assert await court.expiry.run_once() == Expired()
+    court.ears.listen(11.0)
+    court.connect()
 
     assert await court.expiry.run_once() == Expired(ended=1)
+
+
+def barred(court: Court, how: str) -> None:
+    """Let an operator have paused, or Postgres be away, or neither."""
+    court.expiry.paused = lambda: how == "paused"
+    court.postgres.fails["refuse"] = [DatabaseAwayError("away")] if how == "away" else []
+
+
+async def look_in_vain(court: Court, how: str) -> None:
+    """Look while nothing can be taken."""
+    barred(court, how)
+    fails: AbstractContextManager[object] = pytest.raises(DatabaseAwayError) if how == "away" else nullcontext()
+    with fails:
+        assert (await court.expiry.run_once()).ended == 0
+
+
+@pytest.mark.parametrize("how", ["paused", "away"])
+async def test_what_the_last_loss_owes_is_owed_to_whoever_could_not_be_taken_for_long(court: Court, how: str) -> None:
+    """NATS was started anew before somebody resumed, or just behind that: who beats has not been able to, yet."""
+    await look_in_vain(court, how)
+    court.ears.listen(50.0)
+    court.connect()
+    court.ears.listen(0.5)
+    court.ears.hearing.stop()
+    barred(court, "")
+    assert await court.expiry.run_once() == Expired()
+    court.connect()
+    court.ears.listen(9.0)
+    assert await court.expiry.run_once() == Expired()
+
+    # And no loss after that.
+    court.connect()
+    court.ears.listen(1.5)
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+
+@pytest.mark.parametrize("how", ["paused", "away"])
+async def test_where_nothing_was_lost_who_could_not_be_taken_goes_at_once(court: Court, how: str) -> None:
+    """It was listened to all the time."""
+    await look_in_vain(court, how)
+    court.ears.listen(0.25)
+    barred(court, "")
+
+    assert await court.expiry.run_once() == Expired(ended=1)
+
+
+async def test_who_has_not_acted_owes_what_was_lost_while_it_was_paused(court: Court) -> None:
+    """It takes over when somebody has resumed."""
+    barred(court, "paused")
+    court.ears.listen(50.0)
+    court.connect()
+    court.expiry.look()
+    barred(court, "")
+
+    assert await court.expiry.run_once() == Expired()
+
+
+async def storm_that_is_over(how: str) -> Court:
+    """Twenty have fallen silent, and the storm has held them for 600 s; then nothing could be taken for 12 s more."""
+    court = Court()
+    for number in range(20):
+        court.live(f"w{number}", number + 1)
+        court.storms.heard(lease_of(court.book, f"w{number}"), "n1", court.ears.now)
+    court.ears.listen(11.0)
+    assert await court.expiry.run_once() == Expired(held=20)
+    court.ears.listen(600.0)
+    for _ in range(12):
+        await look_in_vain(court, how)
+        court.ears.listen(1.0)
+    barred(court, "")
+    return court
+
+
+@pytest.mark.parametrize("how", ["paused", "away"])
+async def test_a_storm_lets_nobody_go_while_nothing_can_be_taken(how: str) -> None:
+    """When somebody resumes, or Postgres is back, its passes begin: 15 % a second, and not all at once."""
+    court = await storm_that_is_over(how)
+    ended = []
+    for _ in range(7):
+        assert court.storms.holding
+        ended.append((await court.expiry.run_once()).ended)
+        assert (await court.expiry.run_once()).ended == 0
+        court.ears.listen(1.0)
+
+    assert ended == [3, 3, 3, 3, 3, 3, 2]
+    await court.expiry.run_once()
+    assert not court.storms.holding
+    assert all(news["state"] != "over" for news in court.postgres.told[:-1])
+
+
+@pytest.mark.parametrize("how", ["paused", "away"])
+async def test_a_storm_that_is_over_waits_for_what_the_last_loss_owes(how: str) -> None:
+    """NATS was started anew, which may have mended it; and somebody resumes before anybody can have beaten."""
+    court = await storm_that_is_over(how)
+    court.connect()
+    court.ears.listen(9.0)
+    assert (await court.expiry.run_once()).ended == 0
+
+    court.ears.listen(1.5)
+    assert (await court.expiry.run_once()).ended == 3
+
+
+async def test_who_has_no_epoch_or_was_refused_keeps_no_storm_going() -> None:
+    """They wait for something else."""
+    court = await storm_that_is_over("paused")
+    lease_of(court.book, "w19").epoch = None
+    court.postgres.fails["refuse"] = [DatabaseRefusedError("no") for _ in range(5)]
+    for _ in range(7):
+        await court.expiry.run_once()
+        court.ears.listen(1.0)
+    await court.expiry.run_once()
+
+    assert not court.storms.holding
+    assert "w19" in court.book.endings
 
 
 async def test_a_gap_that_begins_while_we_ask_holds_what_is_not_asked_yet(court: Court) -> None:

@@ -14,25 +14,26 @@ from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.pausing import REMIND_SECONDS, Pausing
 from liveness.storms import Storms
-from tests.unit.makers import live
+from tests.unit.makers import lease_of, live
 
 
 class Replica:
     """One that looks at a pause which the test makes, at a time that the test lets pass."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_hold: float = 0.0) -> None:
         self.time = 0.0
         self.leads = True
         self.found: tuple[Pause | None, str | None] = (None, None)
         self.away = False
         self.book = LeaseTable(10.0)
-        hearing = Hearing(0.0, max_gap=0.5)
+        self.hearing = Hearing(0.0, max_gap=0.5)
+        self.storms = Storms(max_hold=max_hold, shuffle=lambda _: None)
         self.pausing = Pausing(
             read=self._read,
             running=self._running,
             book=self.book,
-            hearing=hearing,
-            storms=Storms(max_hold=0.0, shuffle=lambda _: None),
+            hearing=self.hearing,
+            storms=self.storms,
             clock=lambda: self.time,
             leading=lambda: self.leads,
         )
@@ -109,6 +110,21 @@ async def test_what_would_end_is_told_once_by_the_one_that_acts() -> None:
     replica.book.ended("w1", 1, 11.0)
     await replica.look()
     assert replica.pausing.evidence("w1", 1) == {}
+
+
+async def test_whom_a_storm_would_have_let_go_is_held_by_the_pause() -> None:
+    """Not who is held by the storm yet."""
+    replica = Replica(max_hold=600.0)
+    for worker in ("w1", "w2", "w3"):
+        live(replica.book, worker)
+        replica.storms.heard(lease_of(replica.book, worker), "n1", 0.0)
+    replica.storms.judge(replica.book, replica.book.lapse(10.0), 10.0)
+    replica.found = PAUSE, None
+    replica.hearing.now = 609.0
+    assert await replica.look() == ["paused"]
+    replica.hearing.now = 610.0
+
+    assert await replica.look() == ["would_end"] * 3
 
 
 def test_what_a_sweep_would_take_is_told_once_for_each_pause() -> None:
