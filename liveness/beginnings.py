@@ -21,6 +21,12 @@ from liveness.lease import Arrived, Ending
 # Two beats of one process differ by what the network does to them, not by more. The contract's number.
 AGREED_WITHIN = 1.0
 APART = 2 * AGREED_WITHIN
+# Processes of one name that are remembered beside the two that are followed, a kilobyte each: of more names than that
+# where something is claimed, only the newest few, for whoever invents names can have many processes in each. Of a
+# process that is forgotten nothing is known, and so nothing is taken for it.
+THIRDS_REMEMBERED = 8
+CLAIMS_MANY = 1_000
+NEWEST_THIRDS = 2
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -44,6 +50,11 @@ class Arrival(msgspec.Struct, frozen=True):
         ending.reborn_at, ending.reborn_stated, ending.reborn_idle = self.begun, True, self.idle
         ending.reborn_after = self.begun if self.earliest is None else self.earliest
         ending.by_beats = not self.greeted
+
+
+def thirds_most(claims: int) -> int:
+    """Return how many processes of a name are remembered beside the two, where so many names have `claims`."""
+    return THIRDS_REMEMBERED if claims <= CLAIMS_MANY else NEWEST_THIRDS
 
 
 class Claim(msgspec.Struct):

@@ -5,6 +5,12 @@ from collections.abc import Callable, Iterable
 # Former incarnations of one name that are remembered. One that restarts more often while its former processes still
 # beat is beyond help.
 FORMERS_REMEMBERED = 8
+# Of all names: 100 MB at most (64 characters of four bytes each). A fleet of 30,000 that restarts for ever has as many;
+# whoever invents names for each of which processes restart has them in a quarter of an hour. Beyond them a name keeps
+# only its newest, so that nobody can make it forget those: who has replaced whom before is a conflict then, if it beats
+# still, and nothing is taken for that.
+ALL_FORMERS_REMEMBERED = 250_000
+NEWEST_FORMERS = 2
 # Processes of names that left the book of which somebody said that they have died: what they sent may still come.
 DEAD_REMEMBERED = 10_000
 
@@ -21,6 +27,8 @@ class Formers:
         self._formers: dict[str, dict[str, int | None]] = {}
         # By name: how old (seconds) those were at their goodbye that are former ones by nothing but that.
         self._left_at: dict[str, dict[str, float]] = {}
+        # Of all names.
+        self._remembered = 0
         # Names and incarnations, the oldest first.
         self._dead: dict[tuple[str, str], None] = {}
 
@@ -54,11 +62,13 @@ class Formers:
         if left_at is not None:
             self._left_at.setdefault(worker, {})[incarnation] = left_at
         formers = self._formers.setdefault(worker, {})
+        self._remembered += incarnation not in formers
         formers.pop(incarnation, None)
         formers[incarnation] = epoch
-        if len(formers) > FORMERS_REMEMBERED:
+        if len(formers) > (FORMERS_REMEMBERED if self._remembered <= ALL_FORMERS_REMEMBERED else NEWEST_FORMERS):
             oldest = next(iter(formers))
             del formers[oldest]
+            self._remembered -= 1
             self._left_at.get(worker, {}).pop(oldest, None)
 
     def died(self, worker: str, incarnation: str | None) -> None:
@@ -71,13 +81,15 @@ class Formers:
 
     def lives_on(self, worker: str, incarnation: str) -> None:
         """Note that `incarnation` is none after all."""
-        self._formers.get(worker, {}).pop(incarnation, None)
+        formers = self._formers.get(worker, {})
+        self._remembered -= incarnation in formers
+        formers.pop(incarnation, None)
         self._left_at.get(worker, {}).pop(incarnation, None)
         self._dead.pop((worker, incarnation), None)
 
     def forget_formers(self, worker: str) -> None:
         """Forget those of a name that left the book, but not who has died."""
-        self._formers.pop(worker, None)
+        self._remembered -= len(self._formers.pop(worker, ()))
         self._left_at.pop(worker, None)
 
     def restore(self, formers: Iterable[tuple[str, str, int]]) -> None:

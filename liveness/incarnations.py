@@ -18,8 +18,8 @@ believed slowly.
 import enum
 import math
 
-from liveness.beginnings import AGREED_WITHIN, Arrival, Claim
-from liveness.formers import FORMERS_REMEMBERED, Formers
+from liveness.beginnings import AGREED_WITHIN, Arrival, Claim, thirds_most
+from liveness.formers import Formers
 from liveness.lease import Arrived, Ending, Lease, Proof
 from liveness.messages import Heartbeat
 
@@ -223,7 +223,7 @@ class Incarnations(Formers):
         third = claim.thirds.pop(name, None) or Claim(name, when.not_before, now)
         third.heard(now, when, beat.uptime)
         claim.thirds[name] = third
-        if len(claim.thirds) > FORMERS_REMEMBERED:
+        if len(claim.thirds) > thirds_most(len(self.claims)):
             del claim.thirds[next(iter(claim.thirds))]
         return self._rival(worker, claim, now)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveness.beginnings import AGREED_WITHIN, APART
-from liveness.formers import FORMERS_REMEMBERED
+from liveness.beginnings import AGREED_WITHIN, APART, NEWEST_THIRDS, THIRDS_REMEMBERED
+from liveness.formers import FORMERS_REMEMBERED, NEWEST_FORMERS
 from liveness.incarnations import Incarnations
 from liveness.leases import Arrived, Heard, LeaseTable
 from liveness.messages import Heartbeat
@@ -373,6 +373,38 @@ def test_the_newest_former_incarnations_are_remembered() -> None:
     assert (lives.epoch_of("w", "1"), lives.epoch_of("w", "new"), lives.epoch_of("w", "0")) == (100, None, None)
     assert not lives.is_former("w", None)
     assert not lives.is_former("other", "1")
+
+
+def test_of_many_names_only_the_newest_former_incarnations_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who invents names fills no memory with them, and makes nobody forget the newest; who leaves makes room."""
+    monkeypatch.setattr("liveness.formers.ALL_FORMERS_REMEMBERED", 10)
+    lives = Incarnations()
+
+    def remembered(worker: str) -> int:
+        for number in range(FORMERS_REMEMBERED):
+            # Whoever is replaced twice, or lives on and is replaced again, counts once.
+            lives.replaced(worker, f"{number}", number)
+            lives.lives_on(worker, f"{number}")
+            lives.replaced(worker, f"{number}", number)
+            lives.replaced(worker, f"{number}", number)
+        return sum(lives.is_former(worker, f"{number}") for number in range(FORMERS_REMEMBERED))
+
+    assert [remembered(worker) for worker in ("a", "b", "c")] == [FORMERS_REMEMBERED, NEWEST_FORMERS, NEWEST_FORMERS]
+    assert lives.is_former("c", f"{FORMERS_REMEMBERED - 1}")
+    for worker in ("a", "b", "c"):
+        lives.forget(worker, None)
+    assert [remembered(worker) for worker in ("d", "e")] == [FORMERS_REMEMBERED, NEWEST_FORMERS]
+
+
+def test_of_many_names_only_the_newest_that_beat_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the two that are followed; and nothing is taken from any of them."""
+    monkeypatch.setattr("liveness.beginnings.CLAIMS_MANY", 1)
+    book = LeaseTable(TTL)
+    for worker, thirds in (("a", THIRDS_REMEMBERED), ("b", NEWEST_THIRDS)):
+        for number in range(THIRDS_REMEMBERED + 3):
+            book.beat(worker, 1.0, Heartbeat(incarnation=f"{number}", uptime=100.0 + number), arrival=200.0)
+        assert len(book.incarnations.claims[worker].thirds) == thirds
+    assert not book.endings
 
 
 def test_former_incarnations_that_the_database_knows_are_stale(book: LeaseTable) -> None:
