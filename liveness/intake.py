@@ -7,6 +7,7 @@ A name that has no lease yet may be turned away (`admission` has the rules), wha
 to note for how long it said that it lives, and a hello is not answered: its worker asks again.
 """
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable
 
@@ -31,6 +32,8 @@ log = structlog.get_logger("liveness.intake")
 COMPLAINTS_REMEMBERED = 10_000
 # A former incarnation is told that it is over at most this often (seconds), however fast it beats.
 TELL_SECONDS = 1.0
+# Of one name there is a line at most this often (seconds) that it begins anew.
+LINE_SECONDS = 1.0
 # Ten years, in seconds. Postgres cannot subtract what some would state.
 MOST_UPTIME = 315_360_000.0
 # How long heartbeats that were not divided as we are are complained of.
@@ -78,6 +81,8 @@ class Intake:
         self._default_ttl = settings.heartbeat_timeout
         self._tell = tell
         self._told: dict[str, float] = {}
+        # By name and kind of line: when it was written last, and how many were left out since.
+        self._lines: dict[tuple[str, str], tuple[float, int]] = {}
         self._complained: defaultdict[str, set[str]] = defaultdict(set)
 
     def worker_of(self, subject: str) -> str:
@@ -164,8 +169,8 @@ class Intake:
             self._stale(worker, hello.incarnation, arrival)
             raise MessageError(f"the incarnation {hello.incarnation} is over: a newer one of {worker} was heard")
         self._noted(worker, hello.via, heard, now)
-        if heard in {Heard.RESTARTED, Heard.STARTED}:
-            log.info("hello", worker=worker, incarnation=hello.incarnation)
+        if heard in {Heard.RESTARTED, Heard.STARTED} and (left := self._left_out(worker, "hello", arrival)) is not None:
+            log.info("hello", worker=worker, incarnation=hello.incarnation, left_out=left)
         return hello
 
     def goodbye(self, subject: str, payload: bytes, _reply: str = "") -> None:
@@ -240,7 +245,9 @@ class Intake:
                 log.info("lease_revived", worker=worker)
             case Heard.RESTARTED:
                 self.counts["restarts"] += 1
-                log.warning("restarted", worker=worker, incarnation=lease.incarnation if lease else None)
+                if (left := self._left_out(worker, "restarted", self._clock())) is not None:
+                    incarnation = lease.incarnation if lease else None
+                    log.warning("restarted", worker=worker, incarnation=incarnation, left_out=left)
                 self._wakes.endings.set()
                 self._wakes.lives.set()
             case Heard.ADOPTED:
@@ -278,6 +285,20 @@ class Intake:
                 epoch=epoch, incarnation=incarnation, new_epoch=lease.epoch, new_incarnation=lease.incarnation
             )
             self._tell(self._subjects.superseded(worker), msgspec.json.encode(message))
+
+    def _left_out(self, worker: str, kind: str, arrival: float) -> int | None:
+        """Return how many lines were left out since the last one of that kind; None: this one is left out, too.
+
+        Each begins a life, and who floods with them is not to fill the disk by it.
+        """
+        at, left_out = self._lines.get((worker, kind), (-math.inf, 0))
+        if arrival - at < LINE_SECONDS:
+            self._lines[worker, kind] = at, left_out + 1
+            return None
+        if len(self._lines) >= COMPLAINTS_REMEMBERED:
+            self._lines.clear()
+        self._lines[worker, kind] = arrival, 0
+        return left_out
 
     def _clamped(self, beat: Heartbeat) -> Heartbeat:
         ttl, uptime = beat.ttl, beat.uptime

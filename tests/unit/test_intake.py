@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from liveness.errors import MessageError
 from liveness.group import Storm
-from liveness.intake import TELL_SECONDS, Intake
+from liveness.intake import LINE_SECONDS, TELL_SECONDS, Intake
 from liveness.leases import LeaseTable
 from liveness.messages import Superseded
 from liveness.reports import Reports, Unreported
@@ -230,6 +230,24 @@ def test_a_beat_joins_its_nats_servers_group(way: Way) -> None:
     way.storms.groups["n1"].storm = storm = Storm(since=0.0, members=3, quiet=3, longest_ttl=60.0)
     way.beat("w", via="n1", incarnation="a")
     assert storm.sign_at is not None
+
+
+def test_who_floods_with_hellos_fills_no_log(way: Way) -> None:
+    """A line of each kind for a name and a second, which says how many were left out; others have theirs."""
+    with capture_logs() as logs:
+        for number in range(10):
+            way.hello(incarnation=f"{number}", uptime=0.0)
+        way.hello("other", incarnation="a", uptime=0.0)
+        way.ears.wait(LINE_SECONDS)
+        way.hello(incarnation="new", uptime=0.0)
+
+    assert [(line["event"], line["worker"], line["left_out"]) for line in logs] == [
+        ("hello", "w", 0),
+        ("restarted", "w", 0),
+        ("hello", "other", 0),
+        ("restarted", "w", 8),
+        ("hello", "w", 9),
+    ]
 
 
 def test_an_uptime_of_ten_thousand_years_is_bounded(way: Way) -> None:
