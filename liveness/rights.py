@@ -22,11 +22,12 @@ SCRIPT: Final = "log in as a role that may do just what is needed: deploy/postgr
 NEVER_NEEDED: Final = ("DELETE", "TRUNCATE", "REFERENCES", "TRIGGER", "MAINTAIN")
 # What is needed of our own tables.
 OF_OURS: Final = ("SELECT", "INSERT", "UPDATE", "DELETE")
-_SAID: Final = {
+ATTRIBUTES: Final = {
     "superuser": ("is a superuser", "NOSUPERUSER"),
     "makes_roles": ("may make roles, and give itself what they may", "NOCREATEROLE"),
     "makes_databases": ("may make databases", "NOCREATEDB"),
     "replicates": ("may read everything as a standby does", "NOREPLICATION"),
+    "bypasses": ("passes by the policies of rows (row-level security)", "NOBYPASSRLS"),
 }
 _TOO_WIDE: Final = "whoever gets hold of its login, or of a fault of the service, may do as much"
 
@@ -161,10 +162,10 @@ def of_schema(role: str, missing: Mapping[str, str], *, uses: bool) -> list[Find
 
 
 def of_role(role: str, has: Mapping[str, bool]) -> list[Finding]:
-    """Return what `role` may do everywhere, and which it does not need: attributes by the names in `_SAID`."""
+    """Return what `role` may do everywhere, and which it does not need: attributes by the names in `ATTRIBUTES`."""
     return [
         _wide(f"role {role}", says, SCRIPT, *([] if has["superuser"] else [f"ALTER ROLE {quoted(role)} {cure};"]))
-        for name, (says, cure) in _SAID.items()
+        for name, (says, cure) in ATTRIBUTES.items()
         # A superuser may do all the rest.
         if has[name] and (name == "superuser" or not has["superuser"])
     ]

@@ -22,10 +22,10 @@ SET LOCAL client_min_messages = warning;
 
 -- Owns the schema `liveness`, and makes what is in it. Nothing runs as this role but `liveness migrate`.
 SELECT format('CREATE ROLE %I LOGIN', :'owner') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'owner') \gexec
--- What the service is.
+-- What the service is. A role that is there already keeps what it is a member of: \du shows that.
 SELECT format('CREATE ROLE %I LOGIN', :'service') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'service')
 \gexec
-ALTER ROLE :"service" NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+ALTER ROLE :"service" NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 SELECT format('GRANT CONNECT ON DATABASE %I TO %I, %I', current_database(), :'owner', :'service') \gexec
 
 -- Our own schema: the service reads and writes its rows, and can neither make, change nor empty its tables.

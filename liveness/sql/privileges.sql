@@ -3,7 +3,7 @@
 SELECT
     r.rolname::text AS role,
     r.rolsuper AS superuser, r.rolcreaterole AS makes_roles, r.rolcreatedb AS makes_databases,
-    r.rolreplication AS replicates,
+    r.rolreplication AS replicates, r.rolbypassrls AS bypasses,
     -- Where there is no schema, that is somebody else's to say.
     coalesce((SELECT has_schema_privilege(n.oid, 'USAGE') FROM pg_namespace AS n WHERE n.nspname = 'liveness'), true)
         AS uses,

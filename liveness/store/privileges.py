@@ -3,7 +3,18 @@
 import msgspec
 
 from liveness.findings import Finding
-from liveness.rights import MARK, NEVER_NEEDED, OF_OURS, Allowed, of_creation, of_registry, of_role, of_schema, of_work
+from liveness.rights import (
+    ATTRIBUTES,
+    MARK,
+    NEVER_NEEDED,
+    OF_OURS,
+    Allowed,
+    of_creation,
+    of_registry,
+    of_role,
+    of_schema,
+    of_work,
+)
 from liveness.settings import Settings
 from liveness.store.catalogue import Table, read_catalogue
 from liveness.store.database import Database
@@ -41,7 +52,7 @@ async def privileges_of(database: Database, settings: Settings) -> list[Finding]
     (row,) = await database.fetch(statement_text("privileges"), OF_OURS)
     role: str = row["role"]
     found = of_schema(role, dict(zip(row["tables"], row["missing"], strict=True)), uses=row["uses"])
-    found += of_role(role, {name: row[name] for name in ("superuser", "makes_roles", "makes_databases", "replicates")})
+    found += of_role(role, {name: row[name] for name in ATTRIBUTES})
     if row["superuser"]:
         return found
     quarantined = [

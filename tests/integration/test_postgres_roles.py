@@ -129,7 +129,7 @@ async def test_the_script_puts_an_older_installation_under_the_roles_and_can_be_
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(
-            f"CREATE ROLE {roles.service} LOGIN CREATEROLE;"
+            f"CREATE ROLE {roles.service} LOGIN CREATEROLE BYPASSRLS;"
             f" GRANT ALL ON ALL TABLES IN SCHEMA public, liveness TO {roles.service}"
         )
         roles.run_script()
@@ -197,13 +197,14 @@ async def test_rights_that_are_too_wide_are_told_and_what_is_proposed_takes_them
     connection = await asyncpg.connect(roles.admin)
     await connection.execute(
         f"GRANT UPDATE (kind), DELETE ON workflow_execution TO {roles.service}; GRANT SELECT ON worker TO PUBLIC;"
-        f" GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER ROLE {roles.service} CREATEDB"
+        f" GRANT CREATE ON SCHEMA public TO PUBLIC; ALTER ROLE {roles.service} CREATEDB BYPASSRLS"
     )
 
     found = await looked(roles.dsn(roles.service))
 
     assert {one.weight for one in found} == {Weight.BETTER}
     assert [(one.about, one.says.partition(roles.service)[2]) for one in found] == [
+        (f"role {roles.service}", ""),
         (f"role {roles.service}", ""),
         ("public.worker", " may do more than it needs to: SELECT created_at"),
         ("public.workflow_execution", " may do more than it needs to: UPDATE kind; DELETE"),
