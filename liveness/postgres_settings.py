@@ -72,6 +72,14 @@ def has_password(addresses: str) -> bool:
     return any(password_of(address.strip()) for address in addresses.split(","))
 
 
+def holds_secret(setting: str, value: object) -> bool:
+    """Say whether somebody could log in by what a secret `setting` holds: an address may have no password in it."""
+    if not isinstance(value, str) or not value:
+        return False
+    # NATS takes whoever stands there without a password for a token.
+    return has_password(value) or (setting != "postgres_dsn" and (not setting.endswith("_url") or "@" in value))
+
+
 def password_of(address: str) -> str:
     """Return the password that an address has in it, as it is written there; empty for none."""
     try:

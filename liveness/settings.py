@@ -16,6 +16,8 @@ from msgspec import Meta
 
 from liveness.errors import SettingsError
 from liveness.http_settings import HttpSettings
+from liveness.postgres_settings import holds_secret
+from liveness.secret_files import doubt_of
 from liveness.share import parsed
 from liveness.subjects import Subjects
 from liveness.tables import Tables, tables
@@ -51,7 +53,8 @@ class Settings(HttpSettings, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 120.0
     min_ttl: Annotated[Duration, Meta(description="A stated ttl below this counts as this.")] = 1.0
     max_ttl: Annotated[Duration, Meta(description="A stated ttl above this counts as this.")] = 3600.0
-    # 40 MB of leases. The bound is for strangers: whoever Postgres knows comes in all the same.
+    # 40 MB of leases, and 0.6 GB where each name is used for as many processes as can be. The bound is for strangers:
+    # whoever Postgres knows comes in all the same.
     max_workers: Annotated[
         int, Meta(ge=1, le=2**31, description="Names in all beyond which none is let in that Postgres does not know.")
     ] = 100_000
@@ -255,10 +258,13 @@ def load(environment: Mapping[str, str] | None = None, **overrides: Any) -> tupl
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
+    from_environment, warnings = _from_environment(environment)
     path = environment.get(PREFIX + "CONFIG")
     if path:
         values.update(_from_file(Path(path)))
-    from_environment, warnings = _from_environment(environment)
+        secrets = sorted(name for name in _SECRET if holds_secret(name, values.get(name)))
+        if secrets and (doubt := doubt_of(f"{PREFIX}CONFIG", path)):
+            warnings.append(f"{doubt}, or put what is secret ({', '.join(secrets)}) elsewhere")
     values.update(from_environment)
     values.update({name: value for name, value in overrides.items() if value is not None})
     work, registry = values.pop("work", None), values.pop("registry", None)

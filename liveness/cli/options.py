@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from liveness.postgres_settings import has_password
+from liveness.postgres_settings import has_password, holds_secret
 from liveness.settings import Settings, load
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -37,11 +37,12 @@ def settings_for(**overrides: Any) -> Settings:
 
 
 def _shown_to_all(overrides: Mapping[str, Any]) -> list[str]:
+    given = {name: overrides.get(name) or "" for name in ("postgres_dsn", "nats_url")}
     return [
-        f"--{name.replace('_', '-')} has a password in it, which everybody on this machine can see (ps): give "
-        f"LIVENESS_{name.upper()}, or a file"
-        for name in ("postgres_dsn", "nats_url")
-        if has_password(overrides.get(name) or "")
+        f"--{name.replace('_', '-')} has a {'password' if has_password(value) else 'token'} in it, which everybody on "
+        f"this machine can see (ps): give LIVENESS_{name.upper()}, or a file"
+        for name, value in given.items()
+        if holds_secret(name, value)
     ]
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from liveness.cli.options import _shown_to_all
 from liveness.errors import SettingsError
 from liveness.postgres_settings import database_of
 from liveness.settings import Settings, load
@@ -58,6 +59,45 @@ def test_nonsense_is_refused_in_one_line(environment: dict[str, str], said: list
     assert "\n" not in text
     for part in said:
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ('http_token = "0123456789abcdef0123456789abcdef"', "http_token"),
+        ('postgres_dsn = "postgresql://me:hidden@db/flow"', "postgres_dsn"),
+        ('postgres_dsn = "postgresql://me@db/flow"', ""),
+        ('nats_url = "nats://hidden@a:4222"', "nats_url"),
+        ('nats_url = "nats://a:4222"', ""),
+    ],
+)
+def test_a_file_with_a_secret_in_it_that_others_may_read_is_warned_of(tmp_path: Path, text: str, secret: str) -> None:
+    """Not when nobody could log in by it, and not when it is the owner's alone; and never with the secret."""
+    file = tmp_path / "liveness.toml"
+    file.write_text(text)
+    file.chmod(0o644)
+    _, warnings = load({"LIVENESS_CONFIG": str(file)})
+    said = [line for line in warnings if "chmod 0400" in line]
+    assert [f"({secret})" in line and "hidden" not in line for line in said] == [True] * bool(secret)
+
+    file.chmod(0o400)
+    assert not any("chmod" in line for line in load({"LIVENESS_CONFIG": str(file)})[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"nats_url": "nats://hidden@a:4222"}, "--nats-url has a token in it"),
+        ({"nats_url": "nats://me:hidden@a:4222"}, "--nats-url has a password in it"),
+        ({"postgres_dsn": "postgresql://me:hidden@db/flow"}, "--postgres-dsn has a password in it"),
+        ({"nats_url": "nats://a:4222", "postgres_dsn": "postgresql://me@db/flow"}, ""),
+    ],
+)
+def test_a_secret_on_the_command_line_is_warned_of(given: dict[str, str], said: str) -> None:
+    """It stands in every list of processes; that of NATS without a password is a token."""
+    lines = _shown_to_all(given)
+
+    assert [line.startswith(said) and "hidden" not in line for line in lines] == [True] * bool(said)
 
 
 @pytest.mark.parametrize(
