@@ -17,6 +17,8 @@ async def test_a_service_under_systemd(serve: Serve, monkeypatch: pytest.MonkeyP
     name = f"liveness-{secrets.token_hex(8)}"
     monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
     monkeypatch.setenv("WATCHDOG_USEC", "100000")
+    # Whoever runs us may ignore it (nohup), which the service would inherit.
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     told: list[str] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as systemd:
         systemd.bind(f"\0{name}")
@@ -27,6 +29,7 @@ async def test_a_service_under_systemd(serve: Serve, monkeypatch: pytest.MonkeyP
                     told.append((await asyncio.get_running_loop().sock_recv(systemd, 4096)).decode())
 
         service = await serve(wait=False)
+        signal.signal(signal.SIGHUP, inherited)
         await until("READY=1")
         await service.logged("serving")
         assert told[0].startswith("STATUS=not ready: ")

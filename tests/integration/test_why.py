@@ -139,15 +139,15 @@ async def test_a_quarantine(host: HostTables, serve: Serve, client: Client, news
 async def test_a_leak(host: HostTables, serve: Serve, client: Client, news: News) -> None:
     """The worker lived and left it out; and that stays the cause, however the life ends that went on."""
     await serve(gap_grace=0, leak_grace=0.5, leak_action="reclaim")
-    await beat(client, "w1", ttl=60, running=[])
+    await beat(client, "w1", incarnation="a", ttl=60, running=[])
     (workflow,) = await host.workflows("w1")
     back = asyncio.create_task(news.until("workflow.reclaimed"))
     async with asyncio.timeout(SOON):
         while not back.done():
-            await beat(client, "w1", ttl=60, running=[])
+            await beat(client, "w1", incarnation="a", ttl=60, running=[])
             await asyncio.wait({back}, timeout=0.1)
     told_then = await story(client, workflow)
-    await client.publish("liveness.goodbye.w1", msgspec.json.encode({"signal": 9}))
+    await client.publish("liveness.goodbye.w1", msgspec.json.encode({"incarnation": "a", "signal": 9}))
     await news.until("worker.expired")
 
     for told in (told_then, await story(client, workflow)):
@@ -172,12 +172,12 @@ async def test_a_leak(host: HostTables, serve: Serve, client: Client, news: News
 async def test_a_leak_that_is_told_of(host: HostTables, serve: Serve, client: Client, news: News) -> None:
     """By default nothing is taken: the row is told to be as it is, and that it leaked, until somebody touches it."""
     await serve(gap_grace=0, leak_grace=0.5)
-    await beat(client, "w1", ttl=60, running=[])
+    await beat(client, "w1", incarnation="a", ttl=60, running=[])
     (workflow,) = await host.workflows("w1")
     told_of = asyncio.create_task(news.until("worker.leaked"))
     async with asyncio.timeout(SOON):
         while not told_of.done():
-            await beat(client, "w1", ttl=60, running=[])
+            await beat(client, "w1", incarnation="a", ttl=60, running=[])
             await asyncio.wait({told_of}, timeout=0.1)
 
     told = await story(client, workflow)

@@ -79,8 +79,7 @@ class Replica:
         self.born_at = self.link_up_at = world.now
         # When it last stood still, and went on.
         self.paused_at = self.went_on_at = -1e9
-        self._links = [world.now], [world.now]
-        self._unread_since = [world.now]
+        self._links, self._unread_since = ([world.now], [world.now]), [world.now]
         self._asleep: list[Callable[[], None]] = []
         # With the moment at which NATS accepted it.
         self._socket: list[tuple[str, bytes, float]] = []
