@@ -1,9 +1,10 @@
 """What a replica learns from Postgres of what the leader has decided; all else it has heard itself.
 
 A follower learns of names that are overdue or end in its own book, so that the dead leave it; so do strangers that the
-leader has turned away, or that it has lost before they had an epoch. A replica that takes over
-learns everything once, before it acts: which epochs are open, and whose they are. It extends nothing that it heard
-itself; only a life of which it did not know is owed a full ttl.
+leader has turned away, or that it has lost before they had an epoch. All others take turns: whoever was ended and
+granted a new epoch between two looks is well by all that is heard. A replica that takes over learns everything once,
+before it acts: which epochs are open, and whose they are. It extends nothing that it heard itself; only a life of which
+it did not know is owed a full ttl.
 """
 
 import asyncio
@@ -21,6 +22,9 @@ log = structlog.get_logger("liveness.follow")
 
 # Names in one look. What is left is looked at the next time.
 BATCH = 5_000
+# Names in one look of which nothing calls for one. With 100,000 workers each has its turn within minutes; what an
+# epoch is called in a follower's book is shown, and nothing is done by it before that replica takes over.
+TURN = 1_000
 # How long a follower keeps an arrival, for a leader that ends, or hears nothing, before it has looked. To look once
 # more takes nothing that is not a former life's.
 ARRIVAL_SECONDS = 600.0
@@ -45,6 +49,8 @@ class Follow:
         self._default_ttl = default_ttl
         self._clock = clock
         self._next = 0
+        # Who has not had its turn yet.
+        self._left: list[str] = []
         # Whether Postgres did not answer when it was asked last.
         self.away = False
         self._arrivals: dict[str, float] = {}
@@ -61,12 +67,20 @@ class Follow:
         start = self._next if self._next < len(names) else 0
         looked_at = list(names)[start : start + BATCH]
         self._next = start + BATCH
-        if not looked_at:
+        turn = self._turn()
+        if not (looked_at or turn):
             return Learned()
         self.away = True
-        learned = await self._learn(looked_at)
+        learned = await self._learn(looked_at, turn)
         self.away = False
         return learned
+
+    def _turn(self) -> list[str]:
+        if not self._left:
+            self._left = [lease.worker for lease in self._book]
+        turn = self._left[-TURN:]
+        del self._left[-TURN:]
+        return turn
 
     def _drop_old_arrivals(self) -> None:
         # The leader has looked at them; and a beginning that was reckoned long ago is off by what the clocks drift.
@@ -93,10 +107,11 @@ class Follow:
         self._taken_over += 1
         return learned
 
-    async def _learn(self, names: list[str] | None) -> Learned:
+    async def _learn(self, names: list[str] | None, others: Sequence[str] = ()) -> Learned:
         done = Learned()
         began = self._taken_over
-        open_lives = {life.worker: life for life in await self._store.epochs.open_lives(names)}
+        asked = None if names is None else list(dict.fromkeys((*names, *others)))
+        open_lives = {life.worker: life for life in await self._store.epochs.open_lives(asked)}
         leases = list(self._book) if names is None else [lease for name in names if (lease := self._book.get(name))]
         unopened = [lease for lease in leases if lease.worker not in open_lives]
         # Never granted, or granted and ended while we did not look? Only in the first case is there anything to end:

@@ -39,8 +39,8 @@ its own doing: stalled, cut off from NATS, or looking for a server.
     unless replicas or servers have stood still since, who ended its epoch had not heard it since, or it said goodbye.
 14. `sweep`: nor anything before the replica has been connected for a ttl, or when it has not been for a while, or while
     a storm holds lapses.
-15. `in step`: in the end no lease of the leader stands under an epoch that is over, and none that a follower believes
-    dead.
+15. `in step`: in the end no lease of the leader stands under an epoch that is over, none that a follower believes dead,
+    and none of a follower where another epoch of the name is open.
 16. `prompt`: dead work of a name of which no process lives, and whose last one was heard and read after it had claimed
     that, is back within `PROMPT` seconds of that death and of the last fault, or is the sweep's, by `memory`. What a
     storm held may take until all have gone, one a pass; and its whole hold, unless another by the same server lives.

@@ -192,6 +192,12 @@ async def followers_do_not_follow(_self: Follow) -> Learned:
     return Learned()
 
 
+@MUTANTS.wrong("in step", 10, Follow, "_turn")
+def followers_ask_of_the_ill_only(_self: Follow) -> list[str]:
+    """Who was ended and granted anew between two looks stays under the former epoch."""
+    return []
+
+
 @MUTANTS.wrong("in step", 24, Follow, "catch_up")
 async def catching_up_does_nothing(_self: Follow) -> Learned:
     """A new leader knows what it has heard, and no more."""

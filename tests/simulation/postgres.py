@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from liveness.errors import DatabaseAwayError, DatabaseRefusedError, NotLeaderError
 from liveness.hearing import Hearing
+from liveness.lease import Lease
 from tests.simulation.habits import WINDOW
 from tests.simulation.history import History
 from tests.simulation.transaction import SLOW_SHARE, Transaction
@@ -271,6 +272,12 @@ class Postgres:
         self.open[worker] = epoch
         self.epochs[worker].append(epoch)
         return epoch
+
+    def is_over(self, lease: Lease) -> bool:
+        """Say whether this lease has an epoch that is not open any more."""
+        if lease.epoch is None:
+            return False
+        return lease.worker not in self.open or self.open[lease.worker].epoch != lease.epoch
 
     def end(self, epoch: Epoch, reason: str, incarnation: str | None, now: float) -> Expiration:
         """End an epoch."""

@@ -46,14 +46,14 @@ def _doubtful(checker: "Checker", newest: Worker) -> float:
 
 
 def out_of_step(postgres: Postgres, replicas: list[Any]) -> list[str]:
-    """Return where a book has an epoch that is not open: the leader's, or a follower's who waits for its end."""
+    """Return where a book has an epoch that is not open. A follower's may be over, but none that has another one."""
     return [
         f"{replica.name} has {lease.worker} under epoch {lease.epoch}, which is over"
         for replica in replicas
         if not replica.paused
-        for lease in (replica.book if _leads(postgres, replica) else list(replica.book.endings.values()))
-        if lease.epoch is not None
-        and (lease.worker not in postgres.open or postgres.open[lease.worker].epoch != lease.epoch)
+        for lease in replica.book
+        if (_leads(postgres, replica) or lease.ending is not None or lease.worker in postgres.open)
+        and postgres.is_over(lease)
     ]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 from liveness.comparing import Comparing
 from liveness.expiry import Expiry
 from liveness.finish import Finish
-from liveness.follow import Follow
 from liveness.grants import Grants
 from liveness.greetings import Greetings
 from liveness.hearing import Hearing
@@ -131,7 +130,8 @@ class Replica:
         self.finish = Finish(store, clock)
         self.sweep = Sweep(book=book, hearing=hearing, storms=storms, store=store, settings=settings, clock=clock)
         self.relay = Relay(store=store, settings=settings, publish=self._publish_events)
-        self.follow = Follow(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
+        self.follow = idle.InStep(book=book, hearing=hearing, store=store, default_ttl=TTL, clock=clock)
+        self.follow.replica = self
         self.leadership: Leadership = Leadership(
             leader=store.leader, timeout=settings.leader_timeout, catch_up=self.follow.catch_up,
             hears=lambda: not hearing.deaf(clock()),

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from liveness.errors import DatabaseAwayError
-from liveness.follow import ARRIVAL_SECONDS, Follow, Learned
+from liveness.follow import ARRIVAL_SECONDS, TURN, Follow, Learned
 from liveness.leases import LeaseTable
 from liveness.messages import Heartbeat
 from liveness.store import Ended, Former, Life, Store
@@ -83,13 +83,48 @@ def follower() -> Follower:
     return Follower()
 
 
-async def test_nothing_is_asked_while_all_is_well(follower: Follower) -> None:
-    """Leases that have their epoch and are not overdue cost Postgres nothing."""
-    live(follower.book)
-    follower.ears.listen(9.75)
+async def test_those_who_are_well_take_turns(follower: Follower) -> None:
+    """Postgres is asked after so many of them in one look, and nobody has a second turn before all have had one."""
+    names = [f"w{number}" for number in range(2 * TURN + 1)]
+    for epoch, name in enumerate(names):
+        live(follower.book, name, epoch=epoch)
+    for _ in range(3):
+        await follower.follow.run_once()
+    asked = [question_names or [] for _, question_names in follower.epochs.asked]
 
+    assert [question for question, _ in follower.epochs.asked] == ["open"] * 3
+    assert [len(some) for some in asked] == [TURN, TURN, 1]
+    assert sorted(name for some in asked for name in some) == sorted(names)
+    assert len(follower.book) == len(names)
+
+
+async def test_nothing_is_asked_of_nobody(follower: Follower) -> None:
+    """An empty book costs Postgres nothing."""
     assert await follower.follow.run_once() == Learned()
     assert follower.epochs.asked == []
+
+
+async def test_an_epoch_that_ended_between_two_looks_is_not_kept(follower: Follower) -> None:
+    """The leader has ended it and granted the next one, and its worker beats all the time."""
+    live(follower.book, epoch=4, incarnation="a")
+    follower.ears.listen(1.0)
+    follower.epochs.open = [Life("w", 5, "a", 10.0)]
+    await follower.follow.run_once()
+
+    lease = lease_of(follower.book)
+    assert (lease.epoch, lease.after, lease.ending) == (5, 4, None)
+    assert not follower.book.wanting
+    assert follower.book.lines.deadline(lease) == 10.0
+
+
+async def test_who_is_well_and_has_no_open_epoch_stays(follower: Follower) -> None:
+    """The next one is not granted yet; who is dead is found when it is overdue."""
+    live(follower.book)
+    follower.ears.listen(1.0)
+    follower.epochs.ended = {"w": 0.5}
+
+    assert await follower.follow.run_once() == Learned()
+    assert lease_of(follower.book).epoch is not None
 
 
 async def test_an_epoch_that_the_leader_granted_is_learned(follower: Follower) -> None:
@@ -138,7 +173,7 @@ async def test_the_dead_leave_the_book(follower: Follower) -> None:
         await follower.follow.run_once()
 
     # The first look says that its epoch is over, the second that nothing has begun since.
-    assert follower.epochs.asked[0] == ("open", ["ended", "open"])
+    assert follower.epochs.asked[0] == ("open", ["ended", "open", "well"])
     assert follower.book.get("ended") is None or lease_of(follower.book, "ended").epoch is None
     assert {"open", "well"} <= {lease.worker for lease in follower.book}
 
