@@ -61,9 +61,13 @@ async def _is_alone(connection: "asyncpg.Connection[asyncpg.Record]") -> bool:
     async def take(some: bytes) -> None:
         answer.extend(some)
 
-    # Nothing is prepared for a COPY.
-    await connection.copy_from_query("SELECT pg_backend_pid()", output=take, timeout=CONNECT_SECONDS)
-    return int(answer) == connection.get_server_pid()
+    try:
+        # Nothing is prepared for a COPY.
+        await connection.copy_from_query("SELECT pg_backend_pid()", output=take, timeout=CONNECT_SECONDS)
+    except (asyncpg.FeatureNotSupportedError, asyncpg.SyntaxOrAccessError):
+        # Something in between that lets no COPY through.
+        return False
+    return answer.strip() == str(connection.get_server_pid()).encode()
 
 
 def notice_vanishing(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
