@@ -16,8 +16,8 @@ from typing import Any
 
 import asyncpg
 
-# More than the duties of a service have that were asked for lately; the others are forgotten. The larger ones take about
-# 75 kB each of Postgres' memory.
+# More than the duties of a service have lately asked for; the others are forgotten. The larger ones take about 75 kB
+# each of Postgres' memory.
 STATEMENTS_KEPT = 50
 CONNECT_SECONDS = 3.0
 # What was sent and not even acknowledged for this time was sent to a server that is gone without a word (a failover
