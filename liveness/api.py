@@ -43,7 +43,7 @@ class Api:
         self._answering: set[asyncio.Task[None]] = set()
         # Commands share Postgres with the duties; a crowd of them must not keep a reclaim waiting.
         self._one_at_a_time = asyncio.Lock()
-        # Whoever asks why reads a few rows, and must not wait for a sweep.
+        # Whoever asks why, or how it is, reads a few rows, and must not wait for a sweep.
         self._one_reads = asyncio.Lock()
         verbs: Mapping[str, tuple[type[Any], Callable[[Any], Awaitable[object]]]] = {
             "status": (StatusRequest, self._status),
@@ -86,7 +86,7 @@ class Api:
             if (about := _about(asked)) is not None and not self._parts.subjects.owns(about):
                 # Whose share it is hears it, too.
                 return
-            async with self._one_reads if isinstance(asked, WhyRequest) else self._one_at_a_time:
+            async with self._one_reads if isinstance(asked, WhyRequest | StatusRequest) else self._one_at_a_time:
                 answer = await act(asked)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             answer = Refusal(error=f"the request {verb} does not decode: {error}")

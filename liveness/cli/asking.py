@@ -12,6 +12,9 @@ from liveness.settings import Settings
 
 # A sweep or a large reclaim takes this long at worst; that nobody is there, or we may not ask, is told at once.
 ANSWER_SECONDS = 60.0
+# To read takes milliseconds, and waits for no other command's sweep. A service that does not act is silent, and whoever
+# asks how it is may well ask because it does not.
+READ_SECONDS = 5.0
 # Long enough for NATS to be reached, short enough for a person.
 CONNECT_SECONDS = 5.0
 

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
-from liveness.cli.asking import ask
+from liveness.cli.asking import READ_SECONDS, ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.cli.terminal import console_for, literal
 from liveness.figures import counted
@@ -31,7 +31,7 @@ def command(*, limit: int, offset: int, name: str, json_output: bool, **override
     Workers nearest to their end come first.
     """
     request = asked(offset, limit, name, 20 if json_output else RECENT_SHOWN)
-    answer = asyncio.run(ask(settings_for(**overrides), "status", request, StatusAnswer))
+    answer = asyncio.run(ask(settings_for(**overrides), "status", request, StatusAnswer, READ_SECONDS))
     if json_output:
         print_json(answer)
         return

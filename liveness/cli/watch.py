@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from typing import Final
 
 import click
 import msgspec
@@ -10,15 +9,12 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from liveness.answers import PAGE, StatusAnswer, StatusRequest
-from liveness.cli.asking import ask
+from liveness.cli.asking import READ_SECONDS, ask
 from liveness.cli.options import as_json, servers, settings_for, shard
 from liveness.cli.status import RECENT_SHOWN, asked, shown
 from liveness.cli.terminal import console_for, literal
 from liveness.errors import NatsAwayError, NoServiceError
 from liveness.settings import Settings
-
-# How long an answer may take: who watches is told when there is none, and the next question is asked.
-ANSWER_SECONDS: Final = 5.0
 
 
 @click.command("watch")
@@ -82,6 +78,6 @@ async def watch(settings: Settings, request: StatusRequest, screen: Screen, *, e
             await asyncio.sleep(every)
         looks += 1
         try:
-            screen.show(await ask(settings, "status", request, StatusAnswer, ANSWER_SECONDS))
+            screen.show(await ask(settings, "status", request, StatusAnswer, READ_SECONDS))
         except (NatsAwayError, NoServiceError) as error:
             screen.trouble(str(error))

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from liveness.cli.alone import past_alone
-from liveness.cli.asking import ask
+from liveness.cli.asking import READ_SECONDS, ask
 from liveness.cli.options import as_json, print_json, servers, settings_for, shard
 from liveness.cli.terminal import console_for, literal
 from liveness.errors import CannotStartError, ForbiddenError, LivenessError, NatsAwayError, NoServiceError
@@ -20,9 +20,6 @@ from liveness.logs import configure
 from liveness.settings import Settings
 from liveness.shown import printable
 
-# To read a few rows takes milliseconds, and waits for no other command's sweep. A service that does not act is silent,
-# and somebody waits for the story.
-ANSWER_SECONDS = 5.0
 # Evidence is many words: wider than other tables where nobody looks at it on a terminal.
 PIPE_COLUMNS = 200
 
@@ -42,7 +39,7 @@ async def run(settings: Settings, request: WhyRequest) -> WhyAnswer:
     """
     acts = ""
     try:
-        answer = await ask(settings, "why", request, WhyAnswer, ANSWER_SECONDS)
+        answer = await ask(settings, "why", request, WhyAnswer, READ_SECONDS)
     except _NOBODY as error:
         answer, acts = await past_alone(settings, request)
         if request.worker is not None or not isinstance(error, NoServiceError):
@@ -60,7 +57,7 @@ async def _heard(settings: Settings, owner: Owner, acts: str) -> Owner:
     if owner.fault is not None:
         return owner
     try:
-        answer = await ask(settings, "why", WhyRequest(worker=owner.worker, limit=0), WhyAnswer, ANSWER_SECONDS)
+        answer = await ask(settings, "why", WhyRequest(worker=owner.worker, limit=0), WhyAnswer, READ_SECONDS)
     except _NOBODY as error:
         return _without(owner, f"{error}; {acts}" if acts else str(error))
     standing = None if answer.worker is None else answer.worker.owner.standing

@@ -381,6 +381,31 @@ async def test_an_answer_that_nats_cannot_carry_says_so(
     assert "raise its max_payload" in (await ask(client, "sweep"))["error"]
 
 
+async def test_how_it_is_and_why_are_told_while_a_sweep_goes_on(
+    serve: Serve, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks that does so because something takes too long."""
+    service = await serve()
+    assert service.parts is not None
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def takes_long(*, dry_run: bool) -> Swept:
+        begun.set()
+        await goes_on.wait()
+        return Swept(dry_run=dry_run)
+
+    monkeypatch.setattr(service.parts.sweep, "run_once", takes_long)
+    async with asyncio.timeout(SOON):
+        sweeping = asyncio.create_task(ask(client, "sweep", dry_run=True))
+        await begun.wait()
+        answers = await ask(client, "status"), await ask(client, "why", worker="w1")
+        assert not sweeping.done()
+        goes_on.set()
+        await sweeping
+
+    assert ["error" in answer for answer in answers] == [False, False]
+
+
 @pytest.mark.parametrize("payload", [b"{", b'{"worker": 7}', b'{"worker": ""}', b"\xff", b"[]"])
 async def test_a_nonsensical_request_is_answered(serve: Serve, client: Client, payload: bytes) -> None:
     """With an error that says which request it was."""

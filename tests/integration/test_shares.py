@@ -255,7 +255,7 @@ async def test_why_of_an_owner_whose_shard_nobody_runs(
     serve: Serve, host: HostTables, client: Client, nats: NatsServer, settings: MakeSettings, monkeypatch: Any
 ) -> None:
     """The story is told all the same, and nobody can say of it whether it lives; of the other's owners somebody can."""
-    monkeypatch.setattr(why_command, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(why_command, "READ_SECONDS", 0.5)
     service = await serve(shard="0/2")
     (ours, *_), (theirs, *_) = owned(0), owned(1)
     await beat(client, ours)
