@@ -184,7 +184,8 @@ def _waits(standing: Standing) -> str:
     if standing.contested:
         return "somebody has its epoch locked in Postgres, which is asked until it is free"
     if trouble := next((line for line in standing.troubles if "Postgres" in line), ""):
-        return f"its work goes back as soon as Postgres answers ({trouble})"
+        does = "takes it" if "Postgres refuses" in trouble else "answers"
+        return f"its work goes back as soon as Postgres {does} ({trouble})"
     if standing.epoch is None:
         return "Postgres has yet to issue the epoch that it ends"
     observed = ", but mode is observe, so nothing of the host's is touched" if standing.mode == "observe" else ""

@@ -234,6 +234,10 @@ LAPSED = {"state": "lapsed", "reason": "lapsed", "silent_for": 72.0, "remaining"
             {"troubles": ["NATS: x", "expiry: Postgres does not answer"]},
             "its work goes back as soon as Postgres answers (expiry: Postgres does not answer).",
         ),
+        (
+            {"troubles": ["expiry: Postgres refuses: no such table"]},
+            "its work goes back as soon as Postgres takes it (expiry: Postgres refuses: no such table).",
+        ),
         ({"epoch": None}, "Postgres has yet to issue the epoch that it ends."),
     ],
 )
