@@ -9,7 +9,7 @@ keeps from going on: it is waited for, and a new process would wait as well. Onl
    Postgres is bounded by time limits of half a minute, and there are a dozen in the longest transaction. A duty that
    takes an hour because there is so much to do makes thousands of them.
 
-The second is believed only if two looks find it, so that a process that was itself paused has its turn between.
+The second is believed only if two looks find it, so that a process that itself stood still has its turn between.
 """
 
 import asyncio

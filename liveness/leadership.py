@@ -1,7 +1,7 @@
 """Which replica acts: the one that holds the leader's row in Postgres. The others hear everything and wait.
 
-The row's term is what makes it safe: every transaction that acts checks it, so a leader that was paused rather than
-dead finds that its term is over, and has done nothing. What is here only makes it quick.
+The row's term is what makes it safe: every transaction that acts checks it, so a leader that stood still instead of
+dying finds that its term is over, and has done nothing. What is here only makes it quick.
 """
 
 from collections.abc import Awaitable, Callable

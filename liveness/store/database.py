@@ -45,10 +45,10 @@ GRACE_SECONDS = 1.0
 # that.
 RESERVED_SIZE = 1
 CONNECTIONS_MOST = POOL_SIZE + RESERVED_SIZE
-# A process that is paused in the middle of a transaction holds the host's rows, and the leader's row, which the next
+# A process that stands still in the middle of a transaction holds the host's rows, and the leader's row, which the next
 # leader waits for. Postgres ends such a session after this time (local to the transaction, as all settings). It is
 # longer than any stall of a loop that is healthy, and no longer than the default leader_timeout: when the others find
-# that a leader was paused between two statements, its locks are gone, too.
+# that a leader stands still between two statements, its locks are gone, too.
 IDLE_SECONDS = 1.0
 # Closing is a courtesy to Postgres; a server that hangs does not get more of it.
 CLOSE_SECONDS = 0.5

@@ -1,8 +1,8 @@
 """The leader: of all replicas, the one that acts. It is the holder of the one row of `liveness.leader`.
 
-A lease in the database would be worth nothing by itself: whoever holds it may be paused for an hour between looking
+A lease in the database would be worth nothing by itself: whoever holds it may stand still for an hour between looking
 and acting. So no transaction of ours acts on a belief: each first locks the row of its own term (FOR KEY SHARE), and
-the next term cannot begin (an update of the key) before it has ended. A leader that was paused finds its term gone. It
+the next term cannot begin (an update of the key) before it has ended. A leader that stood still finds its term gone. It
 is all row locks and no session state, so a pooler in transaction mode changes nothing.
 
 Where the workers are divided into shares, each has its leader, and its row in `liveness.share_leader`. Leaders of one
@@ -31,9 +31,9 @@ from liveness.store.statements import leader_parts, leader_statement, statement_
 log = structlog.get_logger("liveness.leader")
 
 # So many tries in a row that found a row held are said aloud. For the leader's own, each takes a lock_timeout, and
-# whoever was paused is ended within two; a patient statement of a leader that was killed may take many more. For one of
-# those who divide the workers otherwise, each takes no longer than a look; but what still goes on there has done so for
-# long, since they were not seen for 10 s, or left and finished first what they could.
+# whoever stands still is ended within two; a patient statement of a leader that was killed may take many more. For one
+# of those who divide the workers otherwise, each takes no longer than a look; but what still goes on there has done so
+# for long, since they were not seen for 10 s, or left and finished first what they could.
 TRIES_UNSAID = 5
 # In what Postgres says of a lock: the statement of a trigger that wanted it.
 _WANTED = re.compile(r"liveness\.(?:share_)?leader\b")
