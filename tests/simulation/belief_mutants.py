@@ -25,7 +25,7 @@ MUTANTS = Family()
 # Hearing time.
 
 
-@MUTANTS.wrong("promise", 85, Hearing, "heard")
+@MUTANTS.wrong("promise", 133, Hearing, "heard")
 def hearing_counts_through_gaps(self: Hearing, token: bytes, loop_time: float) -> Echo:
     """max_gap is ignored."""
     with mock.patch.object(self, "_max_gap", math.inf):
@@ -48,7 +48,7 @@ def stamp_is_what_is_proven(self: Hearing, _loop_time: float) -> float:
     return self.now
 
 
-@MUTANTS.wrong("living", 34, Hearing, "start")
+@MUTANTS.wrong("living", 23, Hearing, "start")
 def a_new_connection_is_no_gap(self: Hearing, loop_time: float) -> None:
     """What passed without a connection counts."""
     self.now += max(loop_time - self._proven_to, 0.0)
@@ -86,7 +86,7 @@ def extend_does_nothing(_self: Lines, _now: float) -> None:
     """Where beats may have been lost, nobody is owed a ttl."""
 
 
-@MUTANTS.wrong("living", 2, Lines, "grace")
+@MUTANTS.wrong("living", 246, Lines, "grace")
 def grace_does_nothing(_self: Lines, _until: float) -> None:
     """Where beats may be late, nobody is owed anything."""
 
@@ -98,7 +98,7 @@ def a_ttl_is_eighty_percent(self: Lines, lease: Lease) -> float:
 
 
 MUTANTS.constant("no_limit_of_three_ttls", "dead work", 82, lines, "MOST_TTLS", math.inf)
-MUTANTS.constant("limit_of_one_ttl", "living", 2, lines, "MOST_TTLS", 1)
+MUTANTS.constant("limit_of_one_ttl", "living", 11, lines, "MOST_TTLS", 1)
 
 
 # The book.
@@ -125,7 +125,7 @@ def proof_is_undone_by_a_beat(self: LeaseTable, lease: Lease, now: float, deadli
         lease.ending.proof = False
 
 
-@MUTANTS.wrong("promise", 100, LeaseTable, "ended")
+@MUTANTS.wrong("promise", 41, LeaseTable, "ended")
 def ended_forgets_who_was_reborn(
     self: LeaseTable, worker: str, epoch: int, now: float, *, elsewhere: bool = False
 ) -> Lease | None:
@@ -136,7 +136,7 @@ def ended_forgets_who_was_reborn(
     return ENDED(self, worker, epoch, now, elsewhere=elsewhere)
 
 
-@MUTANTS.wrong("goodbye", 203, LeaseTable, "release")
+@MUTANTS.wrong("goodbye", 32, LeaseTable, "release")
 def a_goodbye_ends_any_incarnation(
     self: LeaseTable, worker: str, _incarnation: str | None, now: float, proof: Proof = RELEASED
 ) -> bool:
@@ -240,7 +240,7 @@ def who_adopted_a_name_takes_it_along(_self: Incarnations, _lease: Lease, _now: 
     return False
 
 
-@MUTANTS.wrong("new life", 49, Claim, "holds")
+@MUTANTS.wrong("new life", 154, Claim, "holds")
 def a_beginning_is_believed_at_the_first_beat(self: Claim, now: float, ttl: float) -> bool:
     """However late it was delivered."""
     return self.begun < math.inf and (self.rival_at is None or now - self.rival_at >= ttl)
@@ -263,7 +263,7 @@ def no_beginning_is_claimed(
     return Claim(beat.incarnation or "", when.not_before, now), False
 
 
-MUTANTS.constant("two_beats_at_once_agree", "new life", 2, beginnings, "APART", 0.0)
+MUTANTS.constant("two_beats_at_once_agree", "new life", 158, beginnings, "APART", 0.0)
 
 
 @MUTANTS.wrong("new life", 141, Claim, "heard")
@@ -317,7 +317,7 @@ def former_incarnations_are_not_restored(_self: Incarnations, formers: Iterable[
 
 # Storms.
 
-MUTANTS.constant("storms_never_hold", "storm", 57, storms, "LEAST", 10**6)
+MUTANTS.constant("storms_never_hold", "storm", 54, storms, "LEAST", 10**6)
 MUTANTS.constant("only_who_has_lapsed_is_quiet", "storm", 133, storms, "QUIET_SHARE_OF_TTL", 0.0)
 
 

@@ -30,7 +30,7 @@ MUTANTS = Family()
 # Greetings and grants.
 
 
-@MUTANTS.wrong("hello", 9, Greetings, "run_once")
+@MUTANTS.wrong("hello", 28, Greetings, "run_once")
 async def a_hello_is_answered_while_work_is_owed(self: Greetings) -> int:
     """Before what a former life left is back."""
     await self._look_back()
@@ -76,7 +76,7 @@ async def a_lapse_is_forgotten_when_postgres_is_away(self: Expiry, workers: Sequ
         raise
 
 
-@MUTANTS.wrong("new life", 94, expiry, "case_of")
+@MUTANTS.wrong("new life", 99, expiry, "case_of")
 def a_slow_transaction_reaches_into_the_next_life(*life: Any) -> Case:
     """What passes until it begins is not reckoned with."""
     return msgspec.structs.replace(case_of(*life), measured_at=None)
@@ -101,13 +101,13 @@ async def doubts_are_never_cleared(self: Expiry) -> None:
     self._doubts.clear()
 
 
-@MUTANTS.wrong("new life", 2, expiry, "case_of")
+@MUTANTS.wrong("new life", 3, expiry, "case_of")
 def a_restart_takes_whatever_there_is(*life: Any) -> Case:
     """What the next life has touched, too."""
     return msgspec.structs.replace(case_of(*life), untouched_for=None)
 
 
-@MUTANTS.wrong("offer", 7844, expiry, "case_of")
+@MUTANTS.wrong("offer", 220, expiry, "case_of")
 def an_end_takes_whatever_there_is(lease: Lease, ending: Ending, *more: Any) -> Case:
     """Also what was claimed while its transaction waited."""
     case = case_of(lease, ending, *more)
@@ -156,7 +156,7 @@ def the_sweep_takes_what_it_has_yet_to_hear_of(self: Sweep, found: Found, _looke
 # The news.
 
 
-@MUTANTS.wrong("commit without event", 2, Relay, "run_once")
+@MUTANTS.wrong("commit without event", 3, Relay, "run_once")
 async def the_relay_clears_what_was_not_acknowledged(self: Relay) -> Relayed:
     """What is said is said."""
     while pending := await self._store.outbox.pending(0, relay.BATCH):
@@ -171,7 +171,7 @@ def the_relay_makes_up_an_id(self: Relay, pending: Pending) -> Event:
     return EVENT(self, msgspec.structs.replace(pending, id=f"9{pending.id}"))
 
 
-@MUTANTS.wrong("event order", 11, relay, "in_commit_order")
+@MUTANTS.wrong("event order", 22, relay, "in_commit_order")
 def the_latest_news_first(events: Sequence[Pending]) -> list[list[Pending]]:
     """In the order of a stack."""
     return [list(reversed(events))]
@@ -186,7 +186,7 @@ def all_news_at_once(events: Sequence[Pending]) -> list[list[Pending]]:
 # Replicas.
 
 
-@MUTANTS.wrong("in step", 4, Follow, "run_once")
+@MUTANTS.wrong("in step", 13, Follow, "run_once")
 async def followers_do_not_follow(_self: Follow) -> Learned:
     """The dead stay in their books."""
     return Learned()
@@ -198,7 +198,7 @@ def followers_ask_of_the_ill_only(_self: Follow) -> list[str]:
     return []
 
 
-@MUTANTS.wrong("in step", 24, Follow, "catch_up")
+@MUTANTS.wrong("in step", 30, Follow, "catch_up")
 async def catching_up_does_nothing(_self: Follow) -> Learned:
     """A new leader knows what it has heard, and no more."""
     return Learned()
@@ -220,7 +220,7 @@ def a_row_that_is_taken_is_not_changed(self: Postgres, row: Row, *arguments: Any
     row.status, row.owner, row.claim = "RUNNING", owner, claim
 
 
-@MUTANTS.wrong("term", 23, Postgres, "holds")
+@MUTANTS.wrong("term", 4, Postgres, "holds")
 def a_term_is_never_over(_self: Postgres, _leader: object) -> bool:
     """Whoever led once acts for ever."""
     return True

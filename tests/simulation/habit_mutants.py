@@ -38,7 +38,7 @@ def certificates_are_not_read(self: Intake, subject: str, payload: bytes, _reply
         GOODBYE(self, subject, payload)
 
 
-@MUTANTS.wrong("certificate", 1764, LeaseTable, "_mark")
+@MUTANTS.wrong("certificate", 861, LeaseTable, "_mark")
 def a_certificate_is_no_proof(self: LeaseTable, lease: Lease, now: float, deadline: float, proof: Proof | None) -> None:
     """A beat that was under way undoes it, and a storm holds it."""
     MARK(self, lease, now, deadline, proof)
@@ -114,7 +114,7 @@ def lapses_in_a_storm_count(ending: Ending) -> bool:
     return IS_CRASH(ending) or (ending.let_go and ending.reason in cases._CRASHES)
 
 
-@MUTANTS.wrong("budget", 22, cases, "is_crash")
+@MUTANTS.wrong("budget", 57, cases, "is_crash")
 def who_was_asked_to_go_has_crashed(ending: Ending) -> bool:
     """SIGTERM is a signal like any."""
     return ending.reason == "died" or IS_CRASH(ending)
@@ -133,18 +133,18 @@ def one_crash_less_will_do(self: History, *arguments: Any) -> set[Row]:
         return JUDGE(self, *arguments)
 
 
-@MUTANTS.wrong("budget", 9, History, "explain")
+@MUTANTS.wrong("budget", 41, History, "explain")
 def explained_deaths_count_on(_self: History, _row: Row, _end: Expiration, _now: float) -> None:
     """Against all that was there."""
 
 
-@MUTANTS.wrong("budget", 22, History, "crashes_of")
+@MUTANTS.wrong("budget", 284, History, "crashes_of")
 def crashes_count_for_ever(_self: History, row: Row, _now: float) -> int:
     """The window is ignored."""
     return sum(not end.explained for _, end in row.crashes)
 
 
-@MUTANTS.wrong("tie", 9, budgets, "guilty")
+@MUTANTS.wrong("tie", 76, budgets, "guilty")
 def all_of_a_tie_are_guilty(suspects: Sequence[Suspect], budget: int) -> list[Suspect]:
     """Whoever was there often enough."""
     return [suspect for suspect in suspects if suspect.crash_count >= budget]
