@@ -1,12 +1,13 @@
 """The connection to Postgres: a pool, one kind of transaction, and errors by what can be done about them.
 
-Only `liveness.store` imports asyncpg. It works behind a pooler in transaction mode: no prepared statement is kept there
-(`sessions`), and no session state is relied on but LISTEN, which is only a hint.
+Only `liveness.store` imports asyncpg. It works behind a pooler in transaction mode: no prepared statement is kept, and
+no session state is relied on but LISTEN, which is only a hint.
 """
 
 import asyncio
 import contextlib
 import random
+import socket
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Self, TypeAlias, TypeVar
@@ -25,13 +26,16 @@ from liveness.errors import (
     SettingsError,
 )
 from liveness.postgres_settings import PostgresSettings, tls_refusal, unusable_dsn
-from liveness.store.sessions import CONNECT_SECONDS, STALE, Sessions, nothing_to_reset, notice_vanishing
 
 log = structlog.get_logger("liveness.database")
 
 # Enough for the duties that can be under way at once (expiry, grants, finish, sweep, relay, checkpoint, doubting,
 # comparing, a command) and for the connection that listens, and few beside the host's own connections.
 POOL_SIZE = 10
+CONNECT_SECONDS = 3.0
+# What was sent and not even acknowledged for this time was sent to a server that is gone without a word (a failover
+# that moves the address, a cut cable). One that is only slow, or paused, has a kernel that acknowledges.
+VANISHED_SECONDS = 3.0
 # To begin a transaction costs Postgres nothing, so a connection that does not within this time is half-open (behind a
 # proxy or pooler that hangs, it is acknowledged all the same), or everything stands still.
 BEGIN_SECONDS = 2.0
@@ -83,7 +87,6 @@ _AWAY = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.IdleInTransactionSessionTimeoutError,
-    *STALE,
 )
 # What waiting does not mend when a connection is made. Not ProtocolViolationError: a pooler calls nearly everything so,
 # that it is full, or that its server is away.
@@ -158,6 +161,18 @@ def _cut(connection: Connection) -> None:
         connection.terminate()
 
 
+async def _nothing_to_reset(_: object) -> None:
+    """Leave a session as it is: nothing of ours outlives a transaction in it, and behind a pooler it is not ours."""
+
+
+def _notice_vanishing(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    # asyncpg has no public way to its socket; without one, the time limits end what hangs.
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    raw = None if transport is None else transport.get_extra_info("socket")
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6) and hasattr(socket, "TCP_USER_TIMEOUT"):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(VANISHED_SECONDS * 1000))
+
+
 class Database:
     """A pool of connections to the host's database."""
 
@@ -171,7 +186,6 @@ class Database:
         self.lock_timeout = lock_timeout
         # All that were made, to find those that hang.
         self._connections: weakref.WeakSet[asyncpg.Connection[asyncpg.Record]] = weakref.WeakSet()
-        self._sessions = Sessions()
         try:
             self._pool = self._new_pool(POOL_SIZE, password)
             self._reserved = self._new_pool(RESERVED_SIZE, password)
@@ -266,7 +280,6 @@ class Database:
                     context = spans.carried.get()
                     await connection.execute(
                         "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL timezone = 'UTC';"
-                        " SET LOCAL plan_cache_mode = force_custom_plan;"
                         f" SET LOCAL lock_timeout = '{milliseconds(lock_timeout)}';"
                         f" SET LOCAL idle_in_transaction_session_timeout = '{milliseconds(IDLE_SECONDS)}';"
                         f" SET LOCAL statement_timeout = '{milliseconds(statement_timeout)}'"
@@ -280,9 +293,8 @@ class Database:
             except BaseException as error:
                 if isinstance(error, TimeoutError):
                     self._terminate_idle()
-                elif isinstance(error, (asyncpg.ReadOnlySQLTransactionError, *STALE)):
-                    # A demoted primary goes on answering; only a new connection can find the new one. And a prepared
-                    # statement that is not what it was is in no new one.
+                elif isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    # A demoted primary goes on answering; only a new connection can find the new one.
                     await self._pool.expire_connections()
                     await self._reserved.expire_connections()
                 if isinstance(error, TimeoutError) or not begun:
@@ -354,17 +366,18 @@ class Database:
             max_size=size,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS + self.lock_timeout + GRACE_SECONDS,
-            connect=self._sessions.connect,
+            # A pooler in transaction mode hands the next transaction another connection, without our statements.
+            statement_cache_size=0,
             server_settings={"application_name": "liveness"},
             init=self._watch,
-            reset=nothing_to_reset,
+            reset=_nothing_to_reset,
         )
 
     async def _watch(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         # What was good enough for one connection will be again.
         self._stood = True
         self._connections.add(connection)
-        notice_vanishing(connection)
+        _notice_vanishing(connection)
 
     async def _made(self) -> None:
         # asyncpg finishes its pools in a running loop. No connection is made for that; the second time, nothing at all.
