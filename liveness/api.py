@@ -27,6 +27,9 @@ log = structlog.get_logger("liveness.api")
 
 # Requests that may wait for their turn; those beyond get no answer, as from a service that is not there.
 WAITING_MOST = 100
+# How long whoever asks how it is waits for Postgres (seconds), and is told that it does not answer: a command gives up
+# after 5.
+PATIENCE = 3.0
 
 
 class DividedError(LivenessError):
@@ -39,12 +42,14 @@ class Api:
     def __init__(self, parts: Assembly, troubles: Callable[[], Sequence[str]]) -> None:
         self._parts = parts
         self._troubles = troubles
-        self._snapshots = Snapshots(parts)
+        self._snapshots = Snapshots(parts, PATIENCE)
         self._answering: set[asyncio.Task[None]] = set()
         # Commands share Postgres with the duties; a crowd of them must not keep a reclaim waiting.
         self._one_at_a_time = asyncio.Lock()
-        # Whoever asks why, or how it is, reads a few rows, and must not wait for a sweep.
-        self._one_reads = asyncio.Lock()
+        # Whoever asks why, or how it is, reads a few rows, and must not wait for a sweep, nor for each other.
+        self._own_turns: Mapping[type[Any], asyncio.Lock] = {
+            request: asyncio.Lock() for request in (WhyRequest, StatusRequest)
+        }
         verbs: Mapping[str, tuple[type[Any], Callable[[Any], Awaitable[object]]]] = {
             "status": (StatusRequest, self._status),
             "sweep": (SweepRequest, self._sweep),
@@ -86,7 +91,7 @@ class Api:
             if (about := _about(asked)) is not None and not self._parts.subjects.owns(about):
                 # Whose share it is hears it, too.
                 return
-            async with self._one_reads if isinstance(asked, WhyRequest | StatusRequest) else self._one_at_a_time:
+            async with self._own_turns.get(type(asked), self._one_at_a_time):
                 answer = await act(asked)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             answer = Refusal(error=f"the request {verb} does not decode: {error}")

@@ -111,6 +111,8 @@ class Follow:
         done = Learned()
         began = self._taken_over
         asked = None if names is None else list(dict.fromkeys((*names, *others)))
+        # What is heard of those while we ask is newer than the answer.
+        as_heard = {worker: self._heard_of(worker) for worker in set(others).difference(names or ())}
         open_lives = {life.worker: life for life in await self._store.epochs.open_lives(asked)}
         leases = list(self._book) if names is None else [lease for name in names if (lease := self._book.get(name))]
         unopened = [lease for lease in leases if lease.worker not in open_lives]
@@ -121,7 +123,8 @@ class Follow:
             return done
         done.over = self._forget_ended(unopened, ended_ago)
         for position, life in enumerate(open_lives.values()):
-            self._learn_of(life)
+            if life.worker not in as_heard or as_heard[life.worker] == self._heard_of(life.worker):
+                self._learn_of(life)
             if position % BATCH == BATCH - 1:
                 # 100,000 of them would keep the loop from hearing.
                 await asyncio.sleep(0)
@@ -129,6 +132,10 @@ class Follow:
         if names is not None:
             await self._forget_strangers([lease for lease in unopened if lease.worker not in ended_ago])
         return done
+
+    def _heard_of(self, worker: str) -> tuple[object, ...]:
+        lease = self._book.get(worker)
+        return () if lease is None else (lease.epoch, lease.incarnation, lease.ending is None)
 
     async def _forget_strangers(self, never_granted: Sequence[Lease]) -> None:
         overdue = [lease for lease in never_granted if self._is_overdue(lease)]

@@ -35,9 +35,9 @@ class Stored(msgspec.Struct):
 
 
 class Snapshots:
-    """Takes them. `patience`: for how many seconds at most Postgres is waited for; None: as long as it takes."""
+    """Takes them. `patience`: for how many seconds at most Postgres is waited for."""
 
-    def __init__(self, parts: Assembly, patience: float | None = None) -> None:
+    def __init__(self, parts: Assembly, patience: float) -> None:
         self._parts = parts
         self._patience = patience
         # A question that was not answered in time.

@@ -138,12 +138,15 @@ class Command:
                 async with asyncio.timeout(LOOK_SECONDS):
                     await self._collected.wait()
         if self._guard is not None:
-            self._guard.dismiss()
+            # Its own end would take its processor time just when all hurry to put the work back.
+            self._guard.tell(0)
         self._take_the_terminal_back()
 
     def close(self) -> None:
         """Hear of no child any more: a loop that closes complains of signals that come meanwhile."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
+        if self._guard is not None:
+            self._guard.dismiss()
 
     def _before_it_begins(self, parent: int, found: "_Guard") -> Callable[[], None]:
         libc, terminal = self._libc, self._terminal

@@ -1,7 +1,6 @@
 """The connection to Postgres: a pool, one kind of transaction, and errors by what can be done about them.
 
-Only `liveness.store` imports asyncpg. It works behind a pooler in transaction mode: no prepared statement is kept, and
-no session state is relied on but LISTEN, which is only a hint.
+It works behind a pooler in transaction mode: no statement stays prepared, and LISTEN is only a hint.
 """
 
 import asyncio
@@ -366,7 +365,8 @@ class Database:
             max_size=size,
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS + self.lock_timeout + GRACE_SECONDS,
-            # A pooler in transaction mode hands the next transaction another connection, without our statements.
+            # A pooler in transaction mode hands the next transaction another connection, without our statements. And
+            # what stays prepared keeps its types: a host that alters its enum would have all reclaims refused.
             statement_cache_size=0,
             server_settings={"application_name": "liveness"},
             init=self._watch,

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from nats.aio.client import Client
 
+from liveness import api
 from liveness import service as service_module
 from liveness.answers import Swept
 from liveness.embedded import NatsServer, PostgresServer
@@ -404,6 +405,33 @@ async def test_how_it_is_and_why_are_told_while_a_sweep_goes_on(
         await sweeping
 
     assert ["error" in answer for answer in answers] == [False, False]
+
+
+async def test_how_it_is_is_told_while_postgres_is_slow(
+    serve: Serve, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without what only Postgres knows, and it says so; and nobody waits for that who asks why."""
+    monkeypatch.setattr(api, "PATIENCE", 0.2)
+    service = await serve()
+    assert service.parts is not None
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def takes_long(*_: object) -> None:
+        begun.set()
+        await goes_on.wait()
+
+    await beat(client, "w1", ttl=600)
+    monkeypatch.setattr(service.parts.store.host, "running", takes_long)
+    async with asyncio.timeout(SOON):
+        while not (status := await ask(client, "status"))["workers"]:
+            await look_again()
+        await begun.wait()
+        story = await ask(client, "why", worker="w1")
+        goes_on.set()
+
+    assert (status["troubles"], status["postgres"]) == (["Postgres: no answer within 0.2 s"], False)
+    assert [worker["running"] for worker in status["workers"]] == [None]
+    assert story["worker"]["owner"]["standing"]["state"] == "live"
 
 
 @pytest.mark.parametrize("payload", [b"{", b'{"worker": 7}', b'{"worker": ""}', b"\xff", b"[]"])

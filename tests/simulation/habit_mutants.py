@@ -207,7 +207,7 @@ def what_was_listed_in_between_is_forgotten(self: Reports, lease: Lease, report:
     return LOOK(self, lease, report, *rows)
 
 
-@MUTANTS.wrong("leak", 297, reports, "_is_one")
+@MUTANTS.wrong("leak", 4006, reports, "_is_one")
 def of_two_each_lists_for_both(_book: LeaseTable, lease: Lease, _report: Report) -> bool:
     """Another process of the name, or a former one, may work on it."""
     return lease.ending is None and lease.epoch is not None

@@ -117,6 +117,33 @@ async def test_an_epoch_that_ended_between_two_looks_is_not_kept(follower: Follo
     assert follower.book.lines.deadline(lease) == 10.0
 
 
+@pytest.mark.parametrize("said", ["hello", "goodbye", "beat"])
+async def test_what_is_heard_while_postgres_is_asked_is_newer_than_its_answer(follower: Follower, said: str) -> None:
+    """The answer of an earlier moment undoes no restart and no goodbye; a beat changes nothing of it."""
+    live(follower.book, epoch=4, incarnation="a")
+    follower.epochs.open = [Life("w", 5, "a", 10.0)]
+    open_lives = follower.epochs.open_lives
+
+    async def read(names: list[str] | None) -> list[Life]:
+        beat = Heartbeat(incarnation="b" if said == "hello" else "a", ttl=10.0, uptime=0.0)
+        if said == "hello":
+            follower.book.hello("w", follower.ears.stamp(), beat, follower.ears.time)
+        elif said == "goodbye":
+            follower.book.release("w", "a", follower.ears.now)
+        else:
+            follower.book.beat("w", follower.ears.stamp(), beat, follower.ears.time)
+        return await open_lives(names)
+
+    follower.epochs.open_lives = read  # type: ignore[method-assign]
+    follower.ears.listen(1.0)
+    await follower.follow.run_once()
+
+    lease = lease_of(follower.book)
+    assert (lease.epoch, lease.incarnation, lease.ending is not None) == {
+        "hello": (4, "b", True), "goodbye": (4, "a", True), "beat": (5, "a", False),
+    }[said]  # fmt: skip
+
+
 async def test_who_is_well_and_has_no_open_epoch_stays(follower: Follower) -> None:
     """The next one is not granted yet; who is dead is found when it is overdue."""
     live(follower.book)

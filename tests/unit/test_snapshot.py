@@ -42,7 +42,7 @@ async def test_who_follows_shows_the_dead_as_dead(scene: Scene) -> None:
     parts.hearing.now = 2.0
     parts._look(2.0)
 
-    answer = await Snapshots(parts).take(StatusRequest(), [])
+    answer = await Snapshots(parts, 60.0).take(StatusRequest(), [])
 
     assert {worker.worker: worker.state for worker in answer.workers} == {
         "lives": "live", "suspect": "suspect", "dead": "lapsed", "said so": "ending",
@@ -58,7 +58,7 @@ async def test_what_only_postgres_knows_is_not_made_up(scene: Scene) -> None:
     assert parts is not None
     live(parts.book, "w", ttl=10.0)
 
-    answer = await Snapshots(parts).take(StatusRequest(), [])
+    answer = await Snapshots(parts, 60.0).take(StatusRequest(), [])
 
     assert (answer.postgres, answer.workers[0].running) == (False, None)
     assert 'data-label="running">?<' in status_part(answer, View())
