@@ -230,7 +230,7 @@ def leave(status: int) -> NoReturn:
     """End this process with that exit status, and without taking the interpreter apart.
 
     That takes some 10 ms of a processor that whoever puts the work back may want: with both on two cores, a quarter of
-    the time from a death to its news went there and into the guard's end (26 ms became 21, medians of four runs each).
+    the time from a death to its news went there and into the guard's end (28 ms became 21, medians of seven runs each).
     """
     for stream in (sys.stdout, sys.stderr):
         # Nobody reads it any more.
