@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 import structlog
 
+from liveness.errors import DatabaseAwayError
 from liveness.hearing import Hearing
 from liveness.lease import Lease, Proof
 from liveness.leases import LeaseTable
@@ -58,7 +59,7 @@ class Follow:
         self._taken_over = 0
 
     async def run_once(self) -> Learned:
-        """Learn of those that end, wait for an epoch, or are overdue. Raises DatabaseAwayError."""
+        """Learn of those that end, wait for an epoch or are overdue; of others in turn. Raises DatabaseAwayError."""
         self._drop_old_arrivals()
         now = self._hearing.now
         names = dict.fromkeys((*self._book.endings, *self._book.wanting))
@@ -70,8 +71,13 @@ class Follow:
         turn = self._turn()
         if not (looked_at or turn):
             return Learned()
-        self.away = True
-        learned = await self._learn(looked_at, turn)
+        # Who asks for those that are well only takes turns all the time, and most answers are a moment away.
+        self.away |= bool(looked_at)
+        try:
+            learned = await self._learn(looked_at, turn)
+        except DatabaseAwayError:
+            self.away = True
+            raise
         self.away = False
         return learned
 

@@ -397,6 +397,28 @@ async def test_who_was_heard_beside_a_life_that_a_restart_has_ended_is_the_next(
     assert "v" in follower.book.wanting
 
 
+async def test_a_turn_that_is_under_way_does_not_say_that_postgres_is_away(follower: Follower) -> None:
+    """One is taken all the time, and nothing waits for it; that it fails says so."""
+    live(follower.book)
+    seen = []
+    open_lives = follower.epochs.open_lives
+
+    async def read(names: list[str] | None) -> list[Life]:
+        seen.append(follower.follow.away)
+        return await open_lives(names)
+
+    follower.epochs.open_lives = read  # type: ignore[method-assign]
+    await follower.follow.run_once()
+    follower.epochs.fails = [DatabaseAwayError("away")]
+    with pytest.raises(DatabaseAwayError):
+        await follower.follow.run_once()
+    assert follower.follow.away
+    await follower.follow.run_once()
+
+    assert seen == [False, False, True]
+    assert not follower.follow.away
+
+
 async def test_that_postgres_is_away_is_known_until_it_answers_again(follower: Follower) -> None:
     """Who is overdue here may wait for it there; a look that asks nothing says nothing of that."""
     follower.beat()
