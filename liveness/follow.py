@@ -51,7 +51,7 @@ class Follow:
         self._clock = clock
         self._next = 0
         # Who has not had its turn yet.
-        self._left: list[str] = []
+        self._left: list[Lease] = []
         # Whether Postgres did not answer when it was asked last.
         self.away = False
         self._arrivals: dict[str, float] = {}
@@ -83,8 +83,9 @@ class Follow:
 
     def _turn(self) -> list[str]:
         if not self._left:
-            self._left = [lease.worker for lease in self._book]
-        turn = self._left[-TURN:]
+            # A million names would stop the loop for as long as it takes to make them.
+            self._left = list(self._book)
+        turn = [lease.worker for lease in self._left[-TURN:] if self._book.find(lease.name) is lease]
         del self._left[-TURN:]
         return turn
 
