@@ -133,17 +133,17 @@ class Incarnations(Formers):
         return Whose.CONFLICT if conflict else Whose.OWN
 
     def claim(self, lease: Lease, beat: Heartbeat, now: float, when: Arrived) -> tuple[Claim, bool]:
-        """Note a beat whose incarnation is not settled; return what is claimed, and whether a conflict begins.
-
-        Of three that beat, the first is followed.
-        """
+        """Note a beat whose incarnation is not settled; return what is claimed, and whether a conflict begins."""
         worker, incarnation, own = lease.worker, beat.incarnation or "", lease.incarnation
         claim = self.claims.get(worker)
+        # Of three that beat, the first is followed.
         if claim is not None and claim.incarnation != own and claim.is_beside(incarnation, when.proven, lease.ttl):
             return claim, self._third(worker, claim, beat, now, when)
         if claim is None or claim.incarnation != incarnation:
             former, known = claim, None if claim is None else claim.thirds.get(incarnation)
             claim = self.claims[worker] = known or Claim(incarnation, when.not_before, now)
+            # A beat that comes late says less of its age than those before it.
+            age = max(beat.uptime or 0.0, when.arrival - claim.begun) - AGREED_WITHIN
             claim.own_at = lease.last_beat
             if former is not None:
                 claim.own_at = former.heard_at if former.incarnation == own else former.own_at
@@ -152,11 +152,11 @@ class Incarnations(Formers):
             # Of one that was restored nobody can say whether it was heard until then.
             own_at = lease.since if lease.last_beat is None else claim.own_at
             heard = [moment for moment in (own_at, *(one.heard_at for one in others)) if moment is not None]
-            if own not in {None, incarnation} and heard and now - max(heard) < (beat.uptime or 0.0) - AGREED_WITHIN:
+            if own not in {None, incarnation} and heard and now - max(heard) < age:
                 # Another one was heard since this one began: so it was not over then, and may not be over now.
                 claim.rival_at = max(heard)
             nameless_at = self.nameless_at.get(worker, -math.inf)
-            if now - nameless_at < (beat.uptime or 0.0) - AGREED_WITHIN:
+            if now - nameless_at < age:
                 claim.rival_at = max(claim.rival_at or nameless_at, nameless_at)
         else:
             claim.beats += 1

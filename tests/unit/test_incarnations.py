@@ -251,6 +251,21 @@ def test_who_is_heard_without_incarnation_outlives_the_one_that_the_lease_bears(
     assert book.arrivals["w"].incarnation == "b"
 
 
+def test_a_beat_that_comes_late_hides_nobody_who_was_heard_since_its_process_began(book: LeaseTable) -> None:
+    """A third process takes the place of a second one that is over, by a beat that waited longer than a rival's."""
+    says(book, "b", at=101.0, uptime=1.0)
+    book.beat("w", 102.0, Heartbeat(), 102.0)
+    says(book, "b", at=109.0, uptime=9.0)
+    says(book, "c", at=113.0, uptime=1.0)
+    says(book, "c", at=115.5, uptime=3.5)
+    book.beat("w", 117.0, Heartbeat(), 117.0)
+
+    assert says(book, "c", at=124.0, uptime=5.0) is Heard.RENEWED
+    assert not book.endings
+    # The nameless one is over as well by now.
+    assert says(book, "c", at=128.0, uptime=16.0) is Heard.RESTARTED
+
+
 def test_what_is_known_of_a_beginning_to_a_second_outlives_a_dispute(book: LeaseTable) -> None:
     """The former process says another hello, more than a ttl older: what is claimed beside it is not over by that."""
     said(book, uptime=1.0, after=101.0, until=101.25)
