@@ -210,11 +210,11 @@ class LeaseTable:
         elif lease.ending is not None and lease.ending.is_before(incarnation, hello_uptime):
             # A goodbye of its life before, and not of this one, which goes on.
             (self.reborn if lease.incarnation == incarnation else self.reinstate)(worker, now)
+        ending, fits = lease.ending, lease.epoch is None or (lease.epoch, lease.incarnation) == (epoch, incarnation)
+        if fits and ending is not None and incarnation not in {None, ending.incarnation}:
+            # The life that ends here has ended there already, and this is the next one's epoch.
+            self.reborn(worker, now)
         if lease.epoch is None:
-            ending = lease.ending
-            if ending is not None and incarnation is not None and incarnation != ending.incarnation:
-                # The life that ends here has ended there already, and this is the next one's epoch.
-                self.reborn(worker, now)
             if lease.ending is None and incarnation is not None:
                 lease.bear(incarnation)
                 self.incarnations.introduce(lease, incarnation)

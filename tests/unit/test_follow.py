@@ -117,6 +117,29 @@ async def test_an_epoch_that_ended_between_two_looks_is_not_kept(follower: Follo
     assert follower.book.lines.deadline(lease) == 10.0
 
 
+async def test_a_restart_ends_no_epoch_that_was_granted_to_the_new_process(follower: Follower) -> None:
+    """The former one had lapsed for the leader, and this replica learned of the next epoch before it heard whose it is.
+
+    It is not named there before what the former process left was looked for.
+    """
+    live(follower.book, epoch=4, incarnation="a")
+    follower.epochs.open = [Life("w", 5, None, 10.0)]
+    await follower.follow.run_once()
+    for uptime in (1.0, 6.0):
+        follower.ears.listen(uptime)
+        beat = Heartbeat(incarnation="b", ttl=10.0, uptime=uptime)
+        follower.book.beat("w", follower.ears.stamp(), beat, follower.ears.time)
+    lease = lease_of(follower.book)
+    assert lease.ending is not None
+    assert (lease.epoch, lease.ending.reason, lease.ending.incarnation) == (5, "restarted", "a")
+    follower.epochs.open = [Life("w", 5, "b", 10.0)]
+    await follower.follow.run_once()
+
+    assert (lease.epoch, lease.incarnation, lease.ending) == (5, "b", None)
+    assert not follower.book.endings
+    assert not follower.book.arrivals
+
+
 @pytest.mark.parametrize("said", ["hello", "goodbye", "beat"])
 async def test_what_is_heard_while_postgres_is_asked_is_newer_than_its_answer(follower: Follower, said: str) -> None:
     """The answer of an earlier moment undoes no restart and no goodbye; a beat changes nothing of it."""
