@@ -101,6 +101,8 @@ class Follow:
     async def catch_up(self) -> Learned:
         """Learn everything. Raises DatabaseAwayError."""
         self._taken_over += 1
+        # Whoever leads asks after nobody: it must not keep those whom the book has forgotten.
+        self._left.clear()
         learned = await self._learn(None)
         formers = await self._store.epochs.formers(None)
         self._book.incarnations.tidy(self._book.get)

@@ -98,6 +98,17 @@ async def test_those_who_are_well_take_turns(follower: Follower) -> None:
     assert len(follower.book) == len(names)
 
 
+async def test_who_leads_keeps_nobody_whom_the_book_has_forgotten(follower: Follower) -> None:
+    """Those who have not had their turn yet are of no more use to it."""
+    for epoch in range(TURN + 1):
+        live(follower.book, f"w{epoch}", epoch=epoch)
+    await follower.follow.run_once()
+    assert len(follower.follow._left) == 1
+    await follower.follow.catch_up()
+
+    assert not follower.follow._left
+
+
 async def test_nothing_is_asked_of_nobody(follower: Follower) -> None:
     """An empty book costs Postgres nothing."""
     assert await follower.follow.run_once() == Learned()
