@@ -311,3 +311,52 @@ async def test_the_work_of_a_command_that_was_killed_goes_back_at_once(
     row = await host.connection.fetchrow("SELECT * FROM liveness.expiration WHERE worker = 'w1'")
     assert row is not None
     assert row["reason"] == "died"
+
+
+# One whose guard tells what it is told, and by whom: the command, before it begins, or the supervisor.
+OVERHEARD = """
+import asyncio, os
+from liveness.client import command
+from liveness.client.problems import Problems
+
+class Guard(command._Guard):
+    def tell(self, group):
+        os.write(1, f"{'one of mine' if group == os.getpid() else group}\\n".encode())
+        super().tell(group)
+
+    def dismiss(self):
+        os.write(1, b"let go\\n")
+        super().dismiss()
+
+async def main():
+    of_true = command.Command(Problems("worker w1"))
+    of_true.start(["true"], {"PATH": os.defpath})
+    await of_true.wait()
+    await of_true.clear()
+    os.write(1, b"nothing is left\\n")
+    of_true.close()
+
+command._Guard = Guard
+asyncio.run(main())
+"""
+
+
+async def test_a_guard_is_told_that_nothing_is_to_end_before_it_is_let_go() -> None:
+    """The number of a group that is over may be another's by the time at which the guard hears of our own end."""
+    async with _kept() as children:
+        child = Child(await _start(["-c", OVERHEARD], {}))
+        children.append(child)
+
+        assert await child.end() == 0
+    assert child.lines == ["one of mine", "0", "nothing is left", "let go", "0"]
+
+
+async def test_what_was_said_is_out_before_the_supervisor_leaves() -> None:
+    """It leaves without taking its interpreter apart, which would have written it out."""
+    async with _kept() as children:
+        script = "import sys; from liveness.cli.run import leave; print('last words'); leave(5)"
+        child = Child(await _start(["-c", script], {}))
+        children.append(child)
+
+        assert await child.end() == 5
+    assert child.lines == ["last words"]
