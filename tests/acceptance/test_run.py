@@ -355,7 +355,8 @@ async def test_what_was_said_is_out_before_the_supervisor_leaves() -> None:
     """It leaves without taking its interpreter apart, which would have written it out."""
     async with _kept() as children:
         script = "import sys; from liveness.cli.run import leave; print('last words'); leave(5)"
-        child = Child(await _start(["-c", script], {}))
+        # Else nothing would wait to be written out.
+        child = Child(await _start(["-c", script], {"PYTHONUNBUFFERED": ""}))
         children.append(child)
 
         assert await child.end() == 5
