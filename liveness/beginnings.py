@@ -112,7 +112,8 @@ class Claim(msgspec.Struct):
             self.roughly, self.agreed = max(self.roughly, both) if self.agreed else both, True
             if self.latest - self.roughly <= AGREED_WITHIN:
                 self.surely = min(self.surely, self.roughly)
-        if begun > self.best[0]:
+        if begun > self.best[0] and self.latest - self.best[0] > AGREED_WITHIN:
+            # One that shows it to a second stays: each that is better by a trifle would have the next ones wait anew.
             self.best = begun, uptime
 
     @property

@@ -470,6 +470,21 @@ def test_two_beats_agree_when_they_lie_apart_whatever_came_between(book: LeaseTa
     assert said is Heard.RESTARTED
 
 
+def test_a_beginning_is_known_to_a_second_when_two_beats_that_show_it_lie_apart(book: LeaseTable) -> None:
+    """The first one came behind a gap; each that is read a little sooner must not make the next ones wait anew."""
+
+    def b_is_heard(uptime: float, not_before: float) -> Heard:
+        at = 100.0 + uptime
+        return book.beat("w", at, Heartbeat(incarnation="b", uptime=uptime), at, Arrived(at, not_before, at - 90.0))
+
+    b_is_heard(0.0, 96.0)
+    for tenths in range(1, 21):
+        assert b_is_heard(tenths / 10, 99.98 + tenths / 10 + tenths / 10_000) is Heard.RENEWED
+
+    assert b_is_heard(2.125, 102.1) is Heard.RESTARTED
+    assert ending_of(book).reborn_at == pytest.approx(99.975)
+
+
 def test_a_third_incarnation_ends_the_second(book: LeaseTable) -> None:
     """Each in its turn."""
     restart(book, "b", begun=100.0, epoch=2)
