@@ -21,6 +21,7 @@ import hypothesis
 import pytest
 from nats.aio.client import Client
 
+from liveness.client.clock import clock
 from liveness.embedded import NatsServer, PostgresServer
 from liveness.settings import Settings, load
 from liveness.store import Database, Leader, Store, migrate
@@ -157,6 +158,22 @@ async def pgbouncer(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[P
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+def ahead(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Suspend the machine for so many seconds: the worker's clock goes on, and that of its loop does not."""
+    gone = [0.0]
+
+    def now() -> float:
+        return clock() + gone[0]
+
+    monkeypatch.setattr("liveness.client.surroundings.clock", now)
+
+    def suspend(seconds: float) -> None:
+        gone[0] += seconds
+
+    return suspend
 
 
 @pytest.fixture

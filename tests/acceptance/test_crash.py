@@ -27,7 +27,8 @@ async def test_killed_between_commit_and_publish(
 ) -> None:
     """Events of a reclaim whose service died before it could publish come from the next service, each once."""
     service = await serve(lock_timeout=PATIENT)
-    await host.worker("A")
+    # However late it is heard, no sweep takes it for stale before.
+    await host.worker("A", silent_for=-60)
     workflows = await host.workflows("A", count=30)
     await gate.close_before("UPDATE ON workflow_execution", f"NEW.id = '{workflows[0]}'")
     async with beating(client, ["A"]):
@@ -67,7 +68,8 @@ async def test_killed_between_commit_and_publish(
 async def test_killed_between_publish_and_clear(serve: Serve, host: HostTables, client: Client, gate: Gate) -> None:
     """Events that the stream has and the outbox was not yet rid of are not in the stream twice."""
     service = await serve(lock_timeout=PATIENT)
-    await host.worker("A")
+    # However late it is heard, no sweep takes it for stale before.
+    await host.worker("A", silent_for=-60)
     workflows = await host.workflows("A", count=30)
     await gate.close_before("DELETE ON liveness.outbox")
     async with beating(client, ["A"]):
@@ -96,7 +98,8 @@ async def test_killed_in_the_middle_of_a_large_reclaim(
 ) -> None:
     """A reclaim of many chunks whose service died between two of them is finished by the next, each row once."""
     service = await serve(reclaim_chunk=50, lock_timeout=PATIENT)
-    await host.worker("A")
+    # However late it is heard, no sweep takes it for stale before.
+    await host.worker("A", silent_for=-60)
     workflows = sorted(await host.workflows("A", count=2_000))
     await gate.close_before("UPDATE ON workflow_execution", f"NEW.id = '{workflows[1_000]}'")
     async with beating(client, ["A"]):

@@ -90,7 +90,7 @@ async def test_a_lapse(host: HostTables, serve: Serve, client: Client, news: New
     for words in (
         r"no heartbeat for 1\.\d+ s of hearing; ttl 1 s",
         r"no storm",
-        r"the hearing clock stood at \d+\.\d s, with \d+\.\d s not counted in 1 gap",
+        r"the hearing clock stood at \d+\.\d s, with \d+\.\d s not counted in [1-9]\d* gaps?",
         r"decided by \S+:\d+ in transaction \d+",
     ):
         assert re.search(words, evidence), evidence

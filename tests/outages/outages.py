@@ -32,7 +32,10 @@ Outage = Callable[[Stage, float], AsyncGenerator[None, None]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an outage. Seconds; `during_back`: from the outage's end to the work of who was killed in it."""
+    """What became of an outage, in seconds.
+
+    `during_back` is the way of what was held by who was killed in it, from when it was over.
+    """
 
     outage: str
     lasted: float
@@ -273,16 +276,14 @@ async def suffer(stage: Stage, outage: Outage, seconds: float) -> Outcome:
     history = await read_history(stage)
     back = [it for it in returns(history) if it.incarnation in (before.incarnation, during.incarnation)]
 
-    def last(life: Life) -> float:
-        moments = [it.after_death for it in back if it.incarnation == life.incarnation]
-        assert moments, f"{life.incarnation} held nothing when it was killed"
-        return (life.ended or 0.0) + max(moments)
+    for life in (before, during):
+        assert any(it.incarnation == life.incarnation for it in back), f"{life.incarnation} held nothing when killed"
 
     return Outcome(
         outage=outage.__name__,
         lasted=over - disturbance.begin,
-        before_back=last(before) - (before.ended or 0.0),
-        during_back=last(during) - over,
+        before_back=max(it.after_death for it in back if it.incarnation == before.incarnation),
+        during_back=max(it.after_quiet for it in back if it.incarnation == during.incarnation),
         pieces=len(back),
         violations=check(history, began),
     )
