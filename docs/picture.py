@@ -81,7 +81,7 @@ BOXES: Final[Mapping[str, Box]] = {
     "embedded": Box("a NATS server and a Postgres for trying out", "embedded", 980, 3, OUTSIDE),
     "judgement": Box(
         "who lives, whether silence may be believed, what counts against whom: no I/O, no clock",
-        "hearing leases lease lines incarnations beginnings formers group verdicts storms suspects cases probes"
+        "hearing reach leases lease lines incarnations beginnings formers group verdicts storms suspects cases probes"
         " reports budgets tallies traced admission", 230, 4, PURE,
     ),
     "connection": Box(

@@ -190,6 +190,7 @@ class Assembly:
             clock=self.clock,
             admission=self.admission,
         )
+        store.leader.on_seen = self.sweep.reach.seen
         self.checkpoint = Checkpoint(
             book=book, hearing=hearing, store=store, clock=self.clock, every=settings.checkpoint_interval
         )

@@ -23,7 +23,7 @@ from liveness.evidence import (
     unknown,
 )
 from liveness.facts import Instant, Life, Move, Owner, Piece, Row, Standing, Step, WhyAnswer, WorkerTold
-from liveness.figures import ordinal, past, seconds
+from liveness.figures import counting, ordinal, past, seconds
 
 
 def told(answer: WhyAnswer) -> WhyAnswer:
@@ -226,14 +226,16 @@ def _when_swept(row: Row, owner: Owner, standing: Standing) -> str:
     listened = needed - standing.listened_for
     silent = 0.0
     if owner.up:
-        condition = f"nobody has recorded a heartbeat for {standing.heartbeat_timeout:g} s"
+        after = max(standing.stale_after, standing.heartbeat_timeout)
+        condition = f"nobody has recorded a heartbeat for {counting(standing.heartbeat_timeout, after)}"
         if (beat := owner.registry_heartbeat) is not None:
-            silent = standing.heartbeat_timeout - beat.ago
+            silent = after - beat.ago
     else:
-        condition = f"it has been untouched for {standing.workflow_stuck_timeout:g} s"
+        after = max(standing.orphaned_after, standing.workflow_stuck_timeout)
+        condition = f"it has been untouched for {counting(standing.workflow_stuck_timeout, after)}"
         if row.touched is None:
             return "never: nobody can say when it was touched last"
-        silent = standing.workflow_stuck_timeout - row.touched.ago
+        silent = after - row.touched.ago
     if listened > max(silent, 0.0):
         return f"when the service has listened for {needed:g} s without a loss, in {seconds(listened)} ({every})"
     if silent > 0.0:

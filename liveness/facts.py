@@ -171,6 +171,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     listened_for: Annotated[Seconds, Meta(description="Seconds without a loss: what a sweep may believe.")]
     heartbeat_timeout: Seconds
     workflow_stuck_timeout: Seconds
+    stale_after: Annotated[Seconds, Meta(description="heartbeat_timeout, and while Postgres was out of reach.")] = 0.0
+    orphaned_after: Annotated[Seconds, Meta(description="workflow_stuck_timeout, likewise.")] = 0.0
     stale_worker_check_interval: Seconds
 
 

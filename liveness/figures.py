@@ -36,3 +36,10 @@ def seconds(span: float) -> str:
     if span < 2 * _DAY:
         return f"{span / _HOUR:.0f} h"
     return f"{span / _DAY:.0f} days"
+
+
+def counting(counted: float, ago: float) -> str:
+    """Return in words for how long, where only so many `counted` seconds count of all since so long `ago` (`reach`)."""
+    if ago <= counted:
+        return f"{counted:g} s"
+    return f"{counted:g} s, without the {ago - counted:.1f} s in which Postgres could not be reached"

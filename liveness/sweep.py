@@ -6,7 +6,8 @@ that is in the book (the way out decides on those), nothing before it has itself
 strangers are turned away nobody has, but for names that are let in whatever happens: see `admission`), nothing that is
 ambiguous, and nothing in a storm, which says that we cannot tell; of stale names nothing that was touched since the
 moment up to which our hearing is proven: it may be of one that has begun since, whose beats are on their way. What is
-left of its belief by then is checked again by the reclaim's own statements.
+left of its belief by then is checked again by the reclaim's own statements. A silence in Postgres counts only while
+that could be reached (`reach`), and nothing is taken if it was out of reach while the sweep looked.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +17,10 @@ import structlog
 from liveness.admission import Admission
 from liveness.answers import Swept
 from liveness.apart import Refusals, apart
+from liveness.figures import counting
 from liveness.hearing import Hearing
 from liveness.leases import LeaseTable
+from liveness.reach import Reach
 from liveness.settings import Settings
 from liveness.spans import span
 from liveness.store import Found, Store
@@ -53,6 +56,7 @@ class Sweep:
         # Sweeps since the start that took what they found.
         self.done = 0
         self.listening_since = 0.0
+        self.reach = Reach()
         self._book = book
         self._admission = admission or Admission()
         self._hearing = hearing
@@ -91,8 +95,11 @@ class Sweep:
         swept = Swept(dry_run=dry_run, ownerless=await self._store.host.ownerless(self._stuck_timeout))
         # Whoever began behind what is proven of our hearing has beaten, perhaps, and we have yet to read it.
         looked_at = min(self._clock(), self._hearing.not_before)
-        stale = await self._takeable(await self._store.host.stale(self._heartbeat_timeout), swept)
-        orphaned = await self._takeable(await self._store.host.orphaned(self._stuck_timeout), swept)
+        # It may just be back.
+        await self._store.leader.look()
+        outages = self.reach.outages
+        stale = await self._takeable(await self._store.host.stale(self.stale_after()), swept)
+        orphaned = await self._takeable(await self._store.host.orphaned(self.orphaned_after()), swept)
         swept.stale = [found.worker for found in stale]
         swept.orphaned = [found.worker for found in orphaned]
         self._report(swept)
@@ -103,8 +110,8 @@ class Sweep:
         else:
             # As many as make a storm at once are no single piece of work's doing.
             crash = len(stale) < LEAST
-            await self._take([self._stale_case(found, looked_at, crash=crash) for found in stale], swept)
-            await self._take([self._orphan_case(found) for found in orphaned], swept)
+            await self._take([self._stale_case(found, looked_at, crash=crash) for found in stale], swept, outages)
+            await self._take([self._orphan_case(found) for found in orphaned], swept, outages)
             self.last = swept
             self.done += 1
         return swept
@@ -130,15 +137,18 @@ class Sweep:
         swept.ambiguous |= {worker: f"differs only in case from {other}" for worker, other in ambiguous.items()}
         return [found for found in candidates if found.worker not in ambiguous]
 
-    async def _take(self, cases: Sequence[Case], swept: Swept) -> None:
+    async def _take(self, cases: Sequence[Case], swept: Swept, outages: int) -> None:
         try:
-            await self._take_all(cases, swept)
+            await self._take_all(cases, swept, outages)
         finally:
             self.more = False
 
-    async def _take_all(self, cases: Sequence[Case], swept: Swept) -> None:
+    async def _take_all(self, cases: Sequence[Case], swept: Swept, outages: int) -> None:
         for start in range(0, len(cases), BATCH):
             self.more = start + BATCH < len(cases)
+            await self._store.leader.look()
+            if self.reach.outages > outages:
+                return
             # A name may have been heard since it was found, and be in the book or turned away.
             batch = [
                 case
@@ -174,6 +184,14 @@ class Sweep:
             ttl = life.ttl or self._heartbeat_timeout
             self._book.restore(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
+    def stale_after(self) -> float:
+        """Return how many seconds ago nobody may have recorded a heartbeat since, of a name that is stale."""
+        return self.reach.ago(self._heartbeat_timeout)
+
+    def orphaned_after(self) -> float:
+        """Return how many seconds ago nobody may have touched an orphan since."""
+        return self.reach.ago(self._stuck_timeout)
+
     def _stale_case(self, found: Found, looked_at: float, *, crash: bool) -> Case:
         return self._case(
             found,
@@ -182,12 +200,13 @@ class Sweep:
             untouched_for=0.0,
             measured_at=looked_at,
             why=(
-                f"up in the registry, but nobody recorded a heartbeat for more than {self._heartbeat_timeout:g} s and "
-                f"none was heard in {self.listened_for():.3f} s of listening"
+                "up in the registry, but nobody recorded a heartbeat for more than "
+                f"{counting(self._heartbeat_timeout, self.stale_after())} and none was heard in "
+                f"{self.listened_for():.3f} s of listening"
             ),
             must_be_up=True,
             crash=crash,
-            spare_within=self._heartbeat_timeout,
+            spare_within=self.stale_after(),
         )
 
     def _orphan_case(self, found: Found) -> Case:
@@ -195,11 +214,11 @@ class Sweep:
             found,
             reason="orphaned",
             why=(
-                f"RUNNING work untouched for more than {self._stuck_timeout:g} s whose owner is not up in the registry "
-                f"and was not heard in {self.listened_for():.3f} s of listening"
+                f"RUNNING work untouched for more than {counting(self._stuck_timeout, self.orphaned_after())} whose "
+                f"owner is not up in the registry and was not heard in {self.listened_for():.3f} s of listening"
             ),
             must_be_up=False,
-            untouched_for=self._stuck_timeout,
+            untouched_for=self.orphaned_after(),
         )
 
     def _case(

@@ -21,4 +21,5 @@ WITH taken AS (
 SELECT
     (SELECT t.term FROM taken AS t) AS term,
     liveness.others_lead({shares}, $3) AS others,
-    EXISTS (SELECT FROM {leader} WHERE {of_share}) AS there
+    EXISTS (SELECT FROM {leader} WHERE {of_share}) AS there,
+    extract(epoch FROM clock_timestamp())::double precision AS now

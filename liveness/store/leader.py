@@ -70,6 +70,8 @@ class Leader:
         self._others_led = False
         # Whether the term that was taken last came after theirs.
         self.after_others = False
+        # Called with what Postgres' clock says (seconds), whenever it is seen.
+        self.on_seen: Callable[[float], None] = lambda _: None
 
     @property
     def trouble(self) -> str | None:
@@ -102,6 +104,8 @@ class Leader:
                 return False
             raise
         self._kept_out = 0
+        if took is not None:
+            self.on_seen(took["now"])
         if took is None or took["term"] is None:
             self._note(None if took is None else took["others"])
             return False
@@ -145,10 +149,17 @@ class Leader:
         if term is None:
             return False
         async with self._database.transaction(reserved=True) as connection:
-            renewed = await connection.fetchval(self._text("leader_renew"), term, self.holder) is not None
-        if not renewed:
+            seen_at: float | None = await connection.fetchval(self._text("leader_renew"), term, self.holder)
+        if seen_at is None:
             self._lost(term)
-        return renewed
+            return False
+        self.on_seen(seen_at)
+        return True
+
+    async def look(self) -> None:
+        """See Postgres' clock now, whoever leads. Raises DatabaseAwayError."""
+        async with self._database.transaction() as connection:
+            self.on_seen(await connection.fetchval(statement_text("server_time")))
 
     async def release(self) -> None:
         """Stop leading, so that the next one need not wait. What is under way is not broken off.

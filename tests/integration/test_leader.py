@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -70,6 +71,25 @@ async def test_of_two_that_take_at_once_one_leads(leaders: Leaders) -> None:
     seen = await first.seen()
     assert (seen.term, seen.holder) == (1, "a" if taken[0] else "b")
     assert 0 <= seen.age < SOON
+
+
+async def test_who_leads_and_who_would_sees_its_clock(leaders: Leaders) -> None:
+    """With every renewal, and with every try to take the lead; and whoever looks on purpose."""
+    first, second = leaders("a"), leaders("b")
+    seen: list[tuple[str, float]] = []
+    first.on_seen = lambda at: seen.append(("a", at))
+    second.on_seen = lambda at: seen.append(("b", at))
+
+    assert await first.take(HOUR)
+    assert not await second.take(HOUR)
+    assert await first.renew()
+    await second.look()
+
+    assert [who for who, _ in seen] == ["a", "b", "a", "b"]
+    moments = [at for _, at in seen]
+    assert moments == sorted(moments)
+    # It is this machine's as well.
+    assert moments[-1] == pytest.approx(time.time(), abs=SOON)
 
 
 async def test_terms_never_repeat(host: HostTables, leaders: Leaders) -> None:
