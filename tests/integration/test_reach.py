@@ -53,14 +53,27 @@ async def test_who_was_silent_without_the_outage_as_well_is_stale(host: HostTabl
     )
 
 
-@pytest.mark.parametrize(("untouched_for", "ended"), [(AWAY + 90.0, 0), (AWAY + 121.0, 1)])
-async def test_what_nobody_could_touch_is_no_orphan(
-    host: HostTables, eye: Eye, untouched_for: float, ended: int
-) -> None:
-    """Its owner is in no registry, and touches its rows when it can."""
-    await host.workflows("w1", untouched_for=untouched_for)
+async def test_what_nobody_could_touch_is_no_orphan(host: HostTables, eye: Eye) -> None:
+    """Its owner is in no registry, and touches its rows when it can; only what is older goes back."""
+    (young,) = await host.workflows("w1", untouched_for=AWAY + 90.0)
+    assert (await eye.sweep.run_once()).orphaned == []
+    (old,) = await host.workflows("w1", untouched_for=AWAY + 121.0)
 
-    assert (await eye.sweep.run_once()).ended == ended
+    assert (await eye.sweep.run_once()).items == 1
+    assert await host.state(old) == ("PENDING", None)
+    assert await host.state(young) == ("RUNNING", "w1")
+
+
+async def test_a_sweep_sees_for_itself_that_postgres_is_back(
+    host: HostTables, store: Store, settings: Callable[..., Settings]
+) -> None:
+    """It may be the first to ask; and it does not even say that it would take."""
+    eye = Eye(store, settings(), listened_for=1_000.0)
+    store.leader.on_seen = eye.sweep.reach.seen
+    eye.sweep.reach.seen(time.time() - AWAY)
+    await host.worker("w1", silent_for=AWAY + 30.0)
+
+    assert (await eye.sweep.run_once(dry_run=True)).stale == []
 
 
 async def test_a_beat_that_was_recorded_before_the_outage_spares(
