@@ -29,10 +29,10 @@ WATCHED = 1
 FINISH = ACTING + 1 + 1 + 2 + 2
 # What a relay asks for a batch: what there is; to forget it; whether there is more.
 RELAY = (READING + 1) + (ACTING + 1) + (READING + 1)
-# What a sweep asks that finds nothing: six questions; and one that finds somebody: whose name is ambiguous, and the
-# reclaim, which opens an epoch for who was never heard.
-SWEEP = 6 * (READING + 1)
-SWEEP_FINDS = SWEEP + (READING + 1) + SETTLE + 1
+# What a sweep asks that finds nothing: six questions, and what time it is; and one that finds somebody: whose name is
+# ambiguous, what time it is then, and the reclaim, which opens an epoch for who was never heard.
+SWEEP = 7 * (READING + 1)
+SWEEP_FINDS = SWEEP + 2 * (READING + 1) + SETTLE + 1
 
 
 class Counting(Database):

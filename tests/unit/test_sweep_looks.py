@@ -38,6 +38,13 @@ class Host:
         return {}
 
 
+class Leader:
+    """Sees no clock."""
+
+    async def look(self) -> None:
+        """Look at it."""
+
+
 class Eye:
     """A sweep that has listened for 10 s."""
 
@@ -47,7 +54,7 @@ class Eye:
         self.hearing.start(0.0)
         self.hearing.now = 10.0
         self.storms = Storms(max_hold=60.0, shuffle=lambda _: None)
-        store: Any = SimpleNamespace(host=Host(*stale))
+        store: Any = SimpleNamespace(host=Host(*stale), leader=Leader())
         self.sweep = Sweep(
             book=self.book,
             hearing=self.hearing,
