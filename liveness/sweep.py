@@ -148,6 +148,7 @@ class Sweep:
             self.more = start + BATCH < len(cases)
             await self._store.leader.look()
             if self.reach.outages > outages:
+                log.info("sweep_held", names=len(cases) - start, why="Postgres was out of reach while it looked")
                 return
             # A name may have been heard since it was found, and be in the book or turned away.
             batch = [
@@ -162,7 +163,7 @@ class Sweep:
             if not batch or unread or self.listened_for() < self._heartbeat_timeout:
                 continue
             if self._storms.holding:
-                log.info("sweep_held", names=len(batch))
+                log.info("sweep_held", names=len(batch), why="a storm")
                 return
             for case, error in await apart(batch, lambda some: self._settle(some, swept)):
                 self._refusals.add(case.worker, str(error))
