@@ -7,6 +7,7 @@ migrated once. A nats-server for each test: it starts in milliseconds, and no te
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -15,10 +16,12 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import asyncpg
 import hypothesis
 import pytest
+import structlog
 from nats.aio.client import Client
 
 from liveness.client.clock import clock
@@ -55,6 +58,24 @@ def pytest_collection_finish() -> None:
 def _no_settings_from_outside() -> None:
     for name in [name for name in os.environ if name.startswith("LIVENESS_") and name != "LIVENESS_PG_BIN"]:
         del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    """Undo what a command does to the logs that is run in this process, a level that leaves lines out among it.
+
+    A logger that was used meanwhile would keep that, so none does.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    configure = structlog.configure
+    with mock.patch.object(structlog, "configure") as configured:
+        configured.side_effect = lambda **settings: configure(**settings | {"cache_logger_on_first_use": False})
+        yield
+    if configured.called:
+        structlog.reset_defaults()
+        root.handlers = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import json
 import logging
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -12,15 +11,6 @@ from liveness.logs import configure
 from liveness.spans import carried, span
 from tests.traces import collected
 from tests.unit.hostile import HOSTILE
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    before = list(root.handlers), root.level
-    yield
-    structlog.reset_defaults()
-    root.handlers, root.level = before
 
 
 def test_a_line_names_the_span_that_it_was_logged_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import pytest
-import structlog
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
@@ -30,8 +29,6 @@ ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("OTEL_SDK_DISABLED", "OTEL_TRACES_EXPORTER", *ENDPOINT, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
-    # A command that another test ran may have set a level.
-    structlog.reset_defaults()
     yield
     spans.collect(spans.Tracer())
 
