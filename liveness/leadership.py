@@ -68,7 +68,11 @@ class Leadership:
         if self._leader.term is None:
             # Whatever was known by a former term, others may have acted since.
             self.caught_up = False
-            if self._deaf_looks or not await self._leader.take(self._timeout):
+            if self._deaf_looks:
+                # Else nothing would tell whether Postgres is there.
+                await self._leader.look()
+                return False
+            if not await self._leader.take(self._timeout):
                 return False
         if not self.leading:
             self._on_take()
@@ -107,9 +111,11 @@ class Leadership:
             return await self._leader.renew()
         try:
             async with self._leader.transaction():
-                return True
+                pass
         except NotLeaderError:
             return False
+        await self._leader.look()
+        return True
 
     def _follow(self) -> None:
         if self.leading:

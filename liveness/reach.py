@@ -3,8 +3,9 @@
 A worker that leaves its sign of life in Postgres, and not on NATS, can leave none while Postgres is away, nor while
 all of us stand still. When that is over its silence is as long as the outage, and it lives. So:
 
-1. We see Postgres' clock with every renewal of the lead, and with every try to take it, several times a second.
-2. Of the time between two sights `APART` counts, and no more: the rest counts against nobody. So it does not where that
+1. We see Postgres' clock with every renewal of the lead and every try to take it, and while we are deaf and do neither:
+   several times a second.
+2. Of the time between two sights `APART` counts, and no more: the rest counts against nobody. Nor does it where that
    clock jumps ahead.
 3. What was before the first sight counts. The sweep takes nothing before it has listened for a ttl, which is time
    enough for a sign of life.
@@ -32,7 +33,11 @@ class Reach:
 
     def seen(self, at: float) -> None:
         """Note that its clock said `at`. One that was set back begins anew."""
-        before, self._seen_at = self._seen_at, at
+        before = self._seen_at
+        # Of two that ask at once, one may be told later what was seen earlier.
+        if before is not None and before - APART <= at < before:
+            return
+        self._seen_at = at
         if before is None:
             return
         if at < before:

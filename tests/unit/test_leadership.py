@@ -40,6 +40,10 @@ class Row:
             self.term = None
         return self.kept
 
+    async def look(self) -> None:
+        """See Postgres' clock."""
+        self._ask("look")
+
     async def release(self) -> None:
         """Lead no more."""
         self.term = None
@@ -229,10 +233,10 @@ async def test_who_steps_down_leads_no_more_and_has_to_learn_anew(replica: Repli
 
 
 async def test_who_does_not_hear_does_not_take_the_lead(replica: Replica) -> None:
-    """Another one may hear."""
+    """Another one may hear. Whether Postgres is there is seen all the same."""
     replica.hears = False
     assert not await replica.look()
-    assert replica.row.asked == []
+    assert replica.row.asked == ["look"]
     replica.hears = True
 
     assert await replica.look()
@@ -248,11 +252,12 @@ async def test_a_deaf_leader_renews_for_a_while_and_then_leaves_the_lead_to_othe
     replica.row.asked.clear()
     assert await replica.look()
     assert await replica.look()
-    assert replica.row.asked == ["check", "check"]
+    assert replica.row.asked == ["check", "look", "check", "look"]
     replica.row.kept = False
     assert not await replica.look()
 
-    assert replica.row.asked == ["check", "check", "check"]
+    # From then on it only sees that Postgres is there.
+    assert replica.row.asked == ["check", "look", "check", "look", "check", "look"]
 
 
 async def test_a_leader_that_hears_again_renews_again(replica: Replica) -> None:

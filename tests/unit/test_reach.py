@@ -64,6 +64,14 @@ def test_the_bound_itself_is_in_sight() -> None:
     assert reach.ago(60.0) == 60.0
 
 
+def test_an_answer_that_was_overtaken_changes_nothing(reach: Reach) -> None:
+    """Two that ask at once may be answered in either order."""
+    reach.seen(249.99)
+    reach.seen(250.0 - APART)
+
+    assert reach.ago(60.0) == 60.0 + 100.0 - APART
+
+
 def test_a_clock_that_was_set_back_begins_anew(reach: Reach) -> None:
     """What it said before dates nothing any more."""
     seen(reach, 10, 60)
