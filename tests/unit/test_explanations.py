@@ -268,11 +268,11 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
         ),
         (
             held(unheard(orphaned_after=220.0), row(touched=ago(180.0)), up=False, life=None),
-            "it has been untouched for 120 s, without the 100.0 s in which Postgres could not be reached, in 40.0 s (",
+            "has been untouched for 120 s (not counting 100.0 s in which Postgres could not be reached), in 40.0 s (",
         ),
         (
             held(unheard(stale_after=160.0), registry_heartbeat=ago(130.0)),
-            "a heartbeat for 60 s, without the 100.0 s in which Postgres could not be reached, in 30.0 s (",
+            "a heartbeat for 60 s (not counting 100.0 s in which Postgres could not be reached), in 30.0 s (",
         ),
         (
             held(unheard(), registry_heartbeat=ago(20.0)),
