@@ -163,6 +163,7 @@ class Swept(msgspec.Struct, kw_only=True):
         dict[str, str], Meta(description="Name to the reason why nobody can say whose work it is.")
     ] = {}
     refused: Annotated[dict[str, str], Meta(description="Name to what Postgres had against ending it.")] = {}
+    held: Annotated[str | None, Meta(description="Why it took nothing more of what it found.")] = None
     ownerless: Annotated[Mapping[str, int], Meta(description="RUNNING rows without an owner, by kind of work.")] = {}
     ended: Annotated[int, Meta(ge=0, description="Lives ended.")] = 0
     items: Annotated[int, Meta(ge=0, description="Pieces of work put back.")] = 0

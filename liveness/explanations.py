@@ -224,23 +224,27 @@ def _when_swept(row: Row, owner: Owner, standing: Standing) -> str:
         return f"when it can hear again: {_deaf(standing)}"
     needed = max(standing.heartbeat_timeout, owner.life.ttl if owner.life is not None else 0.0)
     listened = needed - standing.listened_for
-    silent = 0.0
     if owner.up:
-        after = max(standing.stale_after, standing.heartbeat_timeout)
+        beat = owner.registry_heartbeat
+        after = _after(standing, standing.heartbeat_timeout, standing.stale_after, beat)
         condition = f"nobody has recorded a heartbeat for {counting(standing.heartbeat_timeout, after)}"
-        if (beat := owner.registry_heartbeat) is not None:
-            silent = after - beat.ago
+        silent = 0.0 if beat is None else after - beat.ago
     else:
-        after = max(standing.orphaned_after, standing.workflow_stuck_timeout)
-        condition = f"it has been untouched for {counting(standing.workflow_stuck_timeout, after)}"
         if row.touched is None:
             return "never: nobody can say when it was touched last"
+        after = _after(standing, standing.workflow_stuck_timeout, standing.orphaned_after, row.touched)
+        condition = f"it has been untouched for {counting(standing.workflow_stuck_timeout, after)}"
         silent = after - row.touched.ago
     if listened > max(silent, 0.0):
         return f"when the service has listened for {needed:g} s without a loss, in {seconds(listened)} ({every})"
     if silent > 0.0:
         return f"when {condition}, in {seconds(silent)} ({every})"
     return f"with the next sweep ({every})"
+
+
+def _after(standing: Standing, counted: float, longest: float, last: Instant | None) -> float:
+    # What is younger than the outage is no older by it.
+    return counted if last is None or last.ago <= standing.postgres_back else max(counted, longest)
 
 
 def _was_observed(row: Row, owner: Owner) -> bool:

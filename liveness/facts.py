@@ -171,8 +171,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     listened_for: Annotated[Seconds, Meta(description="Seconds without a loss: what a sweep may believe.")]
     heartbeat_timeout: Seconds
     workflow_stuck_timeout: Seconds
-    stale_after: Annotated[Seconds, Meta(description="heartbeat_timeout, and while Postgres was out of reach.")] = 0.0
-    orphaned_after: Annotated[Seconds, Meta(description="workflow_stuck_timeout, likewise.")] = 0.0
+    postgres_back: Annotated[
+        Seconds,
+        Meta(description="Seconds since Postgres was out of sight; the next two are for what is older."),
+    ] = 0.0
+    stale_after: Annotated[
+        Seconds, Meta(description="How old its last recorded heartbeat has to be, if it is older than that.")
+    ] = 0.0
+    orphaned_after: Annotated[Seconds, Meta(description="For how long its work has to be untouched, likewise.")] = 0.0
     stale_worker_check_interval: Seconds
 
 

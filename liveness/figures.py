@@ -42,4 +42,4 @@ def counting(counted: float, ago: float) -> str:
     """Return in words for how long, where only so many `counted` seconds count of all since so long `ago` (`reach`)."""
     if ago <= counted:
         return f"{counted:g} s"
-    return f"{counted:g} s (not counting {ago - counted:.1f} s in which Postgres could not be reached)"
+    return f"{counted:g} s (not counting {ago - counted:.1f} s in which Postgres was not seen)"

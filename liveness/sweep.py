@@ -7,7 +7,7 @@ strangers are turned away nobody has, but for names that are let in whatever hap
 ambiguous, and nothing in a storm, which says that we cannot tell; of stale names nothing that was touched since the
 moment up to which our hearing is proven: it may be of one that has begun since, whose beats are on their way. What is
 left of its belief by then is checked again by the reclaim's own statements. A silence in Postgres counts only while
-that could be reached (`reach`), and nothing is taken if it was out of reach while the sweep looked.
+that could be seen (`reach`), and nothing is taken if it was out of sight while the sweep looked.
 """
 
 from collections.abc import Callable, Sequence
@@ -148,7 +148,8 @@ class Sweep:
             self.more = start + BATCH < len(cases)
             await self._store.leader.look()
             if self.reach.outages > outages:
-                log.info("sweep_held", names=len(cases) - start, why="Postgres was out of reach while it looked")
+                swept.held = "Postgres was not seen while it looked: it looks again"
+                log.info("sweep_held", names=len(cases) - start, why=swept.held)
                 return
             # A name may have been heard since it was found, and be in the book or turned away.
             batch = [
@@ -163,7 +164,8 @@ class Sweep:
             if not batch or unread or self.listened_for() < self._heartbeat_timeout:
                 continue
             if self._storms.holding:
-                log.info("sweep_held", names=len(batch), why="a storm")
+                swept.held = "a storm"
+                log.info("sweep_held", names=len(batch), why=swept.held)
                 return
             for case, error in await apart(batch, lambda some: self._settle(some, swept)):
                 self._refusals.add(case.worker, str(error))
@@ -186,11 +188,11 @@ class Sweep:
             self._book.restore(life.worker, self._hearing.now, ttl, life.epoch, life.incarnation)
 
     def stale_after(self) -> float:
-        """Return how many seconds ago nobody may have recorded a heartbeat since, of a name that is stale."""
+        """Return how old, in seconds, the last heartbeat that was recorded of a name has to be that is stale."""
         return self.reach.ago(self._heartbeat_timeout)
 
     def orphaned_after(self) -> float:
-        """Return how many seconds ago nobody may have touched an orphan since."""
+        """Return for how many seconds nobody may have touched an orphan."""
         return self.reach.ago(self._stuck_timeout)
 
     def _stale_case(self, found: Found, looked_at: float, *, crash: bool) -> Case:

@@ -68,6 +68,7 @@ def standing(parts: Assembly, troubles: Sequence[str], worker: str) -> Standing:
         listened_for=max(parts.sweep.listened_for(), 0.0),
         heartbeat_timeout=parts.settings.heartbeat_timeout,
         workflow_stuck_timeout=parts.settings.workflow_stuck_timeout,
+        postgres_back=parts.sweep.reach.back_for,
         stale_after=parts.sweep.stale_after(),
         orphaned_after=parts.sweep.orphaned_after(),
         stale_worker_check_interval=parts.settings.stale_worker_check_interval,

@@ -10,7 +10,7 @@ import msgspec
 from liveness.answers import ReclaimAnswer, ReclaimRequest, Swept
 from liveness.assembly import Assembly
 from liveness.bus import Bus
-from liveness.errors import DatabaseAwayError, LivenessError, NoServiceError, NotLeaderError
+from liveness.errors import DatabaseAwayError, DatabaseRefusedError, LivenessError, NoServiceError, NotLeaderError
 from liveness.facts import WhyAnswer, WhyRequest
 from liveness.figures import counted
 from liveness.listening import RECONNECT_GRACES
@@ -25,6 +25,8 @@ CONNECT_SECONDS = 5.0
 RESTORE_SECONDS = 30.0
 # How often a listening command looks at the clock.
 LOOK_SECONDS = 0.1
+# How often it looks whether Postgres is there.
+SIGHT_SECONDS = 1.0
 # A command that hears nothing, not even itself, for so long gives up: somebody waits for it.
 DEAF_SECONDS = 10.0
 
@@ -62,7 +64,7 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
                 await bus.connect(because)
         except TimeoutError as error:
             raise NoServiceError(f"no service runs, and a command cannot act alone: {cause}") from error
-        watching = {asyncio.create_task(bus.keep()), asyncio.create_task(parts.listening.keep())}
+        watching = {asyncio.create_task(each) for each in (bus.keep(), parts.listening.keep(), _keep_in_sight(parts))}
         try:
             yield parts
         finally:
@@ -73,6 +75,14 @@ async def listening(settings: Settings) -> AsyncIterator[Assembly]:
     finally:
         await bus.close()
         await database.close()
+
+
+async def _keep_in_sight(parts: Assembly) -> None:
+    # As the renewals of a service do. What is not seen is not counted, and nothing else follows from it.
+    while True:
+        with contextlib.suppress(DatabaseAwayError, DatabaseRefusedError):
+            await parts.store.leader.look()
+        await asyncio.sleep(SIGHT_SECONDS)
 
 
 async def listen(parts: Assembly, seconds: float, until: Callable[[], bool] = lambda: False) -> None:

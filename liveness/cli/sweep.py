@@ -63,6 +63,8 @@ def lines(swept: Swept) -> Iterator[str]:
     for work, rows in swept.ownerless.items():
         if rows:
             yield f"left alone: {counted(rows, f'RUNNING {work} row')} without an owner"
+    if swept.held is not None:
+        yield f"held: {swept.held}"
     # Else a service that has just begun would seem to find nothing.
     early = len(set(swept.too_early))
     later = f"; for {counted(early, 'more', 'more')} ask again in {seconds(swept.listen)}" if early else ""

@@ -100,6 +100,7 @@ class Leader:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 # Somebody acts all the time, or another one is taking over; or who acts stands still in a statement.
                 await self._end_sessions()
+                await self.look()
                 self._note_held(error.__cause__)
                 return False
             raise

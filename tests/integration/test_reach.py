@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from liveness.embedded import PostgresServer
+from liveness.cli.alone import listening
+from liveness.cli.sweep import lines
+from liveness.embedded import NatsServer, PostgresServer
 from liveness.settings import Settings
 from liveness.store import Store
 from tests.conftest import SOON, HostTables, look_again
@@ -48,8 +50,8 @@ async def test_who_was_silent_without_the_outage_as_well_is_stale(host: HostTabl
     assert (swept.stale, swept.ended, swept.items) == (["w1"], 1, 1)
     told = await host.connection.fetchval("SELECT evidence ->> 'why' FROM liveness.expiration")
     assert told.startswith(
-        "up in the registry, but nobody recorded a heartbeat for more than 60 s (not counting 297.5 s in "
-        "which Postgres could not be reached) and none was heard in 1000.000 s"
+        "up in the registry, but nobody recorded a heartbeat for more than 60 s (not counting 295.0 s in "
+        "which Postgres was not seen) and none was heard in 1000.000 s"
     )
 
 
@@ -111,9 +113,26 @@ async def test_nothing_is_taken_if_it_was_out_of_reach_while_the_sweep_looked(
 
     with monkeypatch.context() as patched:
         patched.setattr(store.host, "ambiguous", stands_still)
-        assert (await eye.sweep.run_once()).ended == 0
+        swept = await eye.sweep.run_once()
+
+    assert (swept.stale, swept.ended) == (["w1"], 0)
+    assert "held: Postgres was not seen while it looked: it looks again" in lines(swept)
 
     assert await host.count("RUNNING") == 2
+
+
+async def test_a_command_that_acts_alone_sees_it_as_well(
+    nats: NatsServer, settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody renews there, and a sweep may look for longer than two sights may lie apart."""
+    monkeypatch.setattr("liveness.cli.alone.SIGHT_SECONDS", 0.01)
+    seen: list[float] = []
+    async with listening(settings(nats_url=nats.url)) as parts, asyncio.timeout(SOON):
+        parts.store.leader.on_seen = seen.append
+        while len(seen) < 3:
+            await look_again()
+
+    assert seen == sorted(seen)
 
 
 async def test_a_service_behind_an_outage(

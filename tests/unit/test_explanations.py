@@ -267,12 +267,20 @@ def test_a_proof_is_not_kept_by_deafness() -> None:
             "the sweep takes it never: nobody can say when it was touched last.",
         ),
         (
-            held(unheard(orphaned_after=220.0), row(touched=ago(180.0)), up=False, life=None),
-            "has been untouched for 120 s (not counting 100.0 s in which Postgres could not be reached), in 40.0 s (",
+            held(unheard(orphaned_after=220.0, postgres_back=10.0), row(touched=ago(180.0)), up=False, life=None),
+            "has been untouched for 120 s (not counting 100.0 s in which Postgres was not seen), in 40.0 s (",
         ),
         (
-            held(unheard(stale_after=160.0), registry_heartbeat=ago(130.0)),
-            "a heartbeat for 60 s (not counting 100.0 s in which Postgres could not be reached), in 30.0 s (",
+            held(unheard(orphaned_after=220.0, postgres_back=50.0), row(touched=ago(40.0)), up=False, life=None),
+            "when it has been untouched for 120 s, in 80.0 s (",
+        ),
+        (
+            held(unheard(stale_after=160.0, postgres_back=50.0), registry_heartbeat=ago(40.0)),
+            "when nobody has recorded a heartbeat for 60 s, in 20.0 s (",
+        ),
+        (
+            held(unheard(stale_after=160.0, postgres_back=10.0), registry_heartbeat=ago(130.0)),
+            "a heartbeat for 60 s (not counting 100.0 s in which Postgres was not seen), in 30.0 s (",
         ),
         (
             held(unheard(), registry_heartbeat=ago(20.0)),

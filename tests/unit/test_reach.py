@@ -43,7 +43,7 @@ def test_outages_add_up(reach: Reach) -> None:
 
     assert reach.ago(10.0) == 10.0
     assert reach.ago(11.0) == 11.0 + 20.0 - APART
-    assert reach.ago(65.0) == 65.0 + 20.0 + 100.0 - 2 * APART
+    assert reach.ago(70.0) == 70.0 + 20.0 + 100.0 - 2 * APART
 
 
 def test_what_is_seen_rarely_counts_a_little() -> None:
@@ -52,7 +52,7 @@ def test_what_is_seen_rarely_counts_a_little() -> None:
     for at in range(0, 1_000, 10):
         reach.seen(float(at))
 
-    assert 200.0 < reach.ago(60.0) < 60.0 * 10 / APART + 10.0
+    assert 100.0 < reach.ago(60.0) < 60.0 * 10 / APART + 10.0
 
 
 def test_the_bound_itself_is_in_sight() -> None:
@@ -72,18 +72,43 @@ def test_an_answer_that_was_overtaken_changes_nothing(reach: Reach) -> None:
     assert reach.ago(60.0) == 60.0 + 100.0 - APART
 
 
-def test_a_clock_that_was_set_back_begins_anew(reach: Reach) -> None:
-    """What it said before dates nothing any more."""
-    seen(reach, 10, 60)
+def test_a_clock_that_was_set_back_is_followed(reach: Reach) -> None:
+    """All that was before is as much younger by it, so as much less has to be left out."""
+    reach.seen(220.0)
 
-    assert reach.ago(60.0) == 60.0
+    assert reach.ago(60.0) == 60.0 + 100.0 - APART - 30.0
+    assert reach.ago(20.0) == 20.0
+    seen(reach, 221, 250)
+    assert (reach.ago(60.0), reach.ago(90.0)) == (60.0, 90.0 + 100.0 - APART - 30.0)
+
+
+def test_a_clock_that_was_set_back_by_more_than_an_outage(reach: Reach) -> None:
+    """That is no longer one, and those before it are shorter."""
+    seen(reach, 400, 410)
+    reach.seen(210.0)
+
+    assert reach.ago(1_000.0) == 1_000.0 + (100.0 - APART) + (150.0 - APART) - 200.0
+
+
+def test_an_answer_that_comes_very_late_forgets_no_outage(reach: Reach) -> None:
+    """A renewal that took long to commit tells what the clock said at its beginning."""
+    reach.seen(250.0 - APART - 1.0)
+    reach.seen(251.0)
+
+    assert reach.ago(60.0) > 60.0 + 100.0 - 4 * APART
+
+
+def test_it_tells_for_how_long_postgres_is_back(reach: Reach) -> None:
+    """What is younger than that is as old as it is."""
+    assert (reach.back_for, Reach().back_for) == (50.0, 0.0)
 
 
 def test_it_does_not_grow_without_end() -> None:
-    """The oldest outages are forgotten."""
+    """The oldest outages are told apart no more, and count as little as before."""
     reach = Reach()
     for at in range(0, 10 * (REMEMBERED + 50), 10):
         reach.seen(float(at))
 
     assert len(reach._lost) == REMEMBERED
     assert reach.outages == REMEMBERED + 49
+    assert reach.ago(1e6) == 1e6 + reach.outages * (10.0 - APART)
