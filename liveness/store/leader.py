@@ -159,7 +159,7 @@ class Leader:
 
     async def look(self) -> None:
         """See Postgres' clock now, whoever leads. Raises DatabaseAwayError."""
-        async with self._database.transaction() as connection:
+        async with self._database.transaction(reserved=True) as connection:
             self.on_seen(await connection.fetchval(statement_text("server_time")))
 
     async def release(self) -> None:

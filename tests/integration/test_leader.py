@@ -257,8 +257,12 @@ async def test_a_leader_that_is_paused_while_it_is_told_much_is_succeeded(leader
 
 
 async def test_a_session_of_another_role_is_left_alone_and_said_aloud(leaders: Leaders, plain_dsn: str) -> None:
-    """However silent it is, and though this role may end all; nobody leads meanwhile, which has to be known."""
-    leader = leaders("a", lock_timeout=0.3)
+    """However silent it is, and though this role may end all; nobody leads meanwhile, which has to be known.
+
+    Postgres is there all the while, and is seen.
+    """
+    leader, seen = leaders("a", lock_timeout=0.3), list[float]()
+    leader.on_seen = seen.append
     stranger = await asyncpg.connect(plain_dsn)
     holding = stranger.transaction()
     await holding.start()
@@ -271,6 +275,7 @@ async def test_a_session_of_another_role_is_left_alone_and_said_aloud(leaders: L
         taken += [await leader.take(0.0) for _ in range(2)]
 
     assert taken == [False] * 6
+    assert len(seen) == 6
     assert [line["event"] for line in logs] == ["lead_kept_out"]
     assert unsaid is None
     assert "liveness.leader" in (leader.trouble or "")
